@@ -1,0 +1,103 @@
+# Cocoon: `make demo` from a fresh clone; `make help` lists the rest.
+# Everything is installed into .venv from hash-locked lists (requirements/), no compiler needed.
+
+# Byte code halves every start (4 s to 1.3 s for the peer), so it is written even where the caller forbids it.
+export PYTHONDONTWRITEBYTECODE =
+
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+	$$p -c '$(SUPPORTED)' 2>/dev/null && { echo $$p; exit; }; done)
+
+VENV := .venv/bin/python
+PIP := -m pip --disable-pip-version-check -qq --no-input install --no-deps --require-hashes
+LOCKS := requirements
+FILES ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-long lint mutants bench wheel contracts docs lock clean tools-present
+.DELETE_ON_ERROR:
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+setup: .venv/.cocoon build/magika/.done ## install Cocoon and the demo's model into .venv and build/
+	@echo "ready: .venv/bin/cocoon --help, or make demo"
+
+demo: .venv/.cocoon build/magika/.done ## three peers on this machine classify files; make demo FILES=/some/dir takes yours
+	@.venv/bin/cocoon demo $(if $(FILES),"$(FILES)")
+
+test: .venv/.dev build/magika/.done .venv-oracle/.done ## every test but the long ones (under 5 minutes on 2 cores)
+	@$(VENV) -m pytest -q
+
+test-long: .venv/.dev build/magika/.done .venv-oracle/.done ## the long tests: kills at random moments, 1,000 files
+	@$(VENV) -m pytest -q -m long -o faulthandler_timeout=1800
+
+lint: .venv/.dev ## ruff, mypy --strict, import contracts
+	@.venv/bin/ruff check -q .
+	@$(VENV) -m mypy
+	@.venv/bin/lint-imports --no-logo --no-cache
+
+mutants: .venv/.dev build/magika/.done .venv-oracle/.done ## break the product on purpose; each mutant's own test must notice
+	@$(VENV) tests/mutants/run.py
+
+bench: .venv/.dev build/magika/.done ## figures, side by side with their goals
+	@$(VENV) -m bench.run
+
+wheel: .venv/.dev ## dist/cocoon_mesh-*.whl
+	@rm -rf build/lib build/bdist.*
+	@$(VENV) -m build --wheel --no-isolation -o dist . >/dev/null
+	@ls dist/*.whl
+
+contracts: .venv/.dev ## rewrite the generated import contracts of setup.cfg from the modules' Purity lines
+	@$(VENV) tools/contracts.py
+
+docs: .venv/.dev ## rewrite the generated reference in docs/reference
+	@$(VENV) tools/errors_reference.py
+	@$(VENV) tools/config_reference.py
+
+lock: tools-present ## bring the hashed locks in line with requirements/*.in (needs the registry)
+	@PYTHON="$(PYTHON)" sh tools/lock.sh
+
+clean: ## remove everything that make made
+	@rm -rf .venv .venv-oracle build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@find cocoon sim tests tools bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# --- installing ------------------------------------------------------------
+
+tools-present:
+	@test -n "$(PYTHON)" || { echo "missing: Python 3.11, 3.12 or 3.13 (3.14 has no coincurve wheel). Install python3.11 and python3.11-venv, or name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -c '$(SUPPORTED)' || { echo "missing: Python 3.11, 3.12 or 3.13; $(PYTHON) is another version" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "missing: the venv module of $(PYTHON). Install its package, on Debian python3-venv or python3.11-venv" >&2; exit 1; }
+	@command -v git >/dev/null || { echo "missing: git" >&2; exit 1; }
+
+# A changed lock begins with an empty environment, so that nothing stays that no list names.
+.venv/.product: $(LOCKS)/setuptools.lock $(LOCKS)/product.lock | tools-present
+	@echo "installing Cocoon's dependencies into .venv (some 300 MB, about a minute)"
+	@$(PYTHON) -m venv --clear .venv
+	@$(VENV) $(PIP) -r $(LOCKS)/setuptools.lock
+	@$(VENV) $(PIP) --no-build-isolation -r $(LOCKS)/product.lock
+	@$(VENV) -m compileall -q -j 0 .venv/lib >/dev/null 2>&1 || true # some packages ship files of other Python versions
+	@touch $@
+
+.venv/.cocoon: .venv/.product setup.cfg pyproject.toml requirements/product.in
+	@$(VENV) -m pip --disable-pip-version-check -qq install --no-deps --no-build-isolation --no-index -e .
+	@$(VENV) -m compileall -q cocoon sim
+	@touch $@
+
+.venv/.dev: $(LOCKS)/dev.lock | .venv/.cocoon
+	@echo "installing the tools for tests and linting"
+	@$(VENV) $(PIP) --no-build-isolation -r $(LOCKS)/dev.lock
+	@$(VENV) -m compileall -q -j 0 .venv/lib >/dev/null 2>&1 || true
+	@touch $@
+
+build/magika/.done: $(LOCKS)/magika.lock tools/magika_files.py | .venv/.product
+	@rm -rf build/magika && mkdir -p build/magika
+	@$(VENV) -m pip --disable-pip-version-check -qq download --no-deps --require-hashes -r $(LOCKS)/magika.lock -d build/magika
+	@$(VENV) tools/magika_files.py build/magika
+	@touch $@
+
+.venv-oracle/.done: $(LOCKS)/oracle.lock | tools-present
+	@echo "installing the Magika package, the tests' oracle, into .venv-oracle"
+	@$(PYTHON) -m venv --clear .venv-oracle
+	@.venv-oracle/bin/python $(PIP) -r $(LOCKS)/oracle.lock
+	@touch $@
