@@ -1,0 +1,69 @@
+"""Integers with units: money in nanoton, time in nanoseconds, sizes in bytes, ratios in ppm.
+
+Purity: pure. Spec: docs/spec/money.md, rules MON-1 to MON-3.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+#: The network's coin, as people read it (it was renamed once; name it only here).
+COIN = "TON"
+NANOTON_PER_TON = 1_000_000_000
+
+MICROSECOND_NS = 1_000
+MILLISECOND_NS = 1_000_000
+SECOND_NS = 1_000_000_000
+
+KIB = 1 << 10
+MIB = 1 << 20
+GIB = 1 << 30
+
+#: Prices are quoted per this many units, so that one token can cost less than a nanoton.
+PRICE_UNITS = 1_000
+
+
+class UnitKind(IntEnum):
+    """What is priced; the buyer counts every one of these himself (MON-1)."""
+
+    RUN = 1
+    ITEM = 2
+    PROMPT_TOKEN = 3
+    CACHED_PROMPT_TOKEN = 4
+    OUTPUT_TOKEN = 5
+
+
+def ceil_div(numerator: int, denominator: int) -> int:
+    """Quotient rounded towards plus infinity; ``denominator`` > 0."""
+    return -(-numerator // denominator)
+
+
+def bill_nanoton(cumulative_units: int, price_nanoton: int) -> int:
+    """What all units of a lease so far cost, for one kind of unit.
+
+    Args:
+        cumulative_units: Units of this kind since the lease began, >= 0.
+        price_nanoton: Price per ``PRICE_UNITS`` units.
+
+    The price of one run is the difference of two bills, so that lines add up
+    to the total however the units were split (MON-2).
+    """
+    return ceil_div(cumulative_units * price_nanoton, PRICE_UNITS)
+
+
+def format_nanoton(amount_nanoton: int) -> str:
+    """Exact decimal text in whole coins, trailing zeros dropped: ``0.0001 TON``."""
+    whole, part = divmod(abs(amount_nanoton), NANOTON_PER_TON)
+    sign = "-" if amount_nanoton < 0 else ""
+    digits = f"{part:09d}".rstrip("0")
+    return f"{sign}{whole}{'.' + digits if digits else ''} {COIN}"
+
+
+def format_bytes(size_bytes: int) -> str:
+    """Binary-unit text with one decimal: ``3.0 MiB``."""
+    size = float(size_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    raise AssertionError("unreachable")
