@@ -1,0 +1,315 @@
+"""Canonical msgpack: one spelling per value, and a reader that believes nothing.
+
+Allowed are integers, booleans, UTF-8 text, byte strings, arrays, and maps whose
+keys ascend strictly: integers by value, or text by its UTF-8 bytes. Every
+integer and every header is the shortest possible. There is no nil, no float and
+no extension type.
+
+The reader checks a length against its limit and against the bytes that are left
+before it takes them, so no input makes it allocate more than it holds. Writing
+is left to the ``msgpack`` package, which always chooses the shortest form.
+
+Purity: pure. Spec: docs/spec/wire.md, rules WIR-1 to WIR-5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgpack
+
+from cocoon.core.errors import Malformed, NonCanonical, TooLarge, UsageError
+from cocoon.core.limits import CODEC_DEPTH, CODEC_ITEMS
+
+U64_MAX = (1 << 64) - 1
+_I64_MIN = -(1 << 63)
+
+#: Which keys the maps of a value have: ``int`` between peers, ``str`` on the local control socket.
+Keys = Literal["int", "str"]
+
+
+def encode(value: object, *, keys: Keys = "int") -> bytes:
+    """The canonical bytes of ``value``; maps are sorted here, tuples become arrays.
+
+    Args:
+        value: int in [-2**63, 2**64), bool, str, bytes, list, tuple, or dict.
+        keys: Kind of key that every map in ``value`` has.
+
+    Raises:
+        UsageError: another type, another kind of key, an integer out of range,
+            text that is no UTF-8, more than ``CODEC_DEPTH`` levels.
+    """
+    return pack_plain(_plain(value, keys, CODEC_DEPTH))
+
+
+def decode(data: bytes, *, max_bytes: int, keys: Keys = "int") -> Any:
+    """The one value that ``data`` spells; arrays become lists, maps dicts.
+
+    Args:
+        max_bytes: Longest ``data`` accepted.
+        keys: Kind of key that every map must have.
+
+    Raises:
+        TooLarge: ``data`` is longer than ``max_bytes`` or holds too many items.
+        NonCanonical: a value in a second spelling.
+        Malformed: truncated, trailing bytes, a type that we do not have, too deep.
+    """
+    reader = Reader(data, max_bytes)
+    value = reader.value(keys)
+    reader.end()
+    return value
+
+
+def pack_plain(value: object) -> bytes:
+    """Msgpack of a value whose types, ranges and key order the caller has already checked."""
+    packed = msgpack.packb(value, use_bin_type=True)
+    assert isinstance(packed, bytes)
+    return packed
+
+
+def _plain(value: object, keys: Keys, depth: int) -> object:
+    """``value`` with sorted maps, after checking every type and range."""
+    if depth < 0:
+        raise UsageError(f"a value has at most {CODEC_DEPTH} levels")
+    match value:
+        case bool() | bytes():
+            return value
+        case int():
+            if not _I64_MIN <= value <= U64_MAX:
+                raise UsageError(f"integer {value} has no msgpack form")
+            return int(value)
+        case str():
+            checked_utf8(value)
+            return value
+        case list() | tuple():
+            return [_plain(item, keys, depth - 1) for item in value]
+        case dict():
+            return {key: _plain(value[key], keys, depth - 1) for key in _sorted_keys(value, keys)}
+    raise UsageError(f"{type(value).__name__} has no canonical form")
+
+
+def _sorted_keys(value: dict[Any, Any], keys: Keys) -> list[Any]:
+    if keys == "str":
+        if not all(isinstance(key, str) for key in value):
+            raise UsageError("every key of this map must be text")
+        return sorted(value, key=checked_utf8)
+    if not all(type(key) is int and 0 <= key <= U64_MAX for key in value):
+        raise UsageError("every key of this map must be an integer in [0, 2**64)")
+    return sorted(value)
+
+
+def checked_utf8(text: str) -> bytes:
+    """UTF-8 of ``text``; a lone surrogate is a UsageError."""
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise UsageError("text holds a lone surrogate and has no UTF-8 form") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """The headers of one msgpack type that has a length."""
+
+    name: str
+    fix_first: int
+    fix_last: int
+    #: Header byte -> (bytes of the length, smallest length that needs that many).
+    wide: dict[int, tuple[int, int]]
+
+
+_TEXT = _Family("text", 0xA0, 0xBF, {0xD9: (1, 32), 0xDA: (2, 1 << 8), 0xDB: (4, 1 << 16)})
+# There is no short header for bytes: the empty range 0x01..0x00 matches none.
+_BYTES = _Family("bytes", 1, 0, {0xC4: (1, 0), 0xC5: (2, 1 << 8), 0xC6: (4, 1 << 16)})
+_ARRAY = _Family("array", 0x90, 0x9F, {0xDC: (2, 16), 0xDD: (4, 1 << 16)})
+_MAP = _Family("map", 0x80, 0x8F, {0xDE: (2, 16), 0xDF: (4, 1 << 16)})
+
+_UNSIGNED = {0xCC: (1, 1 << 7), 0xCD: (2, 1 << 8), 0xCE: (4, 1 << 16), 0xCF: (8, 1 << 32)}
+#: Header byte -> (bytes, largest value that needs that many); the shorter forms reach -32.
+_SIGNED = {0xD0: (1, -33), 0xD1: (2, -129), 0xD2: (4, -(1 << 15) - 1), 0xD3: (8, -(1 << 31) - 1)}
+
+
+class Reader:
+    """A cursor over canonical msgpack; every method takes one value or raises a ``Malformed``.
+
+    ``limit`` arguments bound the length before anything is copied (TooLarge).
+    """
+
+    __slots__ = ("_data", "_at", "_items_left")
+
+    def __init__(self, data: bytes, max_bytes: int) -> None:
+        if len(data) > max_bytes:
+            raise TooLarge(f"{len(data)} bytes where at most {max_bytes} are allowed")
+        self._data = data if isinstance(data, bytes) else bytes(data)
+        self._at = 0
+        self._items_left = CODEC_ITEMS
+
+    def end(self) -> None:
+        """Refuse trailing bytes."""
+        if self._at != len(self._data):
+            raise Malformed(f"{len(self._data) - self._at} bytes after the end of the value")
+
+    def position(self) -> int:
+        """Offset of the next byte, to slice what was read."""
+        return self._at
+
+    def uint(self, maximum: int = U64_MAX) -> int:
+        """An integer in [0, ``maximum``]."""
+        tag = self._byte()
+        value = tag if tag < 0x80 else self._integer(tag)
+        if not 0 <= value <= maximum:
+            raise Malformed(f"integer {value} is outside [0, {maximum}]")
+        return value
+
+    def flag(self) -> bool:
+        """A boolean."""
+        tag = self._byte()
+        if tag not in (0xC2, 0xC3):
+            raise self._unexpected("boolean", tag)
+        return tag == 0xC3
+
+    def text(self, max_chars: int) -> str:
+        """Text of at most ``max_chars`` code points."""
+        raw = self._take(self._length(_TEXT, 4 * max_chars))
+        text = _utf8(raw)
+        if len(text) > max_chars:
+            raise TooLarge(f"text of {len(text)} characters where at most {max_chars} are allowed")
+        return text
+
+    def blob(self, limit: int) -> bytes:
+        """A byte string of at most ``limit`` bytes, copied."""
+        return self._take(self._length(_BYTES, limit))
+
+    def view(self, limit: int) -> memoryview:
+        """A byte string of at most ``limit`` bytes, as a view of the input."""
+        length = self._length(_BYTES, limit)
+        self._need(length)
+        self._at += length
+        return memoryview(self._data)[self._at - length : self._at]
+
+    def array(self, limit: int) -> int:
+        """The header of an array of at most ``limit`` items; returns how many follow."""
+        return self._container(_ARRAY, limit, bytes_each=1)
+
+    def map(self, limit: int) -> int:
+        """The header of a map of at most ``limit`` pairs; returns how many follow."""
+        return self._container(_MAP, limit, bytes_each=2)
+
+    def value(self, keys: Keys = "int", depth: int = CODEC_DEPTH) -> Any:
+        """Any one value of at most ``depth`` levels below this one."""
+        self._items_left -= 1
+        if self._items_left < 0:
+            raise TooLarge(f"more than {CODEC_ITEMS} items in one message")
+        if depth < 0:
+            raise Malformed(f"more than {CODEC_DEPTH} levels")
+        left = len(self._data) - self._at
+        match _type_of(self._peek()):
+            case "bytes":
+                return self.blob(left)
+            case "text":
+                return self.text(left)
+            case "array":
+                return [self.value(keys, depth - 1) for _ in range(self.array(self._items_left))]
+            case "map":
+                return self._map_value(keys, depth)
+            case "boolean":
+                return self.flag()
+            case "integer":
+                return self._integer(self._byte())
+        raise self._unexpected("a type of ours", self._byte())
+
+    def _map_value(self, keys: Keys, depth: int) -> dict[Any, Any]:
+        found: dict[Any, Any] = {}
+        last: Any = None
+        for _ in range(self.map(self._items_left)):
+            key: Any = self.uint() if keys == "int" else self.text(len(self._data))
+            # Compared as UTF-8, which orders as the code points do.
+            if last is not None and key <= last:
+                raise NonCanonical(f"map key {key!r:.40} does not ascend")
+            found[key] = self.value(keys, depth - 1)
+            last = key
+        return found
+
+    def _container(self, family: _Family, limit: int, bytes_each: int) -> int:
+        count = self._length(family, limit)
+        self._need(count * bytes_each)
+        return count
+
+    def _length(self, family: _Family, limit: int) -> int:
+        tag = self._byte()
+        if family.fix_first <= tag <= family.fix_last:
+            length = tag - family.fix_first
+        elif (wide := family.wide.get(tag)) is not None:
+            width, least = wide
+            length = int.from_bytes(self._take(width), "big")
+            if length < least:
+                raise NonCanonical(f"{family.name} of length {length} in a {width}-byte header")
+        else:
+            raise self._unexpected(family.name, tag)
+        if length > limit:
+            raise TooLarge(f"{family.name} of length {length} where at most {limit} are allowed")
+        return length
+
+    def _integer(self, tag: int) -> int:
+        if tag < 0x80:
+            return tag
+        if tag >= 0xE0:
+            return tag - 0x100
+        if (wide := _UNSIGNED.get(tag)) is not None:
+            width, least = wide
+            value = int.from_bytes(self._take(width), "big")
+            if value < least:
+                raise NonCanonical(f"integer {value} in {width} bytes")
+            return value
+        if (wide := _SIGNED.get(tag)) is not None:
+            width, most = wide
+            value = int.from_bytes(self._take(width), "big", signed=True)
+            if value > most:
+                raise NonCanonical(f"integer {value} in {width} signed bytes")
+            return value
+        raise self._unexpected("integer", tag)
+
+    def _peek(self) -> int:
+        self._need(1)
+        return self._data[self._at]
+
+    def _byte(self) -> int:
+        at = self._at
+        if at >= len(self._data):
+            raise Malformed("truncated: a byte needed, none left")
+        self._at = at + 1
+        return self._data[at]
+
+    def _take(self, length: int) -> bytes:
+        at = self._at
+        end = at + length
+        if end > len(self._data):
+            self._need(length)
+        self._at = end
+        return self._data[at:end]
+
+    def _need(self, length: int) -> None:
+        if length > len(self._data) - self._at:
+            raise Malformed(f"truncated: {length} bytes needed, {len(self._data) - self._at} left")
+
+    def _unexpected(self, wanted: str, tag: int) -> Malformed:
+        return Malformed(f"expected {wanted}, found header 0x{tag:02x} at byte {self._at - 1}")
+
+
+def _utf8(raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise Malformed("text is no valid UTF-8") from None
+
+
+def _type_of(tag: int) -> str:
+    """Which of our types a header byte announces; empty for none of them."""
+    if tag < 0x80 or tag >= 0xE0 or tag in _UNSIGNED or tag in _SIGNED:
+        return "integer"
+    if tag in (0xC2, 0xC3):
+        return "boolean"
+    for family in (_TEXT, _BYTES, _ARRAY, _MAP):
+        if family.fix_first <= tag <= family.fix_last or tag in family.wide:
+            return family.name
+    return ""

@@ -1,0 +1,172 @@
+"""Judged messages: what a contract may have to judge, each one TVM cell without references.
+
+A statement is the account of one run and a leaf of a receipt's tree. A voucher
+is the requester's cumulative promise, and by naming a receipt's hash also its
+countersignature. Both begin with a 32-bit domain tag of their own; signatures
+cover the cell's representation hash.
+
+Purity: pure. Spec: docs/spec/judged.md, rules JUD-2 to JUD-6.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cocoon.core.errors import Malformed, UsageError
+from cocoon.wire import ed25519
+from cocoon.wire.cells import Cell, CellBuilder, CellReader
+from cocoon.wire.commitment import ALG_BLAKE3, ALG_SHA256
+from cocoon.wire.widths import STATEMENT_BYTES as STATEMENT_BYTES
+from cocoon.wire.widths import VOUCHER_BYTES as VOUCHER_BYTES
+
+if TYPE_CHECKING:
+    from cocoon.wire.signing import Signer
+
+VOUCHER_TAG = 0x0C0C7A01
+STATEMENT_TAG = 0x0C0C7A04
+VOUCHER_BITS = 715
+STATEMENT_BITS = 1_008
+#: Escrow of leases that no contract covers (price 0).
+NO_ESCROW = bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class Voucher:
+    """A requester's cumulative promise on one lane: "you have earned ``total_nanoton`` so far"."""
+
+    #: First 32 bits of the network id (``core.ids.network_tag``).
+    network_tag: int
+    #: Hash part of the escrow's workchain-0 address; ``NO_ESCROW`` on price-0 leases.
+    escrow: bytes
+    lane: int
+    #: Number of the receipt that this voucher countersigns.
+    seq: int
+    total_nanoton: int
+    #: Hash of that receipt, 32 bytes.
+    head: bytes
+
+    def cell(self) -> Cell:
+        """The cell that is signed.
+
+        Raises:
+            UsageError: a field is out of its bits.
+        """
+        builder = CellBuilder().uint(VOUCHER_TAG, 32).uint(self.network_tag, 32).address(self.escrow)
+        builder.uint(self.lane, 32).uint(self.seq, 32).uint(self.total_nanoton, 64)
+        return builder.blob(self.head, 32).end()
+
+    def pack(self) -> bytes:
+        """Data bytes of the cell, ``VOUCHER_BYTES`` long."""
+        return self.cell().data()
+
+    def hash(self) -> bytes:
+        """Representation hash, 32 bytes."""
+        return self.cell().hash()
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Voucher:
+        """Read the data bytes of a voucher's cell.
+
+        Raises:
+            Malformed: another tag, length, padding or form of address.
+        """
+        reader = CellReader(data, VOUCHER_BITS)
+        _take_tag(reader, VOUCHER_TAG, "voucher")
+        found = cls(
+            network_tag=reader.uint(32),
+            escrow=reader.address(),
+            lane=reader.uint(32),
+            seq=reader.uint(32),
+            total_nanoton=reader.uint(64),
+            head=reader.blob(32),
+        )
+        reader.end()
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """The provider's account of one run."""
+
+    #: Lease id, 32 bytes.
+    lease: bytes
+    #: Number of the run within the lease.
+    number: int
+    #: Commitment to the inputs (``wire.commitment``): algorithm and 32 bytes.
+    input_alg: int
+    input: bytes
+    output_alg: int
+    output: bytes
+    #: Units of the kind that the lease prices.
+    units: int
+    price_nanoton: int
+    #: Time in the provider's queue and time in the model, microseconds.
+    queued_us: int
+    ran_us: int
+
+    def cell(self) -> Cell:
+        """The cell whose hash is the leaf.
+
+        Raises:
+            UsageError: a field is out of its bits, or an algorithm does not exist.
+        """
+        if (flaw := self._flaw()) is not None:
+            raise UsageError(flaw)
+        builder = CellBuilder().uint(STATEMENT_TAG, 32).blob(self.lease, 32).uint(self.number, 32)
+        builder.uint(self.input_alg, 8).blob(self.input, 32).uint(self.output_alg, 8).blob(self.output, 32)
+        builder.uint(self.units, 32).uint(self.price_nanoton, 64)
+        return builder.uint(self.queued_us, 32).uint(self.ran_us, 32).end()
+
+    def pack(self) -> bytes:
+        """Data bytes of the cell, ``STATEMENT_BYTES`` long."""
+        return self.cell().data()
+
+    def hash(self) -> bytes:
+        """Representation hash, 32 bytes: a leaf of the receipt's tree."""
+        return self.cell().hash()
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Statement:
+        """Read the data bytes of a statement's cell.
+
+        Raises:
+            Malformed: another tag or length, or an algorithm that does not exist.
+        """
+        reader = CellReader(data, STATEMENT_BITS)
+        _take_tag(reader, STATEMENT_TAG, "statement")
+        lease, number = reader.blob(32), reader.uint(32)
+        input_alg, input_hash = reader.uint(8), reader.blob(32)
+        output_alg, output_hash = reader.uint(8), reader.blob(32)
+        units, price, queued, ran = reader.uint(32), reader.uint(64), reader.uint(32), reader.uint(32)
+        reader.end()
+        found = cls(lease, number, input_alg, input_hash, output_alg, output_hash, units, price, queued, ran)
+        if (flaw := found._flaw()) is not None:
+            raise Malformed(flaw)
+        return found
+
+    def _flaw(self) -> str | None:
+        if not {self.input_alg, self.output_alg} <= {ALG_SHA256, ALG_BLAKE3}:
+            return f"no commitment algorithm {self.input_alg} or {self.output_alg}"
+        return None
+
+
+def sign_cell(cell_hash: bytes, signer: Signer) -> bytes:
+    """Ed25519 signature of a cell's 32-byte hash, as the TVM's CHKSIGNU checks it."""
+    if len(cell_hash) != 32:
+        raise UsageError(f"a cell hash has 32 bytes, not {len(cell_hash)}")
+    return signer.sign(cell_hash)
+
+
+def verify_cell(cell_hash: bytes, key: bytes, signature: bytes) -> None:
+    """Return if ``signature`` (64 bytes) of a cell's hash was made by ``key``.
+
+    Raises:
+        BadSignature: it was not.
+    """
+    ed25519.verify(key, cell_hash, signature)
+
+
+def _take_tag(reader: CellReader, tag: int, name: str) -> None:
+    if (found := reader.uint(32)) != tag:
+        raise Malformed(f"tag 0x{found:08x} is not a {name}'s")

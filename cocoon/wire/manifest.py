@@ -1,0 +1,120 @@
+"""Model manifests: which files make a model, and the id that follows from them.
+
+The id of a model is the SHA-256 of its packed manifest, so equal files have
+equal ids. A file is cut into chunks of 1 MiB, each hashed with BLAKE3; the file's
+root is the Merkle root over the chunk hashes. A bare ``.onnx`` file gets the
+implicit manifest: format "onnx", one file "model.onnx".
+
+Purity: pure. Spec: docs/spec/wire.md, rules WIR-21 to WIR-23.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from blake3 import blake3
+
+from cocoon.core.errors import Malformed, UsageError
+from cocoon.core.ids import ModelId
+from cocoon.core.limits import CHUNK_BYTES, MANIFEST_BYTES, MODEL_BYTES, MODEL_FILES
+from cocoon.core.units import ceil_div
+from cocoon.wire import merkle, schema
+from cocoon.wire.schema import Message, field, message
+from cocoon.wire.types import U64, Each, Exactly, Line, Record, Word
+
+_PATH_CHARS = 200
+#: What every file system and every shell takes literally.
+_PATH_ALPHABET = frozenset(string.ascii_letters + string.digits + "._+-/")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """One file of a model: relative path with "/", size, Merkle root over its chunk hashes."""
+
+    path: str
+    size_bytes: int
+    root: bytes
+
+
+_FILE = Record(ModelFile, path=Line(_PATH_CHARS), size_bytes=U64, root=Exactly(32))
+
+
+@message(kind=50, version=1, name="manifest", max_body_bytes=MANIFEST_BYTES - schema.HEADER_BYTES)
+class Manifest(Message):
+    """The files of a model, ascending by path, and what format they are in."""
+
+    format: str = field(1, Word(16))
+    files: tuple[ModelFile, ...] = field(2, Each(_FILE, most=MODEL_FILES, least=1))
+
+    @property
+    def size_bytes(self) -> int:
+        """All files together."""
+        return sum(file.size_bytes for file in self.files)
+
+    def flaw(self) -> str | None:
+        """Paths are plain, unique and sorted; sizes fit a model."""
+        paths = [file.path for file in self.files]
+        if paths != sorted(set(paths)):
+            return "files are not in ascending order of path, each once"
+        for file in self.files:
+            if not is_plain_path(file.path):
+                return f"{file.path!r:.60} is no plain relative path"
+            if file.size_bytes == 0 and file.root != merkle.EMPTY_ROOT:
+                return f"{file.path} is empty but its root is not the empty root"
+        if (total := sum(file.size_bytes for file in self.files)) > MODEL_BYTES:
+            return f"files of {total} bytes where at most {MODEL_BYTES} make a model"
+        return None
+
+
+def is_plain_path(path: str) -> bool:
+    """Whether ``path`` stays below its directory on every system: no "..", no hidden or empty part."""
+    parts = path.split("/")
+    return set(path) <= _PATH_ALPHABET and all(part and part[0] != "." for part in parts)
+
+
+def implicit(size_bytes: int, chunk_hashes: Sequence[bytes]) -> Manifest:
+    """The manifest of a bare ``.onnx`` file.
+
+    Raises:
+        UsageError: not one hash per chunk.
+    """
+    if len(chunk_hashes) != (count := chunk_count(size_bytes)):
+        raise UsageError(f"{len(chunk_hashes)} hashes for the {count} chunks of {size_bytes} bytes")
+    return Manifest(format="onnx", files=(ModelFile("model.onnx", size_bytes, file_root(chunk_hashes)),))
+
+
+def pack_manifest(manifest: Manifest) -> bytes:
+    """Canonical bytes, as they are hashed and sent."""
+    return schema.pack(manifest)
+
+
+def unpack_manifest(data: bytes) -> Manifest:
+    """Read a manifest; the errors of ``schema.unpack``."""
+    found = schema.unpack(data, Manifest)
+    # The id is over all bytes, so two spellings of one manifest would be two models.
+    if schema.pack(found) != data:
+        raise Malformed("a manifest has no optional fields")
+    return found
+
+
+def model_id(manifest: Manifest) -> ModelId:
+    """SHA-256 of the packed manifest, 32 bytes."""
+    return ModelId(hashlib.sha256(pack_manifest(manifest)).digest())
+
+
+def chunk_count(size_bytes: int) -> int:
+    """Chunks of a file of this size; none if it is empty."""
+    return ceil_div(size_bytes, CHUNK_BYTES)
+
+
+def chunk_hash(data: bytes) -> bytes:
+    """BLAKE3 of one chunk, 32 bytes."""
+    return blake3(data).digest()
+
+
+def file_root(chunk_hashes: Sequence[bytes]) -> bytes:
+    """Merkle root over a file's chunk hashes, 32 bytes."""
+    return merkle.root(chunk_hashes)

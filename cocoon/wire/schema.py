@@ -1,0 +1,337 @@
+"""How a message is declared, packed and read: one line per field, bounds included.
+
+    @message(kind=2, version=1, name="beat")
+    class Beat(Message):
+        seq: int = field(1, U64)
+
+A packed message is ``[kind, version, {key: value}]``. Keys below 64 are
+required and must all be known; keys from 64 on are optional, and unknown ones
+are skipped (a newer peer may send them) but stay under the signature. Because
+every field type has a bound, every message has one: nobody passes a limit.
+
+Breaking the schema is a ``Malformed`` when reading (the peer's fault) and a
+``UsageError`` when packing (ours).
+
+Purity: pure. Spec: docs/spec/wire.md, rules WIR-6 to WIR-12.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, TypeVar, dataclass_transform, overload
+
+from cocoon.core.errors import Malformed, NonCanonical, TooLarge, UnknownKind, UnknownVersion, UsageError
+from cocoon.core.limits import EXTRA_FIELDS_BYTES
+from cocoon.wire.codec import Reader, pack_plain
+from cocoon.wire.types import Wire
+
+FIRST_OPTIONAL_KEY = 64
+#: Array header, kind and version.
+HEADER_BYTES = 1 + 3 + 3
+#: The same, and of a signed message the headers of body, signer (32) and signature (64), and these.
+SIGNED_HEADER_BYTES = HEADER_BYTES + 5 + (2 + 32) + (2 + 64)
+_U16_MAX = (1 << 16) - 1
+_BODY_FIELDS = 256
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Field:
+    """One declared field: its key in the body, its name in Python, its type."""
+
+    key: int
+    name: str
+    wire: Wire[Any]
+    required: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Shape:
+    """What the decorator recorded about one message class."""
+
+    kind: int
+    version: int
+    name: str
+    signed_by: str | None
+    #: Longest body map, and longest packed form.
+    max_body_bytes: int
+    max_bytes: int
+    fields: tuple[Field, ...]
+    by_key: dict[int, Field]
+
+
+class Message:
+    """Base of every message. Subclasses are frozen slots dataclasses made by ``message``."""
+
+    __slots__ = ()
+    shape: ClassVar[Shape]
+
+    # Written once here: generating these for every class is half of the import time.
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._values()))
+
+    def __repr__(self) -> str:
+        """Lengths instead of byte strings, so that a log line can hold no input, output or key."""
+        shown = (f"{f.name}={_shown(v)}" for f, v in zip(self.shape.fields, self._values(), strict=True))
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def _values(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, item.name) for item in self.shape.fields)
+
+    def flaw(self) -> str | None:
+        """What is impossible about these fields together, in words; None if nothing."""
+        return None
+
+
+def _shown(value: object) -> str:
+    return f"<{len(value)} B>" if isinstance(value, bytes) else repr(value)
+
+
+M = TypeVar("M", bound=Message)
+A = TypeVar("A", bound=Message)
+B = TypeVar("B", bound=Message)
+C = TypeVar("C", bound=Message)
+T = TypeVar("T")
+
+_KINDS: dict[tuple[int, int], type[Message]] = {}
+_NAMES: dict[str, type[Message]] = {}
+
+
+def field(key: int, wire: Wire[Any], **default: None) -> Any:
+    """Declare a field of a message; ``default=None`` for (and only for) keys of 64 and above."""
+    return dataclasses.field(metadata={"key": key, "wire": wire}, **default)  # type: ignore[call-overload]
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def message(
+    *, kind: int, version: int, name: str, signed_by: str | None = None, max_body_bytes: int | None = None
+) -> Callable[[type[M]], type[M]]:
+    """Make a class a message and register it.
+
+    Args:
+        kind: Number on the wire, unique with ``version``.
+        name: Stable word; domain-separates signatures, so a new version of a signed
+            message needs a new name (the version itself is not signed).
+        signed_by: "provider" or "requester" if the message travels only signed.
+        max_body_bytes: Bound below what the fields add up to.
+    """
+
+    def make(cls: type[M]) -> type[M]:
+        made = dataclasses.dataclass(frozen=True, slots=True, eq=False, repr=False)(cls)
+        fields = tuple(_declared(made))
+        by_key = {item.key: item for item in fields}
+        body = max_body_bytes or 3 + sum(3 + f.wire.max_bytes for f in fields) + EXTRA_FIELDS_BYTES
+        packed = body + (HEADER_BYTES if signed_by is None else SIGNED_HEADER_BYTES)
+        made.shape = Shape(kind, version, name, signed_by, body, packed, fields, by_key)
+        if (kind, version) in _KINDS or name in _NAMES:
+            raise UsageError(f"message {name} ({kind}, {version}) is declared twice")
+        _KINDS[kind, version] = _NAMES[name] = made
+        return made
+
+    return make
+
+
+def kinds() -> tuple[type[Message], ...]:
+    """Every message declared so far, by kind."""
+    return tuple(_KINDS[key] for key in sorted(_KINDS))
+
+
+def _declared(cls: Any) -> Iterator[Field]:
+    last = 0
+    for item in dataclasses.fields(cls):
+        key, wire = item.metadata["key"], item.metadata["wire"]
+        required = item.default is dataclasses.MISSING
+        if key <= last or required != (key < FIRST_OPTIONAL_KEY):
+            raise UsageError(f"{cls.__name__}.{item.name}: key {key} is out of order or of the wrong range")
+        last = key
+        yield Field(key, item.name, wire, required)
+
+
+# --- packing ---------------------------------------------------------------
+
+
+def pack(msg: Message) -> bytes:
+    """Canonical bytes of an unsigned message.
+
+    Raises:
+        UsageError: a field is out of its bounds, or the message travels only signed.
+    """
+    shape = msg.shape
+    if shape.signed_by is not None:
+        raise UsageError(f"{shape.name} travels only signed; use wire.signing.sign(...).pack()")
+    return _packed(msg)
+
+
+def body_bytes(msg: Message) -> bytes:
+    """Canonical bytes of the body map alone: what is signed and digested."""
+    packed = pack_plain(_body(msg))
+    _check_size(f"{msg.shape.name} body", len(packed), msg.shape.max_body_bytes, UsageError)
+    return packed
+
+
+def digest(msg: Message) -> bytes:
+    """SHA-256 of the body, 32 bytes. Received messages: ``Signed.digest`` also covers unknown fields."""
+    return hashlib.sha256(body_bytes(msg)).digest()
+
+
+def packed_digest(data: bytes) -> bytes:
+    """``digest`` of the message that packed unsigned ``data`` holds, unknown optional fields included.
+
+    Raises:
+        Malformed: the bytes do not begin like an unsigned message.
+    """
+    reader = Reader(data, len(data))
+    _check_array(reader, 3)
+    reader.uint(_U16_MAX)
+    reader.uint(_U16_MAX)
+    return hashlib.sha256(data[reader.position() :]).digest()
+
+
+def _packed(msg: Message) -> bytes:
+    packed = pack_plain([msg.shape.kind, msg.shape.version, _body(msg)])
+    _check_size(msg.shape.name, len(packed), msg.shape.max_bytes, UsageError)
+    return packed
+
+
+def _body(msg: Message) -> dict[int, object]:
+    body: dict[int, object] = {}
+    for item in msg.shape.fields:
+        value = getattr(msg, item.name)
+        if value is None and not item.required:
+            continue
+        try:
+            body[item.key] = item.wire.write(value)
+        except UsageError as error:
+            raise UsageError(f"{msg.shape.name}.{item.name}: {error.text}") from None
+    if (flaw := msg.flaw()) is not None:
+        raise UsageError(f"{msg.shape.name}: {flaw}")
+    return body
+
+
+# --- reading ---------------------------------------------------------------
+
+
+@overload
+def unpack(data: bytes, expected: type[M], /) -> M: ...
+@overload
+def unpack(data: bytes, first: type[A], second: type[B], /) -> A | B: ...
+@overload
+def unpack(data: bytes, first: type[A], second: type[B], third: type[C], /) -> A | B | C: ...
+@overload
+def unpack(data: bytes, /, *expected: type[Message]) -> Message: ...
+def unpack(data: bytes, /, *expected: type[Message]) -> Message:
+    """Read one unsigned message of one of the ``expected`` kinds.
+
+    Raises:
+        UnknownKind: any other kind.
+        UnknownVersion: an expected kind in a version that none of ``expected`` is.
+        TooLarge, NonCanonical, Malformed: bytes that are no such message.
+        UsageError: an expected kind travels only signed.
+    """
+    limit = 0
+    for cls in expected:
+        if cls.shape.signed_by is not None:
+            raise UsageError(f"{cls.shape.name} travels only signed; use wire.signing.open_signed")
+        limit = max(limit, cls.shape.max_bytes)
+    reader = Reader(data, limit)
+    _check_array(reader, 3)
+    cls = read_kind(reader, expected)
+    _check_size(cls.shape.name, len(data), cls.shape.max_bytes, TooLarge)
+    found = _read_body(cls, reader)
+    reader.end()
+    return found
+
+
+def unpack_body(cls: type[M], body: bytes) -> M:
+    """Read the body map of a message whose kind is known from elsewhere; errors as ``unpack``."""
+    reader = Reader(body, cls.shape.max_body_bytes)
+    found = _read_body(cls, reader)
+    reader.end()
+    return found
+
+
+def peek_kind(data: bytes) -> int:
+    """The kind number of a packed message, signed or not, without reading the rest.
+
+    Raises:
+        Malformed: the bytes do not begin like a message.
+    """
+    reader = Reader(data, len(data))
+    if reader.array(_U16_MAX) not in (3, 5):
+        raise Malformed("a message is an array of 3 or, signed, 5 items")
+    return reader.uint(_U16_MAX)
+
+
+def _check_array(reader: Reader, items: int) -> None:
+    count = reader.array(_U16_MAX)
+    if count != items:
+        raise Malformed(f"an array of {count} items where {items} make this message")
+
+
+def read_kind(reader: Reader, expected: tuple[type[M], ...]) -> type[M]:
+    """Take kind and version and return which of ``expected`` they are."""
+    kind, version = reader.uint(_U16_MAX), reader.uint(_U16_MAX)
+    known = [cls for cls in expected if cls.shape.kind == kind]
+    if not known:
+        raise UnknownKind(f"message kind {kind} is not expected here")
+    for cls in known:
+        if cls.shape.version == version:
+            return cls
+    raise UnknownVersion(f"{known[0].shape.name} in version {version}, we speak {known[0].shape.version}")
+
+
+def _read_body(cls: type[M], reader: Reader) -> M:
+    shape = cls.shape
+    start = reader.position()
+    values = _read_fields(shape, reader)
+    _check_size(f"{shape.name} body", reader.position() - start, shape.max_body_bytes, TooLarge)
+    found = cls(**values)
+    if (flaw := found.flaw()) is not None:
+        raise Malformed(f"{shape.name}: {flaw}")
+    return found
+
+
+def _read_fields(shape: Shape, reader: Reader) -> dict[str, Any]:
+    """Values by field name. Keys ascend, so one pass along the declaration finds every gap."""
+    values: dict[str, Any] = {}
+    last = -1
+    for _ in range(reader.map(_BODY_FIELDS)):
+        key = reader.uint()
+        if key <= last:
+            raise NonCanonical(f"{shape.name}: key {key} does not ascend")
+        last = key
+        item = shape.by_key.get(key)
+        if item is not None:
+            values[item.name] = _read_field(shape, item, reader)
+        elif key < FIRST_OPTIONAL_KEY:
+            raise Malformed(f"{shape.name}: unknown key {key}")
+        else:
+            _skip(shape, reader)
+    missing = [item.name for item in shape.fields if item.required and item.name not in values]
+    if missing:
+        raise Malformed(f"{shape.name}: no {', '.join(missing)}")
+    return values
+
+
+def _read_field(shape: Shape, item: Field, reader: Reader) -> Any:
+    try:
+        return item.wire.read(reader)
+    except Malformed as error:
+        raise type(error)(f"{shape.name}.{item.name}: {error.text}") from None
+
+
+def _skip(shape: Shape, reader: Reader) -> None:
+    """Pass an unknown optional field; it must be canonical and small all the same."""
+    start = reader.position()
+    reader.value()
+    if reader.position() - start > EXTRA_FIELDS_BYTES:
+        raise TooLarge(f"{shape.name}: an unknown field above {EXTRA_FIELDS_BYTES} bytes")
+
+
+def _check_size(what: str, size: int, limit: int, error: type[UsageError] | type[TooLarge]) -> None:
+    if size > limit:
+        raise error(f"{what} of {size} bytes where at most {limit} are allowed")
