@@ -1,0 +1,136 @@
+"""Facts and orders of the two receipt machines.
+
+Purity: pure. Spec: docs/spec/receipts.md, rules REC-8 to REC-17.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from cocoon.core.machine import Effect, Event
+from cocoon.wire.judged import Statement, Voucher
+from cocoon.wire.messages import Receipt
+from cocoon.wire.signing import Signed
+
+# --- facts, provider -------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StatementMade(Event):
+    """A run ended with outputs; this is our account of it."""
+
+    statement: Statement
+
+
+@dataclass(frozen=True, slots=True)
+class StatementsWithdrawn(Event):
+    """Results above number ``after`` never reached the requester; we answered ``run_lost``."""
+
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class CountersignReceived(Event):
+    """A voucher and its 64-byte signature, as they came."""
+
+    voucher: Voucher
+    signature: bytes
+
+
+# --- facts, requester ------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RunAccepted(Event):
+    """A result came whose statement passed ``check_statement``: the obligation is born."""
+
+    statement: Statement
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptReceived(Event):
+    """A receipt came; ``open_signed`` has checked its signature, nothing else."""
+
+    receipt: Signed[Receipt]
+
+
+# --- facts, both -----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TrancheClosed(Event):
+    """The requester wants a receipt over all results up to number ``through`` (or the provider drains)."""
+
+    through: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinkResumed(Event):
+    """The lease goes on over a new connection; what was under way may be lost."""
+
+
+ProviderEvent = StatementMade | StatementsWithdrawn | CountersignReceived | TrancheClosed | LinkResumed
+RequesterEvent = RunAccepted | ReceiptReceived | TrancheClosed | LinkResumed
+
+# --- orders, provider ------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class IssueReceipt(Effect):
+    """Sign this body with the peer key and send it. Idempotent by (lease, seq)."""
+
+    receipt: Receipt
+    durable: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True)
+class SettleTranche(Effect):
+    """Keep the record of a countersigned receipt. Idempotent by the receipt's digest."""
+
+    receipt: Receipt
+    statements: tuple[Statement, ...]
+    voucher: Voucher
+    signature: bytes
+    durable: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True)
+class ReportUnsettled(Effect):
+    """Receipt ``seq`` was sent again and again and not countersigned: serve this lease no more."""
+
+    seq: int
+
+
+# --- orders, requester -----------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AskReceipt(Effect):
+    """Send ``TrancheClose`` with this number."""
+
+    through: int
+
+
+@dataclass(frozen=True, slots=True)
+class Countersign(Effect):
+    """Sign the voucher's cell, send it, keep the record. Idempotent by the receipt's digest."""
+
+    voucher: Voucher
+    receipt: Signed[Receipt]
+    statements: tuple[Statement, ...]
+    durable: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatCountersign(Effect):
+    """Send the countersignature of the newest receipt again; the provider asked twice."""
+
+    voucher: Voucher
+
+
+@dataclass(frozen=True, slots=True)
+class ReportReceiptLate(Effect):
+    """No receipt over the results up to ``through`` came in time."""
+
+    through: int

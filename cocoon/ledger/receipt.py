@@ -1,0 +1,216 @@
+"""Receipts, both sides: the provider issues one per tranche, the requester checks and countersigns.
+
+One receipt is without countersignature at a time; runs go on meanwhile, up to
+``RUNS_UNSETTLED``. A tranche ends at ``TRANCHE_RUNS`` runs or when the requester
+asks. Refused input raises and changes nothing.
+
+Invariants
+    Each statement is under exactly one receipt; receipts of a lane are numbered
+    without gap, each names the digest of the one before.
+    A total never falls. Two different receipts with one number are never issued,
+    and never countersigned.
+
+Purity: pure. Spec: docs/spec/receipts.md, rules REC-5 to REC-17.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cocoon.core.errors import LimitExceeded, OutOfOrder, PeerFault, Replayed, UsageError, wrong
+from cocoon.core.ids import ReceiptHash
+from cocoon.core.limits import RECEIPT_REPLY_NS, RECEIPT_RESENDS, RUNS_UNSETTLED, TRANCHE_RUNS
+from cocoon.core.machine import DeadlinePassed, Effect
+from cocoon.ledger.events import (
+    AskReceipt,
+    Countersign,
+    CountersignReceived,
+    IssueReceipt,
+    LinkResumed,
+    ProviderEvent,
+    ReceiptReceived,
+    RepeatCountersign,
+    ReportReceiptLate,
+    ReportUnsettled,
+    RequesterEvent,
+    RunAccepted,
+    SettleTranche,
+    StatementMade,
+    StatementsWithdrawn,
+    TrancheClosed,
+)
+from cocoon.ledger.tab import Tab, check_voucher, voucher_of
+from cocoon.wire.judged import Statement, Voucher, verify_cell
+from cocoon.wire.messages import Receipt
+from cocoon.wire.schema import digest
+from cocoon.wire.signing import Signed
+
+
+@dataclass(slots=True)
+class ReceiptIssuer:
+    """The provider's side of one lease."""
+
+    tab: Tab
+    #: Issued and not countersigned.
+    outstanding: Receipt | None = field(default=None, init=False)
+    #: Newest voucher that settled a receipt of this lease: what a claim will show.
+    settled: Voucher | None = field(default=None, init=False)
+    _closed_through: int = field(default=0, init=False)
+    _deadline_ns: int | None = field(default=None, init=False)
+    _resends: int = field(default=0, init=False)
+
+    def handle(self, now_ns: int, event: ProviderEvent | DeadlinePassed) -> list[Effect]:
+        """Take one fact.
+
+        Raises:
+            UsageError: a statement of ours that the lease does not allow.
+            LimitExceeded: a statement beyond ``room()``.
+            BadSignature, WrongField, Replayed: a countersignature that is not due.
+        """
+        match event:
+            case StatementMade(statement):
+                return self._made(now_ns, statement)
+            case StatementsWithdrawn(after):
+                self.tab.withdraw(after, keep=self.outstanding.runs if self.outstanding else 0)
+            case TrancheClosed(through):
+                # Later runs belong to a later tranche, whatever number was named.
+                self._closed_through = max(self._closed_through, min(through, self.tab.last_number))
+                return self._issue(now_ns)
+            case CountersignReceived(voucher, signature):
+                return self._countersigned(now_ns, voucher, signature)
+            case LinkResumed() if self.outstanding is not None:
+                self._resends = 0
+                return self._send(now_ns)
+            case DeadlinePassed() if self._deadline_ns is not None and now_ns >= self._deadline_ns:
+                return self._late(now_ns)
+        return []
+
+    def deadline_ns(self) -> int | None:
+        """When the countersignature is due; None while no receipt is out, or all patience is used."""
+        return self._deadline_ns
+
+    def room(self) -> int:
+        """Runs that may still be executed before a countersignature is needed (REC-11)."""
+        return RUNS_UNSETTLED - len(self.tab.open)
+
+    def _made(self, now_ns: int, statement: Statement) -> list[Effect]:
+        if self.room() == 0 and statement not in self.tab.open:
+            raise LimitExceeded(f"{RUNS_UNSETTLED} runs wait for a countersignature; wait for it")
+        try:
+            self.tab.add(statement)
+        except PeerFault as error:
+            raise UsageError(f"own statement of run {statement.number}: {error.text}") from error
+        return self._issue(now_ns)
+
+    def _issue(self, now_ns: int) -> list[Effect]:
+        if self.outstanding is not None or not (runs := self._due()):
+            return []
+        self.outstanding = self.tab.receipt(runs)
+        self._resends = 0
+        return self._send(now_ns)
+
+    def _due(self) -> int:
+        closed = sum(statement.number <= self._closed_through for statement in self.tab.open)
+        return TRANCHE_RUNS if len(self.tab.open) >= TRANCHE_RUNS else closed
+
+    def _send(self, now_ns: int) -> list[Effect]:
+        assert self.outstanding is not None
+        self._deadline_ns = now_ns + RECEIPT_REPLY_NS
+        return [IssueReceipt(self.outstanding)]
+
+    def _late(self, now_ns: int) -> list[Effect]:
+        assert self.outstanding is not None
+        if self._resends < RECEIPT_RESENDS:
+            self._resends += 1
+            return self._send(now_ns)
+        self._deadline_ns = None
+        return [ReportUnsettled(self.outstanding.seq)]
+
+    def _countersigned(self, now_ns: int, voucher: Voucher, signature: bytes) -> list[Effect]:
+        verify_cell(voucher.hash(), self.tab.terms.voucher_key, signature)
+        if voucher == self.settled:
+            return []
+        if self.settled is not None and voucher.seq < self.settled.seq:
+            raise Replayed(f"voucher {voucher.seq} after voucher {self.settled.seq}")
+        if self.outstanding is None:
+            raise wrong("seq", f"voucher {voucher.seq} while no receipt is out")
+        receipt_hash = ReceiptHash(digest(self.outstanding))
+        check_voucher(voucher, voucher_of(self.tab.terms, self.outstanding, receipt_hash))
+        receipt, self.outstanding = self.outstanding, None
+        self._deadline_ns = None
+        self.settled = voucher
+        statements = self.tab.settle(receipt, receipt_hash)
+        return [SettleTranche(receipt, statements, voucher, signature), *self._issue(now_ns)]
+
+
+@dataclass(slots=True)
+class ReceiptVerifier:
+    """The requester's side of one lease."""
+
+    tab: Tab
+    #: Newest voucher that this side has promised on this lease.
+    promised: Voucher | None = field(default=None, init=False)
+    _closed_through: int = field(default=0, init=False)
+    _deadline_ns: int | None = field(default=None, init=False)
+
+    def handle(self, now_ns: int, event: RequesterEvent | DeadlinePassed) -> list[Effect]:
+        """Take one fact.
+
+        Raises:
+            WrongField: a statement or a receipt that contradicts our own account.
+            OutOfOrder: more results than a provider may deliver without a receipt.
+            Replayed: a receipt or a run from before the newest receipt.
+        """
+        match event:
+            case RunAccepted(statement):
+                self._accepted(now_ns, statement)
+            case TrancheClosed(through):
+                self._closed_through = max(self._closed_through, min(through, self.tab.last_number))
+                return self._ask(now_ns)
+            case ReceiptReceived(receipt):
+                return self._received(now_ns, receipt)
+            case LinkResumed():
+                return self._ask(now_ns)
+            case DeadlinePassed() if self._deadline_ns is not None and now_ns >= self._deadline_ns:
+                self._deadline_ns = None
+                return [ReportReceiptLate(self._due_through() or 0)]
+        return []
+
+    def deadline_ns(self) -> int | None:
+        """When the receipt of an ended tranche is due; None while none is awaited."""
+        return self._deadline_ns
+
+    def _accepted(self, now_ns: int, statement: Statement) -> None:
+        if len(self.tab.open) >= RUNS_UNSETTLED and statement not in self.tab.open:
+            raise OutOfOrder(f"run {statement.number} after {RUNS_UNSETTLED} runs without a receipt")
+        self.tab.add(statement)
+        if self._deadline_ns is None and len(self.tab.open) == TRANCHE_RUNS:
+            self._deadline_ns = now_ns + RECEIPT_REPLY_NS
+
+    def _due_through(self) -> int | None:
+        """Last number of the tranche that has ended and has no receipt yet."""
+        if len(self.tab.open) >= TRANCHE_RUNS:
+            return self.tab.open[TRANCHE_RUNS - 1].number
+        closed = [statement.number for statement in self.tab.open if statement.number <= self._closed_through]
+        return closed[-1] if closed else None
+
+    def _ask(self, now_ns: int) -> list[Effect]:
+        if (through := self._due_through()) is None:
+            return []
+        self._deadline_ns = now_ns + RECEIPT_REPLY_NS
+        return [AskReceipt(max(through, self._closed_through))]
+
+    def _received(self, now_ns: int, receipt: Signed[Receipt]) -> list[Effect]:
+        terms, head = self.tab.terms, self.tab.head
+        if receipt.signer != terms.provider:
+            raise wrong("provider", f"receipt signed by {receipt.signer.hex()[:16]}, not by the provider")
+        receipt_hash = ReceiptHash(receipt.digest)
+        if self.promised is not None and receipt_hash == head.digest:
+            return [RepeatCountersign(self.promised)]
+        if receipt.message.lease == terms.lease and self.tab.opening.seq < receipt.message.seq < head.seq:
+            raise Replayed(f"receipt {receipt.message.seq} after receipt {head.seq}")
+        self.tab.check(receipt.message)
+        self.promised = voucher_of(terms, receipt.message, receipt_hash)
+        statements = self.tab.settle(receipt.message, receipt_hash)
+        self._deadline_ns = now_ns + RECEIPT_REPLY_NS if self._due_through() is not None else None
+        return [Countersign(self.promised, receipt, statements)]

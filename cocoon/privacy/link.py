@@ -1,0 +1,231 @@
+"""The sealed link: one lease's messages as AEAD frames over any ordered stream.
+
+Both ends hold one key per direction, derived from the keys in the sealed
+header and a fresh nonce of the provider. A message is padded, cut into frames
+and sealed with AES-256-GCM under a counter; nothing but the order of arrival
+says which counter a frame has, so a lost, repeated, reordered or reflected
+frame does not open.
+
+Invariants
+    No counter value seals two frames under one key.
+    A reader that refused a frame never opens another one.
+    A reader holds no more than what arrived, and never more than its bound.
+
+Purity: pure. Spec: docs/spec/sealing.md, rules SEA-6 to SEA-13.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from cocoon.core.errors import BadSeal, LimitExceeded, NonCanonical, PeerFault, TooLarge, UsageError
+from cocoon.core.ids import LeaseId
+from cocoon.core.limits import LINK_FRAME_BYTES, LINK_FRAMES, MESSAGE_BYTES
+from cocoon.privacy.padding import PREFIX_BYTES, declared_bytes, padded_bytes, unpad
+
+KEY_BYTES = 32
+NONCE_BYTES = 32
+_TAG_BYTES = 16
+_FLAG_BYTES = 1
+_COUNTER_BYTES = 12
+_MORE, _LAST = 0, 1
+_SESSION_LABEL = b"cocoon/1/session\0"
+
+#: Message bytes that a full frame carries.
+FRAME_DATA_BYTES = LINK_FRAME_BYTES - _FLAG_BYTES
+#: Largest sealed frame; what a transport must accept on a work link.
+SEALED_FRAME_BYTES = LINK_FRAME_BYTES + _TAG_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class LinkKeys:
+    """One 32-byte secret per direction, drawn by the requester's shell for one lease."""
+
+    to_provider: bytes = field(repr=False)
+    to_requester: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.to_provider) != KEY_BYTES or len(self.to_requester) != KEY_BYTES:
+            raise UsageError(f"link keys have {KEY_BYTES} bytes each")
+        if self.to_provider == self.to_requester:
+            raise UsageError("the directions of a link need different keys")
+
+    @classmethod
+    def from_bytes(cls, material: bytes) -> LinkKeys:
+        """Split 64 bytes: first the key towards the provider, then the one back."""
+        return cls(material[:KEY_BYTES], material[KEY_BYTES:])
+
+    def pack(self) -> bytes:
+        """The 64 bytes that ``from_bytes`` takes."""
+        return self.to_provider + self.to_requester
+
+
+def session_keys(keys: LinkKeys, nonce: bytes, lease: LeaseId) -> LinkKeys:
+    """Keys of one connection of a lease, by HKDF-SHA256 (SEA-6).
+
+    Args:
+        keys: From the sealed header.
+        nonce: 32 fresh bytes from the provider's ``LeaseAccept``; a resumed
+            lease has a new one, so that no counter starts twice under one key.
+    """
+    if len(nonce) != NONCE_BYTES or len(lease) != 32:
+        raise UsageError(f"nonce of {len(nonce)} and lease id of {len(lease)} bytes; both have 32")
+    return LinkKeys(
+        _derive(keys.to_provider, nonce, lease, b"to provider"),
+        _derive(keys.to_requester, nonce, lease, b"to requester"),
+    )
+
+
+def _derive(key: bytes, nonce: bytes, lease: bytes, direction: bytes) -> bytes:
+    info = _SESSION_LABEL + lease + direction
+    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=nonce, info=info).derive(key)
+
+
+class SealedWriter:
+    """Seals messages of one direction; one writer per session key, ever."""
+
+    __slots__ = ("_aead", "_counter", "_between")
+
+    def __init__(self, key: bytes) -> None:
+        """``key``: 32 bytes from ``session_keys``."""
+        self._aead = AESGCM(_checked(key))
+        self._counter = 0
+        self._between = True
+
+    def seal(self, message: bytes | bytearray | memoryview) -> list[bytes]:
+        """All frames of one message, in the order in which they must leave.
+
+        Raises:
+            LimitExceeded: the message is above MESSAGE_BYTES, or the link has
+                used up its frames; a new connection of the lease goes on.
+        """
+        return list(self.frames(message))
+
+    def frames(self, message: bytes | bytearray | memoryview) -> Iterator[bytes]:
+        """As ``seal``, one frame at a time, for messages too large to hold twice.
+
+        ``message`` must not change until all its frames are taken.
+
+        Raises:
+            UsageError: the frames of the message before are not all taken.
+        """
+        if not self._between:
+            raise UsageError("a sealed message is still on its way; take all its frames first")
+        length = memoryview(message).nbytes
+        if length > MESSAGE_BYTES:
+            raise LimitExceeded(f"a message of {length} bytes; a link carries at most {MESSAGE_BYTES}")
+        count = -(-padded_bytes(length) // FRAME_DATA_BYTES)
+        if self._counter + count > LINK_FRAMES:
+            raise LimitExceeded(f"the link has sealed {self._counter} of {LINK_FRAMES} frames; connect anew")
+        self._between = False
+        return self._sealed(memoryview(message).cast("B"))
+
+    def _sealed(self, message: memoryview) -> Iterator[bytes]:
+        total = padded_bytes(len(message))
+        for start in range(0, total, FRAME_DATA_BYTES):
+            end = min(start + FRAME_DATA_BYTES, total)
+            counter = self._counter.to_bytes(_COUNTER_BYTES, "big")
+            self._counter += 1
+            self._between = end == total
+            flag = bytes([_LAST if end == total else _MORE])
+            yield self._aead.encrypt(counter, flag + _padded_slice(message, start, end), None)
+
+
+class SealedReader:
+    """Opens what the other side's writer sealed, in order, up to a bound."""
+
+    __slots__ = ("_aead", "_counter", "_max_bytes", "_plain", "_collected", "_expected", "_broken")
+
+    def __init__(self, key: bytes, max_bytes: int = MESSAGE_BYTES) -> None:
+        """``key``: 32 bytes from ``session_keys``; ``max_bytes``: largest message accepted."""
+        self._aead = AESGCM(_checked(key))
+        self._counter = 0
+        self._max_bytes = max_bytes
+        self._plain = bytearray()
+        self._collected = bytearray()
+        self._expected = 0
+        self._broken = False
+
+    def feed_frame(self, frame: bytes | bytearray | memoryview) -> bytes | None:
+        """Open one frame; return the message when this was its last, else None.
+
+        Raises:
+            BadSeal: truncated, changed, repeated, reordered, or another
+                direction's or session's frame.
+            TooLarge: the frame or the message it announces is above the bound;
+                refused before anything of that size is allocated.
+            NonCanonical: sealed by the peer, but cut or padded in another way.
+
+        After any of these the reader stays broken: the link must end.
+        """
+        if self._broken:
+            raise BadSeal("the link is broken by an earlier frame")
+        try:
+            return self._feed(memoryview(frame))
+        except PeerFault:
+            self._broken = True
+            self._collected = bytearray()
+            raise
+
+    def end(self) -> None:
+        """State that the stream has ended; raises BadSeal in the middle of a message."""
+        if self._broken or self._collected:
+            raise BadSeal(f"the link ended inside a message, after {len(self._collected)} bytes")
+
+    def _feed(self, frame: memoryview) -> bytes | None:
+        size = len(frame) - _FLAG_BYTES - _TAG_BYTES
+        if size < 1:
+            raise BadSeal(f"a sealed frame of {len(frame)} bytes is truncated")
+        if size > FRAME_DATA_BYTES:
+            raise TooLarge(f"a sealed frame of {len(frame)} bytes; at most {SEALED_FRAME_BYTES}")
+        flag, data = self._open(frame)
+        if not self._collected:
+            self._expected = self._announced(data)
+        left = self._expected - len(self._collected)
+        if size != min(left, FRAME_DATA_BYTES) or flag != (_LAST if size == left else _MORE):
+            raise NonCanonical(f"a frame of {size} bytes, flag {flag}, where {left} bytes are missing")
+        self._collected += data
+        if flag == _MORE:
+            return None
+        padded, self._collected = self._collected, bytearray()
+        return unpad(memoryview(padded))
+
+    def _open(self, frame: memoryview) -> tuple[int, memoryview]:
+        if self._counter >= LINK_FRAMES:
+            raise BadSeal(f"more than {LINK_FRAMES} frames under one key")
+        size = len(frame) - _TAG_BYTES
+        # One buffer for all frames: a fresh one per frame costs more than the cipher.
+        if len(self._plain) < size:
+            self._plain = bytearray(size)
+        plain = memoryview(self._plain)[:size]
+        try:
+            self._aead.decrypt_into(self._counter.to_bytes(_COUNTER_BYTES, "big"), frame, None, plain)
+        except InvalidTag:
+            raise BadSeal(f"frame {self._counter} does not open") from None
+        self._counter += 1
+        return plain[0], plain[_FLAG_BYTES:]
+
+    def _announced(self, data: memoryview) -> int:
+        length = declared_bytes(data[:PREFIX_BYTES])
+        if length > self._max_bytes:
+            raise TooLarge(f"a message of {length} bytes; at most {self._max_bytes}")
+        return padded_bytes(length)
+
+
+def _padded_slice(message: memoryview, start: int, end: int) -> bytes:
+    """``pad(message)[start:end]``, without a padded copy of the whole message."""
+    prefix = len(message).to_bytes(PREFIX_BYTES, "big")[start:end]
+    data = message[max(start - PREFIX_BYTES, 0) : max(end - PREFIX_BYTES, 0)]
+    return b"".join((prefix, data, bytes(end - start - len(prefix) - len(data))))
+
+
+def _checked(key: bytes) -> bytes:
+    if len(key) != KEY_BYTES:
+        raise UsageError(f"a session key has {KEY_BYTES} bytes, not {len(key)}")
+    return key
