@@ -1,0 +1,109 @@
+"""What a worker gives away before it meets a stranger's model.
+
+Each step is taken where the system allows it and named in the result, so that
+the profile tells which ones hold. The kill at the deadline needs none of them.
+
+Purity: shell; only a worker process may import it.
+Spec: docs/spec/runtime.md, rules RUN-17 to RUN-20.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+
+from cocoon.core.limits import WORKER_DESCRIPTORS, WORKER_DESCRIPTORS_CUDA, WORKER_THREAD_BYTES
+from cocoon.core.units import SECOND_NS
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
+_CLONE_NEWUSER = 0x1000_0000
+_CLONE_NEWNET = 0x4000_0000
+_CLONE_NEWIPC = 0x0800_0000
+_NOBODY = 65_534
+_LINUX = sys.platform == "linux"
+
+
+def leave_network() -> list[str]:
+    """Move into an empty network and IPC namespace; call while there is one thread."""
+    if not _LINUX:
+        return []
+    flags = _CLONE_NEWNET | _CLONE_NEWIPC
+    if os.geteuid() != 0:
+        flags |= _CLONE_NEWUSER  # lets an ordinary user make the other two
+    return ["no_network"] if _libc().unshare(flags) == 0 else []
+
+
+def drop_user() -> list[str]:
+    """Become nobody, if we were root. Files opened later must be readable by all."""
+    if not _LINUX or os.geteuid() != 0:
+        return []
+    try:
+        os.setgroups([])
+        os.setresgid(_NOBODY, _NOBODY, _NOBODY)
+        os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+    except OSError:
+        return []
+    return ["nobody"]
+
+
+def die_with(parent_pid: int) -> list[str]:
+    """Let the kernel kill this process when its peer dies, busy or not.
+
+    Call last: a change of user clears the request. The signal follows the
+    parent's *thread*, so the peer must start workers from the thread of its loop.
+    """
+    if not _LINUX:
+        return []
+    done = ["dies_with_peer"] if _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) == 0 else []
+    if os.getppid() != parent_pid:
+        raise SystemExit(0)  # it died before we asked
+    if _libc().prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0:
+        done.append("no_new_privileges")
+    return done
+
+
+def limit_files(cuda: bool) -> list[str]:
+    """No core dump, few descriptors and, without CUDA, no byte written to any file."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _lower(resource.RLIMIT_NOFILE, WORKER_DESCRIPTORS_CUDA if cuda else WORKER_DESCRIPTORS)
+    if cuda:
+        return []
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    return ["writes_no_files"]
+
+
+def limit_memory(memory_bytes: int, threads: int) -> None:
+    """Bound the address space to what is mapped now, ``memory_bytes`` and the threads to come.
+
+    Not for CUDA: its driver reserves more address space than any budget.
+    """
+    if _LINUX:
+        _lower(resource.RLIMIT_AS, mapped_bytes() + memory_bytes + threads * WORKER_THREAD_BYTES)
+
+
+def limit_cpu(wall_ns: int, threads: int) -> None:
+    """Let the kernel end a worker whose peer is frozen: CPU time for ``wall_ns`` on all threads."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = int(used.ru_utime + used.ru_stime) + (threads + 1) * (wall_ns // SECOND_NS + 1) + 1
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds if hard < 0 else min(seconds, hard), hard))
+
+
+def mapped_bytes() -> int:
+    """Address space in use."""
+    with open("/proc/self/statm", encoding="utf-8") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
+
+
+def _lower(which: int, value: int) -> None:
+    hard = resource.getrlimit(which)[1]
+    bound = value if hard < 0 else min(value, hard)
+    resource.setrlimit(which, (bound, bound))
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)

@@ -1,0 +1,375 @@
+"""One worker process and its whole life, seen from the peer.
+
+A worker serves one model. It is killed, never asked to stop: at a deadline, on
+cancellation, when it breaks the protocol, and when its owner is done with it.
+So nothing that a model does can outlast its time.
+
+Invariants
+    A worker whose exchange did not end with a proper answer is dead.
+    After ``close`` its process is gone and reaped, and its directory removed.
+
+Purity: shell. Spec: docs/spec/runtime.md, rules RUN-1 to RUN-6 and RUN-14 to RUN-16.
+"""
+
+from __future__ import annotations
+
+import os
+import site
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import trio
+
+import cocoon
+from cocoon.core.errors import (
+    CocoonError,
+    LimitExceeded,
+    ModelRefused,
+    PeerFault,
+    RunTimeout,
+    UsageError,
+    WorkerLost,
+)
+from cocoon.core.limits import (
+    MEMORY_BYTES,
+    MODEL_BYTES,
+    MODEL_LOAD_NS,
+    PAYLOAD_BYTES,
+    RUN_NS,
+    WORKER_REAP_NS,
+    WORKER_START_NS,
+    WORKER_STDERR_BYTES,
+)
+from cocoon.core.units import MICROSECOND_NS, SECOND_NS
+from cocoon.runtime.channel import Channel, ChannelClosed, pair
+from cocoon.runtime.death import LOADING, RUNNING, STARTING, classify
+from cocoon.runtime.protocol import (
+    Failed,
+    Load,
+    Loaded,
+    Ran,
+    Ready,
+    Reply,
+    Run,
+    pack_order,
+    unpack_reply,
+)
+from cocoon.runtime.specs import TensorSpec
+
+#: What a worker's environment keeps of ours: where libraries lie and which card is ours to use.
+_KEPT = (
+    "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES",
+)
+#: One allocator arena keeps the address space predictable; no thread pool but ONNX Runtime's.
+_SET = {
+    "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1", "MALLOC_ARENA_MAX": "1",
+    "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "CUDA_CACHE_DISABLE": "1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLimits:
+    """What one model may take.
+
+    Attributes:
+        memory_bytes: Above the worker's own size after its imports; on CUDA, of the card.
+        load_ns, run_ns: Wall time from order to answer; then the worker is killed.
+        threads: Of ONNX Runtime inside one operator.
+        gpu: Use CUDA where it really works.
+    """
+
+    memory_bytes: int = MEMORY_BYTES
+    load_ns: int = MODEL_LOAD_NS
+    run_ns: int = RUN_NS
+    threads: int = 1
+    gpu: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceReport:
+    """What a worker measured about itself: the fields of a ``Profile``, and its confinement."""
+
+    engine: str
+    provider: str
+    device: str
+    threads: int
+    optimisation: str
+    memory_bytes: int
+    platform: str
+    confinement: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """A loaded model; ``provider`` is what its session really runs on."""
+
+    load_us: int
+    provider: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """Encoded output tensors as the worker gave them, and its microseconds inside ONNX Runtime."""
+
+    outputs: bytes
+    ran_us: int
+
+
+class Worker:
+    """One spawned process. Use ``start``; calls on one worker wait for each other."""
+
+    def __init__(self, process: subprocess.Popen[bytes], channel: Channel, stderr: int, home: Path) -> None:
+        """Take over a process that was just spawned; ``stderr`` is non-blocking."""
+        self._process = process
+        self._channel = channel
+        self._stderr = stderr
+        self._home = home
+        self._last_words = b""
+        self._loaded = False
+        self._closed = False
+        self._turn = trio.Lock()
+        self.limits = WorkerLimits()
+        self.device = DeviceReport("", "", "", 0, "", 0, "", ())
+
+    @classmethod
+    async def start(cls, limits: WorkerLimits, workdir: Path) -> Worker:
+        """Spawn a worker and wait until its imports are done and its privileges gone.
+
+        Args:
+            workdir: An existing directory; the worker gets an empty one below it.
+
+        Raises:
+            WorkerLost: it died, or did not get ready within ``WORKER_START_NS``.
+        """
+        worker = _spawn(limits, workdir)
+        try:
+            ready, _ = await worker._exchange(b"", b"", None, WORKER_START_NS, STARTING)
+        except RunTimeout as error:
+            raise WorkerLost(error.text) from None
+        if not isinstance(ready, Ready):
+            await worker.close()
+            raise WorkerLost("the worker did not say that it is ready")
+        worker.limits = limits
+        worker.device = DeviceReport(
+            ready.engine, ready.provider, ready.device, limits.threads, ready.optimisation,
+            ready.memory_bytes, ready.platform, ready.confinement,
+        )
+        return worker
+
+    @property
+    def pid(self) -> int:
+        """Process id; meaningless after ``close``."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return not self._closed and self._process.poll() is None
+
+    @property
+    def last_words(self) -> str:
+        """The end of its stderr, for a person's diagnosis. May quote data: never log it."""
+        return self._last_words.decode("utf-8", "replace")
+
+    async def load(self, model_file: Path) -> LoadReport:
+        """Give the worker its one model; its descriptor is passed, the worker opens no path.
+
+        Raises:
+            ModelRefused, DtypeUnsupported, LimitExceeded, MemoryExceeded: the model's fault.
+            RunTimeout: not loaded within ``limits.load_ns``.
+            WorkerLost: the process died. After any error the worker is dead.
+        """
+        if self._loaded:
+            raise UsageError("a worker serves one model in its life")
+        self._loaded = True
+        limits = self.limits
+        descriptor, size_bytes = _open_model(model_file)
+        try:
+            order = Load(size_bytes, limits.memory_bytes, limits.threads, limits.load_ns, limits.run_ns)
+            reply, wall_us = await self._exchange(pack_order(order), b"", descriptor, limits.load_ns, LOADING)
+        finally:
+            os.close(descriptor)
+        if isinstance(reply, Loaded):
+            return LoadReport(min(reply.load_us, wall_us), reply.provider, reply.inputs, reply.outputs)
+        await self.close()
+        raise _fault(reply)
+
+    async def run(self, payload: bytes) -> RunReport:
+        """Run the model once on exactly these encoded tensors.
+
+        Raises:
+            InputsMismatch, RunFailed, MemoryExceeded, LimitExceeded, DtypeUnsupported,
+            Malformed: the fault of inputs or model; the worker lives on.
+            RunTimeout: no answer within ``limits.run_ns``; the worker was killed.
+            WorkerLost: the process died. A cancelled run kills it too.
+        """
+        if not self._loaded:
+            raise UsageError("load a model before running it")
+        if len(payload) > PAYLOAD_BYTES:
+            raise LimitExceeded(f"the inputs take {len(payload)} bytes, above {PAYLOAD_BYTES} of one run")
+        order = pack_order(Run(len(payload)))
+        reply, wall_us = await self._exchange(order, payload, None, self.limits.run_ns, RUNNING)
+        if isinstance(reply, _Outputs):
+            return RunReport(reply.body, min(reply.ran_us, wall_us))
+        if not isinstance(reply, Failed):
+            await self.close()
+        raise _fault(reply)
+
+    async def close(self) -> None:
+        """Kill the process, reap it, remove its directory. Safe to repeat; not cancellable, but bounded."""
+        if self._closed:
+            return
+        self._closed = True
+        self._process.kill()
+        self._channel.close()
+        with trio.CancelScope(shield=True):
+            await self._end()
+        self._listen()
+        os.close(self._stderr)
+        _remove_empty(self._home)
+
+    async def __aenter__(self) -> Worker:
+        """The worker itself."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        await self.close()
+
+    async def _exchange(
+        self, order: bytes, body: bytes, descriptor: int | None, limit_ns: int, doing: str
+    ) -> tuple[Reply | _Outputs, int]:
+        """One order and its answer, or a dead worker; with the wall time in microseconds."""
+        async with self._turn:
+            if self._closed:
+                raise WorkerLost("the worker is closed")
+            answered = False
+            began_ns = time.monotonic_ns()
+            try:
+                with trio.move_on_after(limit_ns / SECOND_NS):
+                    reply = await self._talk(order, body, descriptor)
+                    answered = True
+            except ChannelClosed:
+                raise await self._cause(doing) from None
+            except PeerFault as error:
+                raise WorkerLost(f"the worker broke the protocol while {doing}: {error.text}") from None
+            finally:
+                if not answered:
+                    await self.close()
+            if not answered:
+                spent = f"{limit_ns / SECOND_NS:g} s of {doing}"
+                raise RunTimeout(f"no answer after {spent}; the worker was killed")
+            self._listen()
+            return reply, (time.monotonic_ns() - began_ns) // MICROSECOND_NS
+
+    async def _talk(self, order: bytes, body: bytes, descriptor: int | None) -> Reply | _Outputs:
+        if order:
+            await self._channel.send(order, body, descriptor)
+        reply = unpack_reply(await self._channel.receive())
+        if isinstance(reply, Ran):
+            return _Outputs(await self._channel.body(reply.body_bytes), reply.ran_us)
+        return reply
+
+    async def _cause(self, doing: str) -> CocoonError:
+        """Why the socket closed. A worker that lives on without its socket is killed."""
+        returncode = await self._end()
+        await self.close()
+        return classify(returncode, self.last_words, doing)
+
+    async def _end(self) -> int | None:
+        """How the process ended; None if it has not after ``WORKER_REAP_NS``."""
+        try:
+            return await trio.to_thread.run_sync(self._process.wait, WORKER_REAP_NS / SECOND_NS)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def _listen(self) -> None:
+        """Take what the worker said on stderr, and keep the end of it."""
+        try:
+            while heard := os.read(self._stderr, 65_536):
+                self._last_words = (self._last_words + heard)[-WORKER_STDERR_BYTES:]
+        except BlockingIOError:
+            pass
+
+
+@dataclass(frozen=True, slots=True)
+class _Outputs:
+    """A ``Ran`` with its body."""
+
+    body: bytes
+    ran_us: int
+
+
+def _fault(reply: Reply | _Outputs) -> CocoonError:
+    if isinstance(reply, Failed):
+        return reply.error()
+    return WorkerLost(f"the worker answered {type(reply).__name__} to another question")
+
+
+def _spawn(limits: WorkerLimits, workdir: Path) -> Worker:
+    """Start the process, from this very thread.
+
+    The kernel kills a worker when the *thread* that spawned it ends; trio's own
+    ``open_process`` spawns from a pooled thread that ends after ten idle seconds.
+    """
+    home = Path(tempfile.mkdtemp(prefix="worker-", dir=workdir))
+    channel, theirs = pair()
+    heard, spoken = os.pipe()
+    try:
+        # Neither end blocks: a worker that chatters loses words instead of time.
+        os.set_blocking(heard, False)
+        os.set_blocking(spoken, False)
+        arguments = [str(theirs.fileno()), str(os.getpid()), "1" if limits.gpu else "0"]
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-s", "-X", "faulthandler", "-m", "cocoon.runtime.worker", *arguments],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=spoken, cwd=home,
+            env=_environment(), pass_fds=(theirs.fileno(),), start_new_session=True,
+        )
+    except OSError as error:
+        channel.close()
+        os.close(heard)
+        _remove_empty(home)
+        raise WorkerLost(f"no worker could be spawned: {error.strerror}") from None
+    finally:
+        theirs.close()
+        os.close(spoken)
+    return Worker(process, channel, heard, home)
+
+
+def _environment() -> dict[str, str]:
+    """A worker's whole environment: none of our secrets, and Cocoon importable from a checkout too."""
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    root = str(Path(cocoon.__file__).parent.parent)
+    if root not in site.getsitepackages():
+        kept["PYTHONPATH"] = os.pathsep.join(filter(None, (root, kept.get("PYTHONPATH"))))
+    return kept | _SET
+
+
+def _open_model(path: Path) -> tuple[int, int]:
+    """A read-only descriptor of a regular file and its size."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise ModelRefused(f"the model's file cannot be read: {error.strerror}") from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > MODEL_BYTES:
+        os.close(descriptor)
+        raise ModelRefused(f"the model is no regular file of at most {MODEL_BYTES} bytes")
+    return descriptor, status.st_size
+
+
+def _remove_empty(home: Path) -> None:
+    try:
+        home.rmdir()
+    except OSError:
+        pass  # something was written into it: left for a person to see

@@ -1,0 +1,234 @@
+"""Words between a peer and its worker process.
+
+A message is one frame (u32 length, canonical msgpack array). ``Run`` and ``Ran``
+are followed by exactly ``body_bytes`` raw bytes, the encoded tensors, so that
+payloads cross the socket without being copied into a message. The model's file
+travels as a descriptor beside the first byte of ``Load``.
+
+A worker holds a stranger's model and may be taken over by it: whatever it
+answers is bounded and checked here, and can at worst be a wrong result.
+
+Purity: pure. Spec: docs/spec/runtime.md, rules RUN-4 to RUN-6.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from cocoon.core.errors import (
+    CocoonError,
+    DtypeUnsupported,
+    InputsMismatch,
+    LimitExceeded,
+    Malformed,
+    MemoryExceeded,
+    ModelRefused,
+    NonCanonical,
+    RunFailed,
+    TooLarge,
+)
+from cocoon.core.limits import (
+    PAYLOAD_BYTES,
+    TENSOR_NAME_CHARS,
+    TENSOR_RANK,
+    TENSORS,
+    WORKER_HEADER_BYTES,
+    WORKER_TEXT_CHARS,
+)
+from cocoon.runtime.specs import TensorSpec, clip
+from cocoon.wire.codec import decode, encode
+
+_I64_MAX = (1 << 63) - 1
+#: Answers a worker may blame on the model or its inputs; it can say nothing else.
+_MAY_FAIL: dict[str, type[CocoonError]] = {
+    cls.code: cls
+    for cls in (
+        ModelRefused, InputsMismatch, DtypeUnsupported, MemoryExceeded, RunFailed, LimitExceeded,
+        Malformed, NonCanonical, TooLarge,
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Order: create the session of the model whose descriptor comes along.
+
+    Attributes:
+        memory_bytes: Allowed above the worker's size at this moment.
+        load_ns, run_ns: Wall time of the load and of each run; the worker uses
+            them only as a bound of its CPU time, the peer holds the clock.
+    """
+
+    model_bytes: int
+    memory_bytes: int
+    threads: int
+    load_ns: int
+    run_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Order: one execution; ``body_bytes`` of encoded tensors follow."""
+
+    body_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Answer after the start: the truth about engine and device, and what confines the worker."""
+
+    engine: str
+    provider: str
+    device: str
+    memory_bytes: int
+    optimisation: str
+    platform: str
+    confinement: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Answer: the session exists on ``provider``."""
+
+    load_us: int
+    provider: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """Answer: the run took ``ran_us``; ``body_bytes`` of encoded tensors follow."""
+
+    ran_us: int
+    body_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Answer: the model or its inputs are at fault; the worker lives on."""
+
+    code: str
+    text: str
+
+    def error(self) -> CocoonError:
+        """The typed error to raise in the peer."""
+        return _MAY_FAIL[self.code](self.text)
+
+
+Order = Load | Run
+Reply = Ready | Loaded | Ran | Failed
+
+
+def failure(error: CocoonError) -> Failed:
+    """The answer that carries ``error``; its class must be one a worker may name."""
+    if error.code not in _MAY_FAIL:
+        raise error
+    return Failed(error.code, clip(error.text))
+
+
+def pack_order(order: Order) -> bytes:
+    """The bytes of one order, without its frame."""
+    match order:
+        case Load(model_bytes, memory_bytes, threads, load_ns, run_ns):
+            return encode([1, model_bytes, memory_bytes, threads, load_ns, run_ns])
+        case Run(body_bytes):
+            return encode([2, body_bytes])
+
+
+def unpack_order(data: bytes) -> Order:
+    """The order in ``data``.
+
+    Raises:
+        Malformed: anything else; only a defect of the peer can cause it.
+    """
+    match decode(data, max_bytes=WORKER_HEADER_BYTES):
+        case [1, int(model), int(memory), int(threads), int(load_ns), int(run_ns)]:
+            return Load(model, memory, threads, load_ns, run_ns)
+        case [2, int(body_bytes)]:
+            return Run(_size(body_bytes))
+    raise Malformed("no order to a worker")
+
+
+def pack_reply(reply: Reply) -> bytes:
+    """The bytes of one answer, without its frame."""
+    match reply:
+        case Ready():
+            texts = [reply.engine, reply.provider, reply.device, reply.optimisation, reply.platform]
+            clipped = [clip(text, WORKER_TEXT_CHARS) for text in texts]
+            return encode([1, clipped, reply.memory_bytes, reply.confinement])
+        case Loaded(load_us, provider, inputs, outputs):
+            return encode([2, load_us, provider, [_plain(s) for s in inputs], [_plain(s) for s in outputs]])
+        case Ran(ran_us, body_bytes):
+            return encode([3, ran_us, body_bytes])
+        case Failed(code, text):
+            return encode([4, code, text])
+
+
+def unpack_reply(data: bytes) -> Reply:
+    """The answer in ``data``, which is not trusted.
+
+    Raises:
+        Malformed: wrong form, a text, list or number above its limit, an error
+            code that a worker may not name.
+    """
+    match decode(data, max_bytes=WORKER_HEADER_BYTES):
+        case [1, [engine, provider, device, optimisation, platform], int(memory), list(confinement)]:
+            return Ready(
+                _text(engine), _text(provider), _text(device), _number(memory),
+                _text(optimisation), _text(platform), _texts(confinement),
+            )
+        case [2, int(load_us), provider, list(inputs), list(outputs)]:
+            return Loaded(_number(load_us), _text(provider), _specs(inputs), _specs(outputs))
+        case [3, int(ran_us), int(body_bytes)]:
+            return Ran(_number(ran_us), _size(body_bytes))
+        case [4, str(code), str(text)] if code in _MAY_FAIL:
+            return Failed(code, clip(text))
+    raise Malformed("no answer of a worker")
+
+
+def _plain(spec: TensorSpec) -> list[object]:
+    return [spec.name, spec.dtype, spec.shape is not None, spec.shape or ()]
+
+
+def _specs(items: list[Any]) -> tuple[TensorSpec, ...]:
+    if len(items) > TENSORS:
+        raise Malformed(f"{len(items)} tensors declared, above {TENSORS}")
+    return tuple(_spec(item) for item in items)
+
+
+def _spec(item: Any) -> TensorSpec:
+    match item:
+        case [name, dtype, bool(ranked), list(axes)] if len(axes) <= TENSOR_RANK:
+            shape = tuple(_axis(axis) for axis in axes) if ranked else None
+            return TensorSpec(_text(name, TENSOR_NAME_CHARS), _text(dtype), shape)
+    raise Malformed("no tensor spec")
+
+
+def _axis(axis: Any) -> int | str:
+    return _text(axis) if isinstance(axis, str) else _number(axis)
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= _I64_MAX:
+        raise Malformed("a number of a worker is out of range")
+    return value
+
+
+def _size(value: Any) -> int:
+    if (size := _number(value)) > PAYLOAD_BYTES:
+        raise TooLarge(f"{size} bytes of tensors announced, above {PAYLOAD_BYTES}")
+    return size
+
+
+def _text(value: Any, chars: int = WORKER_TEXT_CHARS) -> str:
+    if not isinstance(value, str) or len(value) > chars:
+        raise Malformed(f"a text of a worker is none, or longer than {chars} characters")
+    return value
+
+
+def _texts(values: list[Any]) -> tuple[str, ...]:
+    if len(values) > 16:
+        raise Malformed("too many texts of a worker")
+    return tuple(_text(v) for v in values)

@@ -1,0 +1,135 @@
+"""The runtime of a peer: a bounded set of workers, one of them always warm.
+
+Starting a worker costs about a second (interpreter, ONNX Runtime). So one spare
+waits, imports done, and the next one is started as soon as it is taken.
+
+Purity: shell. Never imports numpy, onnx or onnxruntime: a peer's own process
+stays free of them (RUN-2).
+Spec: docs/spec/runtime.md, rules RUN-21 to RUN-23.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import trio
+
+from cocoon.core.errors import CocoonError, ProviderBusy, UsageError
+from cocoon.core.limits import LEASES_SOLD
+from cocoon.runtime.process import DeviceReport, LoadReport, RunReport, Worker, WorkerLimits
+from cocoon.runtime.specs import TensorSpec
+
+__all__ = [
+    "DeviceReport", "LoadReport", "RunReport", "Runtime", "TensorSpec", "Worker", "WorkerLimits",
+    "open_runtime", "probe_device",
+]
+
+
+async def probe_device(limits: WorkerLimits) -> DeviceReport:
+    """What a real worker with a real session says about this machine.
+
+    Raises:
+        WorkerLost: no worker starts here.
+    """
+    with tempfile.TemporaryDirectory(prefix="cocoon-probe-") as workdir:
+        async with await Worker.start(limits, Path(workdir)) as worker:
+            return worker.device
+
+
+@asynccontextmanager
+async def open_runtime(
+    limits: WorkerLimits, workdir: Path, *, workers: int = LEASES_SOLD
+) -> AsyncIterator[Runtime]:
+    """A runtime whose first worker is ready; on leaving every worker is killed and reaped.
+
+    Args:
+        limits: Default limits of a model.
+        workdir: A directory of ours; workers get empty directories below it.
+        workers: Taken at one time; the spare is one more.
+
+    Raises:
+        WorkerLost: not even the first worker starts.
+    """
+    first = await Worker.start(limits, workdir)
+    runtime = Runtime(limits, workdir, workers, first.device)
+    runtime._living.append(first)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(runtime._keep_a_spare, first)
+            yield runtime
+            nursery.cancel_scope.cancel()
+    finally:
+        with trio.CancelScope(shield=True):
+            for worker in runtime._living:
+                await worker.close()
+
+
+@dataclass(slots=True)
+class Runtime:
+    """The workers of one peer. Made by ``open_runtime``."""
+
+    limits: WorkerLimits
+    workdir: Path
+    workers: int
+    device: DeviceReport
+    _living: list[Worker] = field(default_factory=list)
+    _taken: list[Worker] = field(default_factory=list)
+    _waiting: int = 0
+    _offer: trio.MemorySendChannel[Worker | CocoonError] = field(init=False)
+    _spares: trio.MemoryReceiveChannel[Worker | CocoonError] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """A channel without room: the spare waits in its hand-over."""
+        self._offer, self._spares = trio.open_memory_channel[Worker | CocoonError](0)
+
+    async def take(self, limits: WorkerLimits | None = None) -> Worker:
+        """A started worker without a model, the caller's to close.
+
+        Args:
+            limits: Of this model, where they differ from the runtime's; ``gpu``
+                cannot, a worker has chosen its device at the start.
+
+        Raises:
+            ProviderBusy: ``workers`` are taken already.
+            WorkerLost: no worker starts now.
+        """
+        if limits is not None and limits.gpu != self.limits.gpu:
+            raise UsageError("a worker's device is chosen when the runtime opens")
+        self._taken = [worker for worker in self._taken if worker.alive]
+        if len(self._taken) + self._waiting >= self.workers:
+            raise ProviderBusy(f"all {self.workers} workers are taken")
+        self._waiting += 1
+        try:
+            worker = await self._next_alive()
+        finally:
+            self._waiting -= 1
+        worker.limits = limits or self.limits
+        worker.device = replace(worker.device, threads=worker.limits.threads)
+        self._taken.append(worker)
+        return worker
+
+    async def _next_alive(self) -> Worker:
+        while True:
+            spare = await self._spares.receive()
+            if isinstance(spare, CocoonError):
+                raise spare
+            if spare.alive:
+                return spare
+            await spare.close()  # the system killed it while it waited
+
+    async def _keep_a_spare(self, first: Worker) -> None:
+        spare: Worker | CocoonError = first
+        while True:
+            # A failure waits for a taker like a worker does, so a broken machine is not retried in a loop.
+            await self._offer.send(spare)
+            try:
+                spare = await Worker.start(self.limits, self.workdir)
+            except CocoonError as error:
+                spare = error
+            else:
+                self._living = [worker for worker in self._living if worker.alive]
+                self._living.append(spare)

@@ -1,0 +1,189 @@
+"""The worker process: take a model, run it, answer; never speak on stdout.
+
+Started as ``python -m cocoon.runtime.worker SOCKET PARENT GPU``. It serves one
+model and ends when its socket closes. An error it does not know ends it too: the
+traceback goes to stderr, which the peer keeps but never logs.
+
+Purity: shell; the entry point of the worker process.
+Spec: docs/spec/runtime.md, rules RUN-1 to RUN-6.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cocoon.core.errors import CocoonError, LimitExceeded, Malformed, MemoryExceeded
+from cocoon.core.limits import MODEL_COPIES, PAYLOAD_BYTES, WORKER_HEADER_BYTES
+from cocoon.runtime import confine
+from cocoon.runtime.protocol import (
+    Load,
+    Loaded,
+    Ran,
+    Ready,
+    Reply,
+    Run,
+    failure,
+    pack_reply,
+    unpack_order,
+)
+
+if TYPE_CHECKING:
+    from cocoon.runtime.session import Model
+
+
+class PeerGone(Exception):
+    """The peer closed the socket: the worker's work is over."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve until the peer is gone; the exit status of the process."""
+    link = Link(socket.socket(fileno=int(arguments[0])))
+    ready = confined_start(parent_pid=int(arguments[1]), gpu=arguments[2] == "1")
+    try:
+        link.send(ready)
+        serve(link, ready.provider)
+    except (PeerGone, ConnectionError):
+        pass
+    return 0
+
+
+def confined_start(parent_pid: int, gpu: bool) -> Ready:
+    """Import the giants, give up privileges, and say what this worker is."""
+    holds = confine.leave_network()
+    from cocoon.runtime import hardware, session
+
+    provider = session.effective_provider(gpu)
+    cuda = provider == session.CUDA
+    warm_up(provider)
+    device = hardware.gpu() if cuda else hardware.cpu()
+    if not cuda:  # CUDA loads its libraries as it goes, from wherever they lie
+        holds += confine.drop_user()
+    holds += confine.limit_files(cuda)
+    holds += confine.die_with(parent_pid)
+    return Ready(
+        session.ENGINE, provider, device.name, device.memory_bytes, session.OPTIMISATION,
+        hardware.system(), tuple(holds),
+    )
+
+
+def warm_up(provider: str) -> None:
+    """Walk the whole path once: what it imports late may be unreadable without privileges."""
+    from cocoon.runtime import screen, session
+    from cocoon.wire.tensors import encode_tensors
+
+    data = session.probe_model()
+    model = session.Model(data, screen.screen(data), provider, 1, PAYLOAD_BYTES)
+    run(model, encode_tensors(session.probe_inputs()))
+
+
+def serve(link: Link, provider: str) -> None:
+    """One ``Load``, then any number of ``Run``."""
+    order, descriptor = link.receive_load()
+    try:
+        model, loaded = load(order, descriptor, provider)
+    except CocoonError as error:
+        link.send(failure(error))
+        return
+    link.send(loaded)
+    while True:
+        payload = link.receive_run()
+        confine.limit_cpu(order.run_ns, order.threads)
+        try:
+            body, ran_us = run(model, payload)
+        except CocoonError as error:
+            link.send(failure(error))
+        else:
+            link.send(Ran(ran_us, len(body)), body)
+            del body
+        del payload
+
+
+def load(order: Load, descriptor: int, provider: str) -> tuple[Model, Loaded]:
+    """Read, screen and open the model, all of it under the model's own memory limit."""
+    from cocoon.runtime import screen, session
+
+    began_ns = time.perf_counter_ns()
+    if provider == session.CPU:
+        if (least_bytes := order.model_bytes * MODEL_COPIES) > order.memory_bytes:
+            raise MemoryExceeded(f"loading the model takes {least_bytes} bytes, above {order.memory_bytes}")
+        confine.limit_memory(order.memory_bytes, order.threads)
+    confine.limit_cpu(order.load_ns, order.threads)
+    try:
+        with open(descriptor, "rb") as file:
+            data = file.read(order.model_bytes + 1)
+        if len(data) != order.model_bytes:
+            raise LimitExceeded("the model's file changed while it was read")
+        model = session.Model(data, screen.screen(data), provider, order.threads, order.memory_bytes)
+    except MemoryError:
+        raise MemoryExceeded("the model needs more memory than its limit to be read") from None
+    load_us = (time.perf_counter_ns() - began_ns) // 1_000
+    return model, Loaded(load_us, model.provider, model.inputs, model.outputs)
+
+
+def run(model: Model, payload: bytes) -> tuple[bytes, int]:
+    """Exactly one execution of exactly these tensors; the encoded outputs and its microseconds."""
+    from cocoon.wire.tensors import decode_tensors, encode_tensors
+
+    try:
+        outputs, ran_us = model.run(decode_tensors(payload))
+        return encode_tensors(outputs), ran_us
+    except MemoryError:
+        raise MemoryExceeded("the tensors of the run need more memory than the model's limit") from None
+
+
+@dataclass(slots=True)
+class Link:
+    """Blocking frames on the socket to the peer."""
+
+    socket: socket.socket
+
+    def send(self, reply: Reply, body: bytes = b"") -> None:
+        """Send one answer and its body."""
+        header = pack_reply(reply)
+        if len(header) > WORKER_HEADER_BYTES:
+            header = pack_reply(failure(LimitExceeded("the model's names and shapes take too much room")))
+        self.socket.sendall(len(header).to_bytes(4, "big") + header)
+        if body:
+            self.socket.sendall(body)
+
+    def receive_load(self) -> tuple[Load, int]:
+        """The first order, with the descriptor of the model's file."""
+        first, descriptors, _, _ = socket.recv_fds(self.socket, 1, 1)
+        if not first:
+            raise PeerGone
+        order = unpack_order(self._rest(first))
+        if not isinstance(order, Load) or len(descriptors) != 1:
+            raise Malformed("the first order of a worker loads one model")
+        return order, descriptors[0]
+
+    def receive_run(self) -> bytes:
+        """The encoded inputs of the next run."""
+        order = unpack_order(self._rest(b""))
+        if not isinstance(order, Run):
+            raise Malformed("a loaded worker only runs")
+        return self._exactly(order.body_bytes)
+
+    def _rest(self, first: bytes) -> bytes:
+        length = int.from_bytes(first + self._exactly(4 - len(first)), "big")
+        if length > WORKER_HEADER_BYTES:
+            raise Malformed(f"an order of {length} bytes, above {WORKER_HEADER_BYTES}")
+        return self._exactly(length)
+
+    def _exactly(self, count: int) -> bytes:
+        data = self.socket.recv(count, socket.MSG_WAITALL)  # one allocation, also for 64 MiB
+        if len(data) != count:
+            raise PeerGone
+        return data
+
+
+if __name__ == "__main__":
+    status = main(sys.argv[1:])
+    sys.stderr.flush()
+    # ONNX Runtime's threads may still be in a kernel; static destructors would wait for them.
+    os._exit(status)

@@ -1,0 +1,155 @@
+"""RUN-9 to RUN-13: honest models give the bits of a plain ONNX Runtime run, and the truth is told."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from cocoon.core.errors import (
+    InputsMismatch,
+    LimitExceeded,
+    Malformed,
+    RunFailed,
+    UsageError,
+)
+from cocoon.core.limits import PAYLOAD_BYTES
+from cocoon.runtime.service import probe_device
+from cocoon.wire.tensors import encode_tensors
+from tests import models
+from tests.adapters.runtime.conftest import LIMITS, run_tensors
+
+# The session options of docs/spec/runtime.md, RUN-12, written out once more on purpose.
+PLAIN_RUN = """
+import sys, onnxruntime as ort
+from pathlib import Path
+from cocoon.wire.tensors import decode_tensors, encode_tensors
+options = ort.SessionOptions()
+options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+options.intra_op_num_threads = 2
+options.inter_op_num_threads = 1
+options.use_deterministic_compute = True
+for name in sys.argv[2:]:
+    base = Path(sys.argv[1], name)
+    session = ort.InferenceSession(base.with_suffix(".onnx"), options, providers=["CPUExecutionProvider"])
+    outputs = session.run(None, decode_tensors(base.with_suffix(".in").read_bytes()))
+    names = [output.name for output in session.get_outputs()]
+    base.with_suffix(".out").write_bytes(encode_tensors(dict(zip(names, outputs))))
+"""
+
+
+async def test_five_user_models_give_the_bits_of_a_plain_run(start, tmp_path):
+    users = models.five_models()
+    for user in users:
+        (tmp_path / f"{user.name}.onnx").write_bytes(user.model)
+        (tmp_path / f"{user.name}.in").write_bytes(encode_tensors(user.inputs))
+    names = [user.name for user in users]
+    subprocess.run([sys.executable, "-c", PLAIN_RUN, str(tmp_path), *names], check=True)
+    for user in users:
+        async with await start() as worker:
+            await worker.load(tmp_path / f"{user.name}.onnx")
+            report = await worker.run((tmp_path / f"{user.name}.in").read_bytes())
+            assert report.outputs == (tmp_path / f"{user.name}.out").read_bytes(), user.name
+
+
+async def test_bits_do_not_depend_on_where_the_inputs_lie_in_their_message(start, model_file):
+    rng = np.random.default_rng(7)
+    user = models.five_models()[0]
+    image = rng.standard_normal((1, 3, 33, 41), dtype="f4")
+    async with await start() as worker:
+        await worker.load(model_file(user.model))
+        first = await run_tensors(worker, {"image": image})
+        again = await run_tensors(worker, {"image": np.ascontiguousarray(image[..., ::-1])[..., ::-1]})
+    assert first["score"].tobytes() == again["score"].tobytes()
+
+
+async def test_trailing_nuls_of_strings_survive_both_ways(start, model_file):
+    user = models.five_models()[4]
+    async with await start() as worker:
+        await worker.load(model_file(user.model))
+        outputs = await run_tensors(worker, user.inputs)
+    assert outputs["echo"].tolist() == user.inputs["word"].tolist()
+    assert outputs["code"].tolist() == [2, -1, 3, -1, -1, -1, 1]
+
+
+async def test_a_load_reports_what_the_model_takes_and_gives(start, model_file):
+    async with await start() as worker:
+        report = await worker.load(model_file(models.affine_model()))
+    assert [str(spec) for spec in report.inputs] == ["x float32 (n, 4)", "b float32 (3,)"]
+    assert [str(spec) for spec in report.outputs] == ["y float32 (n, 3)"]
+    assert report.provider == worker.device.provider and report.load_us > 0
+
+
+async def test_a_function_of_the_model_runs(start, model_file):
+    async with await start() as worker:
+        await worker.load(model_file(models.local_function_model()))
+        outputs = await run_tensors(worker, {"x": np.arange(4, dtype="f4")})
+    assert outputs["y"].tolist() == [0, 2, 4, 6]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"b": None},
+        {"c": np.ones(1, "f4")},
+        {"x": np.ones((2, 4), "f8")},
+        {"x": np.ones((2, 5), "f4")},
+        {"x": np.ones(4, "f4")},
+        {"x": np.array(["text"], dtype=object)},
+    ],
+    ids=["missing", "unknown", "dtype", "axis", "rank", "string"],
+)
+async def test_wrong_inputs_are_refused_and_the_worker_lives_on(start, model_file, change):
+    good = models.affine_inputs()
+    bad = {name: array for name, array in (good | change).items() if array is not None}
+    async with await start() as worker:
+        await worker.load(model_file(models.affine_model()))
+        with pytest.raises(InputsMismatch, match=r"the model takes x float32 \(n, 4\), b float32 \(3,\)"):
+            await run_tensors(worker, bad)
+        assert (await run_tensors(worker, good))["y"].shape == (2, 3)
+
+
+async def test_values_that_an_operator_rejects_are_the_inputs_fault(start, model_file):
+    x = np.ones(3, "f4")
+    async with await start() as worker:
+        await worker.load(model_file(models.failing_model()))
+        with pytest.raises(RunFailed, match="the model failed on these inputs"):
+            await run_tensors(worker, {"x": x, "i": np.array([99])})
+        assert (await run_tensors(worker, {"x": x, "i": np.array([2])}))["y"].tolist() == [1]
+
+
+async def test_bytes_that_are_no_tensors_are_refused_and_the_worker_lives_on(start, model_file):
+    async with await start() as worker:
+        await worker.load(model_file(models.adder_model()))
+        with pytest.raises(Malformed):
+            await worker.run(b"\x91\x00")
+        assert (await run_tensors(worker, {"x": np.zeros(1, "f4")}))["y"].tolist() == [1]
+
+
+async def test_inputs_and_outputs_above_the_payload_limit_are_refused(start, model_file):
+    wide = models.wide_output_model(items=PAYLOAD_BYTES // 4 + 1)
+    async with await start() as worker:
+        await worker.load(model_file(wide))
+        with pytest.raises(LimitExceeded, match="the inputs take"):
+            await worker.run(bytes(PAYLOAD_BYTES + 1))
+        with pytest.raises(LimitExceeded, match="the outputs take"):
+            await run_tensors(worker, {"x": np.ones(1, "f4")})
+
+
+async def test_a_worker_serves_one_model_and_only_after_its_load(start, model_file):
+    path = model_file(models.adder_model())
+    async with await start() as worker:
+        with pytest.raises(UsageError):
+            await worker.run(encode_tensors({}))
+        await worker.load(path)
+        with pytest.raises(UsageError):
+            await worker.load(path)
+
+
+async def test_the_device_report_is_what_a_real_session_said():
+    report = await probe_device(LIMITS)
+    assert report.engine.startswith("onnxruntime 1.")
+    assert report.provider in ("CPUExecutionProvider", "CUDAExecutionProvider")
+    assert report.device and report.memory_bytes > 0 and report.threads == LIMITS.threads
+    assert "level=all" in report.optimisation and "-" in report.platform

@@ -1,0 +1,100 @@
+"""RUN-4 to RUN-6: orders and answers survive the socket; a lying worker is caught."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cocoon.core.errors import (
+    InputsMismatch,
+    Malformed,
+    PeerFault,
+    ProviderBusy,
+    TooLarge,
+)
+from cocoon.core.limits import PAYLOAD_BYTES
+from cocoon.runtime.protocol import (
+    Failed,
+    Load,
+    Loaded,
+    Ran,
+    Ready,
+    Run,
+    failure,
+    pack_order,
+    pack_reply,
+    unpack_order,
+    unpack_reply,
+)
+from cocoon.runtime.specs import TensorSpec
+from cocoon.wire.codec import encode
+
+counts = st.integers(0, 2**63 - 1)
+sizes = st.integers(0, PAYLOAD_BYTES)
+names = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=20)
+shapes = st.none() | st.lists(counts | names, max_size=4).map(tuple)
+specs = st.lists(st.builds(TensorSpec, names, names, shapes), max_size=3).map(tuple)
+orders = st.builds(Load, counts, counts, counts, counts, counts) | st.builds(Run, sizes)
+replies = (
+    st.builds(Ready, names, names, names, counts, names, names, st.lists(names, max_size=3).map(tuple))
+    | st.builds(Loaded, counts, names, specs, specs)
+    | st.builds(Ran, counts, sizes)
+    | st.builds(Failed, st.sampled_from(["model_refused", "memory_exceeded", "run_failed"]), names)
+)
+
+
+@given(orders)
+def test_an_order_survives_the_socket(order):
+    assert unpack_order(pack_order(order)) == order
+
+
+@given(replies)
+def test_an_answer_survives_the_socket(reply):
+    assert unpack_reply(pack_reply(reply)) == reply
+
+
+@given(st.binary(max_size=64))
+def test_random_bytes_are_refused_or_understood_but_never_crash_the_peer(data):
+    for unpack in (unpack_order, unpack_reply):
+        try:
+            unpack(data)
+        except PeerFault:
+            pass
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        [4, "busy", "an error that a worker may not name"],
+        [4, "model_refused", 7],
+        [3, -1, 0],
+        [3, True, 0],
+        [3, 0],
+        [9],
+        [],
+        [2, 0, "p", [["x", "float32", True, [-1]]], []],
+        [2, 0, "p", [["x", "float32", True, [1] * 33]], []],
+        [2, 0, "p", [["x" * 257, "float32", True, []]], []],
+        [2, 0, "p", [["x", "float32", True, []]] * 257, []],
+        [1, ["e" * 129, "p", "d", "o", "s"], 0, []],
+        [1, ["e", "p", "d", "o", "s"], 0, ["c"] * 17],
+    ],
+)
+def test_an_answer_out_of_bounds_is_refused(lie):
+    with pytest.raises(Malformed):
+        unpack_reply(encode(lie))
+
+
+def test_a_body_above_the_payload_limit_is_refused_before_it_is_read():
+    with pytest.raises(TooLarge):
+        unpack_reply(encode([3, 0, PAYLOAD_BYTES + 1]))
+
+
+def test_a_fault_of_the_model_travels_as_itself():
+    reply = unpack_reply(pack_reply(failure(InputsMismatch("input 'x' is missing"))))
+    assert isinstance(reply, Failed)
+    assert isinstance(reply.error(), InputsMismatch) and reply.error().text == "input 'x' is missing"
+
+
+def test_an_error_that_is_not_the_models_does_not_travel():
+    with pytest.raises(ProviderBusy):
+        failure(ProviderBusy("no place"))
