@@ -1,0 +1,279 @@
+"""Every cure for py-libp2p 0.8.1 that must happen inside the library, each by itself.
+
+Importing this module applies them, so it is the first import of ``host`` and
+``dht``, and nothing else in Cocoon imports libp2p. Each cure has a regression
+test in tests/adapters/p2p that fails without it; ``docs/dependencies.md`` says
+which. Cures that a subclass can do are in ``swarm``.
+
+Purity: shell (changes another package at import). Spec: docs/dependencies.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+import sys
+import types
+from typing import Any, Final
+
+import trio
+
+from cocoon.core.limits import CONNECTION_BUFFER_BYTES, SEND_STALL_NS, STREAM_WINDOW_BYTES
+from cocoon.core.units import SECOND_NS
+
+#: A Noise message holds this much plaintext; one Yamux frame should fill one (a third faster than two).
+NOISE_PLAINTEXT_BYTES: Final = 65_535 - 16
+YAMUX_HEADER_BYTES: Final = 12
+FRAME_WRITE_S: Final = 15.0
+"""A frame is written whole or the connection dies: cancelling it half-way would garble every other stream."""
+STREAM_CLOSE_S: Final = 5.0
+WINDOW_POLL_S: Final = 0.005
+"""The library has no event for new credit; it polls every 10 ms itself."""
+UNSET_KAD_PROTOCOL: Final = "/cocoon/unset/kad/1"
+
+
+def shielded(seconds: float) -> trio.CancelScope:
+    """A scope that no outer cancellation reaches, and that ends by itself after ``seconds``."""
+    return trio.CancelScope(deadline=trio.current_time() + seconds, shield=True)
+
+
+# --- 1. fastecdsa: no wheel, and never used -----------------------------------
+
+
+def _refuse(*_args: object, **_kwargs: object) -> Any:
+    raise NotImplementedError("ECDSA keys need fastecdsa, which Cocoon leaves out; peers use Ed25519")
+
+
+def stand_in_for_fastecdsa() -> None:
+    """Register modules that satisfy the imports of libp2p.crypto.ecc and refuse any use."""
+    if "fastecdsa" in sys.modules:
+        return
+    refused = type("Refused", (), {"__init__": _refuse})
+    encoder = type("SEC1Encoder", (), {"encode_public_key": _refuse, "decode_public_key": _refuse})
+    util = _module("fastecdsa.encoding.util", int_bytelen=lambda number: (number.bit_length() + 7) // 8)
+    sec1 = _module("fastecdsa.encoding.sec1", SEC1Encoder=encoder)
+    encoding = _module("fastecdsa.encoding", util=util, sec1=sec1)
+    curve = _module("fastecdsa.curve", Curve=refused, P256=None)
+    keys = _module("fastecdsa.keys", gen_private_key=_refuse, get_public_key=_refuse)
+    point = _module("fastecdsa.point", Point=refused)
+    _module("fastecdsa", encoding=encoding, curve=curve, keys=keys, point=point)
+
+
+def _module(name: str, **names: object) -> types.ModuleType:
+    module = types.ModuleType(name)
+    module.__dict__.update(names)
+    sys.modules[name] = module
+    return module
+
+
+stand_in_for_fastecdsa()
+
+# Only now may libp2p be imported.
+import libp2p.kad_dht.common  # noqa: E402
+import libp2p.kad_dht.kad_dht  # noqa: E402
+import libp2p.kad_dht.peer_routing  # noqa: E402
+import libp2p.kad_dht.provider_store  # noqa: E402
+import libp2p.kad_dht.value_store  # noqa: E402
+import libp2p.network.connection.swarm_connection as swarm_connection  # noqa: E402
+import libp2p.network.swarm as swarm_module  # noqa: E402
+import libp2p.stream_muxer.muxer_multistream as muxer_multistream  # noqa: E402
+import libp2p.stream_muxer.yamux.yamux as yamux  # noqa: E402
+import libp2p.transport.tcp.tcp as tcp  # noqa: E402
+import multiaddr.exceptions  # noqa: E402
+from google.protobuf.message import DecodeError as DecodeError  # noqa: E402
+from libp2p.exceptions import BaseLibp2pError  # noqa: E402
+from libp2p.network.stream.net_stream import NetStream  # noqa: E402
+from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamError  # noqa: E402
+
+#: What a read, write, dial or negotiation may raise when the other side or the network fails.
+TRANSPORT_ERRORS: Final = (
+    BaseLibp2pError, OSError, EOFError, trio.BrokenResourceError, trio.ClosedResourceError,
+)
+#: What parsing a stranger's multiaddress may raise.
+MULTIADDR_ERRORS: Final = (
+    ValueError, LookupError, multiaddr.exceptions.Error, multiaddr.exceptions.MultiaddrError,
+)
+
+
+# --- 2. cancellation must not garble a connection ------------------------------
+
+
+class CalmYamux(yamux.Yamux):
+    """Yamux whose frames are atomic, whose buffers are bounded and whose slots are given back."""
+
+    async def _write_frame(self, data: bytes) -> None:
+        """Write one frame whole; a cancellation is taken before or after it, never inside."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        with shielded(FRAME_WRITE_S) as scope:
+            async with self._write_lock:
+                await self.secured_conn.write(data)
+        if scope.cancelled_caught:
+            # Part of the frame may be out: nothing after it could be understood.
+            self.event_shutting_down.set()
+            await self.secured_conn.close()
+            raise MuxedStreamError(f"a frame could not be written within {FRAME_WRITE_S} s")
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def open_stream(self) -> yamux.YamuxStream:
+        """Open a stream, or fail at once where the library would wait for ever for a free slot."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self.stream_backlog_semaphore.value == 0:
+            raise MuxedConnUnavailable("this connection already has 256 streams of ours open")
+        with shielded(FRAME_WRITE_S):
+            return await super().open_stream()
+        raise MuxedConnUnavailable("a stream could not be opened in time")
+
+    async def read_stream(self, stream_id: int, n: int = -1) -> bytes:
+        """Read, and do not leave an event behind for a stream that is gone."""
+        try:
+            return await super().read_stream(stream_id, n)
+        finally:
+            if stream_id not in self.streams:
+                self.stream_events.pop(stream_id, None)
+
+    async def _read_data_body(self, length: int) -> bytes:
+        """Refuse a frame that would take more memory than all windows of the connection allow."""
+        held = sum(map(len, self.stream_buffers.values()))
+        if length > STREAM_WINDOW_BYTES or held + length > CONNECTION_BUFFER_BYTES:
+            # The only exception that makes the library close the whole connection.
+            raise trio.TooSlowError(f"peer sent {length} bytes on top of {held} unread ones")
+        return await super()._read_data_body(length)
+
+
+def mux_with_calm_yamux() -> None:
+    """The library takes its own class whatever muxer class a host was given."""
+    muxer_multistream.Yamux = CalmYamux  # type: ignore[attr-defined]
+
+
+_original_credit = yamux.YamuxStream._auto_tune_and_send_window_update
+_original_close = NetStream.close
+_original_reset = NetStream.reset
+_original_new_stream = swarm_connection.SwarmConn.new_stream
+
+
+async def _shielded_credit(self: yamux.YamuxStream, *, bytes_read: int = 0) -> None:
+    """The bytes have already left the buffer: a cancellation here would lose them."""
+    with trio.CancelScope(shield=True):
+        await _original_credit(self, bytes_read=bytes_read)
+
+
+async def _shielded_close(self: NetStream) -> None:
+    """A close that is cancelled leaks the stream and one of 256 slots."""
+    with shielded(STREAM_CLOSE_S):
+        await _original_close(self)
+
+
+async def _shielded_reset(self: NetStream) -> None:
+    with shielded(STREAM_CLOSE_S):
+        await _original_reset(self)
+
+
+async def _shielded_new_stream(self: swarm_connection.SwarmConn) -> NetStream:
+    """Between the opened stream and its bookkeeping there must be no cancellation."""
+    await trio.lowlevel.checkpoint_if_cancelled()
+    with shielded(FRAME_WRITE_S):
+        return await _original_new_stream(self)
+    raise MuxedConnUnavailable("a stream could not be opened in time")
+
+
+def shield_streams() -> None:
+    """Make credit, close, reset and open atomic under cancellation."""
+    yamux.YamuxStream._auto_tune_and_send_window_update = _shielded_credit  # type: ignore[method-assign]
+    NetStream.close = _shielded_close  # type: ignore[method-assign]
+    NetStream.reset = _shielded_reset  # type: ignore[method-assign]
+    swarm_connection.SwarmConn.new_stream = _shielded_new_stream  # type: ignore[method-assign]
+
+
+# --- 3. a slow reader is not a dead one ----------------------------------------
+
+
+async def _patient_write(self: yamux.YamuxStream, data: bytes) -> None:
+    """Send all of ``data``; the library gives up after 5 s without credit, we after ``SEND_STALL_NS``."""
+    sent = 0
+    stalled_s = 0.0
+    while sent < len(data):
+        if self.send_closed or self.closed or self.reset_received:
+            raise MuxedStreamError("the stream is closed for sending")
+        room = min(self.send_window, NOISE_PLAINTEXT_BYTES - YAMUX_HEADER_BYTES, len(data) - sent)
+        if room <= 0:
+            if stalled_s * SECOND_NS >= SEND_STALL_NS:
+                raise MuxedStreamError(f"the reader took nothing for {SEND_STALL_NS // SECOND_NS} s")
+            await trio.sleep(WINDOW_POLL_S)
+            stalled_s += WINDOW_POLL_S
+            continue
+        stalled_s = 0.0
+        self.send_window -= room        # no await since it was read, so no lock is needed
+        header = struct.pack(yamux.YAMUX_HEADER_FORMAT, 0, yamux.TYPE_DATA, 0, self.stream_id, room)
+        await self.conn._write_frame(header + data[sent : sent + room])
+        sent += room
+
+
+def wait_for_slow_readers() -> None:
+    """Replace the 5 s limit, and bound what one stream may have in flight towards us."""
+    yamux.YamuxStream.write = _patient_write  # type: ignore[method-assign]
+    yamux.MAX_WINDOW_SIZE = STREAM_WINDOW_BYTES
+
+
+# --- 4. listening ports are ours alone -----------------------------------------
+
+
+def _reuse_address_only(sock: Any) -> None:
+    sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_REUSEADDR, 1)
+
+
+def own_listening_ports() -> None:
+    """No SO_REUSEPORT: with it a second peer on a taken port starts happily and gets half of the dials."""
+    tcp._set_reuse_flags = _reuse_address_only
+
+
+# --- 5. the public IPFS network stays away ------------------------------------
+
+_KAD_MODULES = (
+    libp2p.kad_dht.common,
+    libp2p.kad_dht.kad_dht,
+    libp2p.kad_dht.peer_routing,
+    libp2p.kad_dht.provider_store,
+    libp2p.kad_dht.value_store,
+)
+
+
+def leave_ipfs_kad() -> None:
+    """Take ``/ipfs/kad/1.0.0`` out of all five modules that hold it.
+
+    The protocol of a network is given to each host by ``dht``; what remains
+    here is an id that nobody serves, so that a forgotten path of the library
+    can reach nobody instead of merging us with the public network.
+    """
+    for module in _KAD_MODULES:
+        module.PROTOCOL_ID = UNSET_KAD_PROTOCOL  # type: ignore[attr-defined]
+
+
+# --- 6. dial delay, and the root logger ----------------------------------------
+
+
+def dial_without_delay() -> None:
+    """The library waits 250 ms after each dial for a second one that we never make."""
+    swarm_module._HAPPY_EYEBALLS_DELAY = 0.0
+
+
+def keep_logs_quiet() -> None:
+    """Peers must not be able to write on our stderr; our own events say what matters.
+
+    ``swarm_connection`` calls ``logging.warning`` itself, which would install a
+    handler on the root logger of the whole process.
+    """
+    quiet = logging.getLogger("libp2p")
+    quiet.setLevel(logging.CRITICAL + 1)
+    quiet.addHandler(logging.NullHandler())
+    quiet.propagate = False
+    swarm_connection.logging = logging.getLogger("libp2p.network.connection")  # type: ignore[assignment, attr-defined]
+    logging.getLogger("libp2p.network.stream.net_stream").setLevel(logging.CRITICAL + 1)
+
+
+mux_with_calm_yamux()
+shield_streams()
+wait_for_slow_readers()
+own_listening_ports()
+leave_ipfs_kad()
+dial_without_delay()
+keep_logs_quiet()

@@ -1,0 +1,189 @@
+"""Finding living providers of a key, and being found: look-ups over the DHT with our own deadlines.
+
+Purity: shell. Spec: docs/spec/p2p.md, rule P2P-4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import trio
+
+from cocoon.core.errors import CocoonError, LimitExceeded, UsageError
+from cocoon.core.ids import PeerKey
+from cocoon.core.limits import (
+    ANNOUNCE_AGAIN_NS,
+    DHT_CLOSEST,
+    DHT_KEYS_ANNOUNCED,
+    DISCOVERY_GRACE_NS,
+    DISCOVERY_NS,
+    REPROVIDE_NS,
+)
+from cocoon.core.units import SECOND_NS
+from cocoon.p2p.addresses import Address
+from cocoon.p2p.dht import Directory
+from cocoon.p2p.host import Connection
+from cocoon.p2p.lookup import Lookup
+
+
+class Reach(Protocol):
+    """What a look-up needs of the mesh."""
+
+    peer: PeerKey
+
+    @property
+    def directory(self) -> Directory: ...
+    def now_ns(self) -> int: ...
+    def own_addresses(self) -> list[Address]: ...
+    def living(self) -> list[Connection]: ...
+    async def reach(self, peer: PeerKey, addresses: list[Address]) -> Connection: ...
+    def shunned(self, peer: PeerKey) -> bool: ...
+    def hint(self, peer: PeerKey, addresses: tuple[Address, ...]) -> None: ...
+
+
+@dataclass(slots=True)
+class _Search:
+    """One look-up under way."""
+
+    mesh: Reach
+    lookup: Lookup
+    limit: int
+    nursery: trio.Nursery
+    live: list[PeerKey] = field(default_factory=list)
+    dialling: int = 0
+
+    def start(self) -> None:
+        """Seed with our own table and store, then ask."""
+        directory, key = self.mesh.directory, self.lookup.key
+        self.lookup.learn(directory.nearest(key))
+        self.lookup.learn((c.peer, ()) for c in self.mesh.living())
+        self.meet(self.lookup.found(directory.stored(key)))
+        self.ask_on()
+
+    def ask_on(self) -> None:
+        """Ask whom the look-up wants asked; stop when nothing can come any more."""
+        for peer in self.lookup.next_peers():
+            self.nursery.start_soon(self._ask, peer)
+        if self.lookup.done() and not self.dialling:
+            self.nursery.cancel_scope.cancel()
+
+    def meet(self, providers: list[PeerKey]) -> None:
+        """Dial new providers; only those that answer count."""
+        for peer in providers:
+            if self.limit and not self.mesh.shunned(peer):
+                self.dialling += 1
+                self.nursery.start_soon(self._meet, peer)
+
+    async def _ask(self, peer: PeerKey) -> None:
+        mesh, lookup = self.mesh, self.lookup
+        try:
+            if mesh.shunned(peer):
+                lookup.silence(peer)
+            else:
+                connection = await mesh.reach(peer, list(lookup.hints[peer]))
+                reply = await mesh.directory.ask(connection, lookup.key)
+                lookup.answer(peer)
+                lookup.learn(reply.closer)
+                self.meet(lookup.found(reply.providers))
+        except CocoonError:
+            lookup.silence(peer)        # dead, frozen or no node: the next nearest takes its place
+        self.ask_on()
+
+    async def _meet(self, peer: PeerKey) -> None:
+        try:
+            addresses = self.lookup.providers[peer]
+            self.mesh.hint(peer, addresses)
+            await self.mesh.reach(peer, list(addresses))
+            self._count(peer)
+        except CocoonError:
+            pass                        # a record outlives its peer by up to 48 hours
+        self.dialling -= 1
+        self.ask_on()
+
+    def _count(self, peer: PeerKey) -> None:
+        self.live.append(peer)
+        if len(self.live) >= self.limit:
+            self.nursery.cancel_scope.cancel()
+        elif len(self.live) == 1:
+            scope = self.nursery.cancel_scope
+            scope.deadline = min(scope.deadline, trio.current_time() + DISCOVERY_GRACE_NS / SECOND_NS)
+
+
+async def _search(mesh: Reach, key: bytes, limit: int) -> _Search:
+    async with trio.open_nursery() as nursery:
+        nursery.cancel_scope.deadline = trio.current_time() + DISCOVERY_NS / SECOND_NS
+        search = _Search(mesh, Lookup(key, mesh.peer), limit, nursery)
+        search.start()
+    return search
+
+
+async def find_live(mesh: Reach, key: bytes, limit: int) -> list[PeerKey]:
+    """See ``Mesh.find_providers``. ``limit`` in [1, DHT_SEEN]."""
+    if limit < 1:
+        raise UsageError(f"a look-up for {limit} providers")
+    return (await _search(mesh, key, limit)).live[:limit]
+
+
+class Announcer:
+    """Keeps our keys findable: at once, to every node that comes, and again every ``REPROVIDE_NS``."""
+
+    def __init__(self, mesh: Reach) -> None:
+        self._mesh = mesh
+        self._keys: dict[bytes, int] = {}
+        self._told_ns: dict[PeerKey, int] = {}
+
+    async def add(self, key: bytes) -> int:
+        """See ``Mesh.provide``."""
+        if not self._mesh.directory.server:
+            raise UsageError("a peer that only buys announces nothing")
+        if key not in self._keys and len(self._keys) >= DHT_KEYS_ANNOUNCED:
+            raise LimitExceeded(f"at most {DHT_KEYS_ANNOUNCED} keys can be announced")
+        self._keys.setdefault(key, 0)
+        return await self._announce(key)
+
+    async def renew(self) -> None:
+        """Announce again what is older than ``REPROVIDE_NS``."""
+        for key, last_ns in list(self._keys.items()):
+            if self._mesh.now_ns() - last_ns >= REPROVIDE_NS:
+                await self._announce(key)
+
+    async def introduce(self, connection: Connection) -> None:
+        """Tell a node that just came all our keys, unless it heard them a moment ago."""
+        now = self._mesh.now_ns()
+        told_ns = self._told_ns.get(connection.peer)
+        if told_ns is not None and now - told_ns < ANNOUNCE_AGAIN_NS:
+            return
+        self._told_ns[connection.peer] = now
+        for key in list(self._keys):
+            await self._tell(connection, key)
+
+    def left(self, peer: PeerKey) -> None:
+        """A peer went; remember for a while only that it was told."""
+        limit_ns = self._mesh.now_ns() - ANNOUNCE_AGAIN_NS
+        self._told_ns = {p: t for p, t in self._told_ns.items() if t > limit_ns}
+
+    async def _announce(self, key: bytes) -> int:
+        self._mesh.directory.store_own(key, self._mesh.own_addresses())
+        self._keys[key] = self._mesh.now_ns()
+        search = await _search(self._mesh, key, 0)
+        near = [p for p in search.lookup.nearest() if p in search.lookup.answered][:DHT_CLOSEST]
+        taken: list[PeerKey] = []
+
+        async def tell(connection: Connection) -> None:
+            if await self._tell(connection, key):
+                taken.append(connection.peer)
+
+        with trio.move_on_after(DISCOVERY_NS / SECOND_NS):
+            async with trio.open_nursery() as nursery:
+                for connection in self._mesh.living():
+                    if connection.peer in near:
+                        nursery.start_soon(tell, connection)
+        return len(taken)
+
+    async def _tell(self, connection: Connection, key: bytes) -> bool:
+        try:
+            await self._mesh.directory.announce(connection, key, self._mesh.own_addresses())
+        except CocoonError:
+            return False                # it left, or is no node any more
+        return True

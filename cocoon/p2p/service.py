@@ -1,0 +1,503 @@
+"""The mesh: one libp2p host with its links, its part of the DHT and its address book.
+
+``open_mesh`` owns every task of this package; when its block ends no task,
+descriptor or thread remains. The two supervisor borders of the package are
+here: ``Mesh._guarded`` for whatever a remote peer can trigger, and
+``Mesh._supervise`` for our own loops.
+
+Purity: shell. Spec: docs/spec/p2p.md, rules P2P-1 to P2P-9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import trio
+
+from cocoon.core.clock import Clock
+from cocoon.core.errors import (
+    BootstrapUnreachable,
+    CocoonError,
+    StreamClosed,
+    Unreachable,
+    UsageError,
+    WrongNetwork,
+)
+from cocoon.core.ids import NetworkId, PeerKey, peer_id
+from cocoon.core.limits import (
+    DIAL_HINTS,
+    DIAL_SHUN_NS,
+    LOST_QUEUE,
+    MESH_UPKEEP_NS,
+    STREAMS_PER_PROTOCOL,
+)
+from cocoon.core.units import SECOND_NS
+from cocoon.p2p.addresses import Address, parse_peer, usable
+from cocoon.p2p.book import AddressBook
+from cocoon.p2p.bookfile import save_book
+from cocoon.p2p.dht import Directory
+from cocoon.p2p.discovery import Announcer, find_live
+from cocoon.p2p.host import Connection, Host, RawStream
+from cocoon.p2p.joining import Joiner
+from cocoon.p2p.links import BEAT_PROTOCOL, Link, PeerLost
+from cocoon.p2p.local import reachable_addresses
+from cocoon.p2p.streams import PeerStream
+from cocoon.p2p.unwrap import single_error
+from cocoon.wire.messages import Hello
+
+
+class Log(Protocol):
+    """What the mesh asks of a logger; never given payloads or the pair (requester, task)."""
+
+    def info(self, event: str, **fields: object) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class MeshSettings:
+    """Fixed for the life of a mesh.
+
+    listen: multiaddresses; port 0 lets the system choose (persist ``Mesh.listening()``).
+    bootstraps: addresses with peer ids, from the link. book_file: None keeps the book in memory.
+    """
+
+    network: NetworkId
+    boot_id: bytes
+    agent: str = "cocoon"
+    sells: bool = False
+    dht_server: bool = False
+    listen: tuple[str, ...] = ("/ip4/127.0.0.1/tcp/0",)
+    bootstraps: tuple[str, ...] = ()
+    book_file: Path | None = None
+
+
+Handler = Callable[[PeerStream], Awaitable[None]]
+
+
+class Mesh:
+    """A running peer. Made by ``open_mesh`` only."""
+
+    def __init__(
+        self, settings: MeshSettings, seed: bytes, book: AddressBook, clock: Clock, log: Log
+    ) -> None:
+        self._settings, self._book, self._clock, self._log = settings, book, clock, log
+        self._bootstraps = [(peer, address) for address, peer in map(parse_peer, settings.bootstraps)]
+        self._host = Host(seed, self._guarded)
+        self.peer = self._host.peer
+        self._directory = Directory(self._host, settings.network, server=settings.dht_server)
+        self._announcer = Announcer(self)
+        self._hello = Hello(
+            network=settings.network, agent=settings.agent, boot_id=settings.boot_id, sells=settings.sells
+        )
+        self._links: dict[Connection, Link] = {}
+        self._dials: dict[PeerKey, trio.Lock] = {}
+        self._hints: dict[PeerKey, tuple[Address, ...]] = {}
+        self._failed_ns: dict[PeerKey, int] = {}
+        self._served: dict[str, int] = {}
+        self._watchers: set[trio.MemorySendChannel[PeerLost]] = set()
+        self._changed = trio.Event()
+        self._joiner = Joiner(self)
+        self._nursery: trio.Nursery | None = None
+        self._host.on_connection = self._on_connection
+        self._host.on_refused(lambda reason: log.info("p2p.connection_refused", reason=reason))
+        self._host.set_handler(BEAT_PROTOCOL, self._serve_beat)
+
+    # --- what the node asks ----------------------------------------------------
+
+    def listening(self) -> list[str]:
+        """The bound listen addresses without the peer; give these as ``listen`` after a restart."""
+        return [a.text for a in self._host.listening()]
+
+    def addresses(self) -> list[str]:
+        """Addresses that others can dial, with the peer id: what a join link holds."""
+        return [a.of(self.peer) for a in self.own_addresses()]
+
+    def own_addresses(self) -> list[Address]:
+        """``addresses`` in parsed form; 0.0.0.0 stands for this machine's own addresses."""
+        return reachable_addresses(self._host.listening())
+
+    def connections(self) -> list[PeerKey]:
+        """Peers with at least one living link, each once."""
+        return list(dict.fromkeys(link.peer for link in self._links.values() if link.alive))
+
+    def hello_of(self, peer: PeerKey) -> Hello | None:
+        """What a connected peer said of itself; None if it is not connected."""
+        link = self._link(peer)
+        return link.theirs if link else None
+
+    @property
+    def joined(self) -> int:
+        """How many peers are connected now."""
+        return len(self.connections())
+
+    async def join(self) -> int:
+        """Wait until every known address was tried once, or somebody answered.
+
+        Returns:
+            How many peers are connected; 0 only if none is known at all (the first peer of a network).
+
+        Raises:
+            BootstrapUnreachable: addresses are known and none of them answered. The mesh goes on trying.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._until_joined, nursery.cancel_scope)
+            await self._joiner.first_round.wait()
+            nursery.cancel_scope.cancel()
+        if not self.joined and (self._bootstraps or len(self._book)):
+            linked = ", ".join(a.of(p) for p, a in self._bootstraps)
+            known = linked or f"{len(self._book)} peers of the address book"
+            raise BootstrapUnreachable(f"none of the known peers answered: {known}")
+        return self.joined
+
+    def serve(self, protocol: str, handler: Handler) -> None:
+        """Call ``handler`` with every stream that a peer of our network opens for ``protocol``.
+
+        The stream is closed when the handler returns and reset when it raises;
+        no exception of a handler reaches the host.
+
+        Raises:
+            UsageError: the protocol has a handler already.
+        """
+        if protocol in self._served:
+            raise UsageError(f"{protocol} is served already")
+        self._served[protocol] = 0
+        self._host.set_handler(protocol, lambda raw: self._serve_stream(protocol, handler, raw))
+
+    async def connect(self, target: str | PeerKey) -> PeerKey:
+        """Make sure there is a living link to ``target``, an address with a peer id or a peer.
+
+        A peer is dialled at its known addresses, one after the other, each within ``HANDSHAKE_NS``.
+
+        Raises:
+            Unreachable: no address answered as that peer.
+            WrongNetwork: it is on another network; the connection is closed.
+        """
+        if isinstance(target, str):
+            address, peer = parse_peer(target)
+            await self.reach(peer, [address])
+        else:
+            peer = target
+            await self.reach(peer, self._known(peer))
+        return peer
+
+    async def open_stream(self, peer: PeerKey, protocol: str) -> PeerStream:
+        """Open a framed stream, dialling from the address book if needed. The caller closes it.
+
+        Raises:
+            Unreachable, WrongNetwork: as for ``connect``, or the peer does not speak ``protocol``.
+        """
+        await self.connect(peer)
+        link = self._link(peer)
+        if link is None:
+            raise Unreachable(f"{peer_id(peer)} closed the connection")
+        return link.adopt(await link.connection.open(protocol))
+
+    async def provide(self, key: bytes) -> int:
+        """Announce that we serve ``key``, now and as long as the mesh runs.
+
+        Returns:
+            How many nodes took the record; 0 while nobody is connected (it is announced to whoever comes).
+
+        Raises:
+            UsageError: this peer is no DHT server. LimitExceeded: above ``DHT_KEYS_ANNOUNCED`` keys.
+        """
+        return await self._announcer.add(key)
+
+    async def find_providers(self, key: bytes, limit: int) -> list[PeerKey]:
+        """Living providers of ``key`` from the DHT, connected, each once, without ourselves.
+
+        Never longer than ``DISCOVERY_NS``. Records of dead or frozen peers are skipped.
+        """
+        return await find_live(self, key, limit)
+
+    @asynccontextmanager
+    async def watch(self) -> AsyncIterator[trio.MemoryReceiveChannel[PeerLost]]:
+        """A channel of ``PeerLost``, at most ``LOST_QUEUE`` unread; later notices are dropped and logged."""
+        send, receive = trio.open_memory_channel[PeerLost](LOST_QUEUE)
+        self._watchers.add(send)
+        try:
+            with send, receive:
+                yield receive
+        finally:
+            self._watchers.discard(send)
+
+    def disconnect(self, peer: PeerKey) -> None:
+        """Close every link to ``peer``."""
+        for link in list(self._links.values()):
+            if link.peer == peer:
+                link.drop("disconnected here")
+
+    # --- what discovery asks ----------------------------------------------------
+
+    @property
+    def directory(self) -> Directory:
+        """Our part of the DHT."""
+        return self._directory
+
+    def now_ns(self) -> int:
+        """Monotonic nanoseconds."""
+        return self._clock.now_ns()
+
+    def living(self) -> list[Connection]:
+        """One living connection of each peer."""
+        return [link.connection for p in self.connections() if (link := self._link(p)) is not None]
+
+    async def reach(self, peer: PeerKey, addresses: list[Address]) -> Connection:
+        """A living connection to ``peer``, by its present link or by dialling; errors as for ``connect``."""
+        if peer == self.peer:
+            raise UsageError("a peer does not connect to itself")
+        lock = self._dials.setdefault(peer, trio.Lock())
+        try:
+            async with lock:
+                link = self._link(peer) or await self._greeting(peer) or await self._dial(peer, addresses)
+        finally:
+            if not lock.locked() and not lock.statistics().tasks_waiting:
+                self._dials.pop(peer, None)
+        return link.connection
+
+    def shunned(self, peer: PeerKey) -> bool:
+        """Whether a dial of ``peer`` failed less than ``DIAL_SHUN_NS`` ago."""
+        failed = self._failed_ns.get(peer)
+        return failed is not None and self.now_ns() - failed < DIAL_SHUN_NS
+
+    def hint(self, peer: PeerKey, addresses: tuple[Address, ...]) -> None:
+        """Remember unproven addresses of a provider, so that ``open_stream`` can dial it again."""
+        if addresses:
+            self._hints.pop(peer, None)
+            self._hints[peer] = addresses
+            while len(self._hints) > DIAL_HINTS:
+                del self._hints[next(iter(self._hints))]
+
+    def known_peers(self) -> tuple[list[PeerKey], list[PeerKey]]:
+        """Peers of the link, and peers of the address book best first; without ourselves."""
+        linked = list(dict.fromkeys(p for p, _ in self._bootstraps if p != self.peer))
+        return linked, [p for p in self._book.peers() if p != self.peer]
+
+    async def _until_joined(self, waiter: trio.CancelScope) -> None:
+        while not self.joined:
+            await self._changed.wait()
+        waiter.cancel()
+
+    # --- dialling -----------------------------------------------------------------
+
+    def _known(self, peer: PeerKey) -> list[Address]:
+        linked = [a for p, a in self._bootstraps if p == peer]
+        known = [*self._book.addresses(peer), *linked, *self._hints.get(peer, ())]
+        return list(dict.fromkeys(known))
+
+    async def _greeting(self, peer: PeerKey) -> Link | None:
+        """The link to ``peer`` that is just saying Hello, when it has; None if there is none."""
+        for link in [k for k in self._links.values() if k.peer == peer and not k.ready.is_set()]:
+            await link.wait_ready()
+            return link
+        return None
+
+    async def _dial(self, peer: PeerKey, addresses: list[Address]) -> Link:
+        if not addresses:
+            raise Unreachable(f"no address of {peer_id(peer)} is known")
+        last: Unreachable | None = None
+        for address in addresses:
+            try:
+                return await self._dial_one(peer, address)
+            except Unreachable as error:
+                self._book.failed(peer, address)
+                last = error
+        self._note_failure(peer)
+        assert last is not None, "there was at least one address"
+        self._log.info("p2p.dial_failed", code=last.code, text=last.text)
+        raise last
+
+    async def _dial_one(self, peer: PeerKey, address: Address) -> Link:
+        connection = await self._host.dial(peer, address)
+        link = self._links.get(connection)
+        if link is None:
+            raise Unreachable(f"{address.of(peer)} closed the connection at once")
+        try:
+            await link.wait_ready()
+        except WrongNetwork:
+            self._book.forget(peer)
+            raise
+        self._book.worked(peer, address)
+        self._failed_ns.pop(peer, None)
+        return link
+
+    def _note_failure(self, peer: PeerKey) -> None:
+        now = self.now_ns()
+        self._failed_ns[peer] = now
+        self._directory.forget(peer)
+        if len(self._failed_ns) > DIAL_HINTS:
+            self._failed_ns = {p: t for p, t in self._failed_ns.items() if now - t < DIAL_SHUN_NS}
+
+    # --- links ---------------------------------------------------------------------
+
+    def _link(self, peer: PeerKey) -> Link | None:
+        """The living link to ``peer``; of two the one that was made last."""
+        living = self._links_of(peer)
+        return living[-1] if living else None
+
+    def _links_of(self, peer: PeerKey) -> list[Link]:
+        return [link for link in self._links.values() if link.peer == peer and link.alive]
+
+    def _on_connection(self, connection: Connection) -> None:
+        link = Link(connection, self._hello)
+        self._links[connection] = link
+        assert self._nursery is not None, "connections come only while the host runs"
+        self._nursery.start_soon(self._supervise, "link", lambda: self._live(link))
+
+    async def _live(self, link: Link) -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._introduce, link)
+                await link.run()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._links.pop(link.connection, None)
+            self._host.gone(link.connection)
+            self._after(link)
+
+    def _after(self, link: Link) -> None:
+        reason = link.reason or (link.error.code if link.error else "")
+        self._log.info("p2p.link_closed", inbound=link.connection.inbound, reason=reason)
+        if link.theirs is None or self._link(link.peer) is not None:
+            return
+        if link.reason:
+            self._directory.forget(link.peer)
+        self._directory.prune(self.connections())
+        self._announcer.left(link.peer)
+        self._joiner.somebody_left()
+        self._notify()
+        lost = PeerLost(link.peer, link.reason)
+        for watcher in self._watchers:
+            try:
+                watcher.send_nowait(lost)
+            except (trio.WouldBlock, trio.BrokenResourceError):
+                self._log.info("p2p.lost_notice_dropped")
+
+    async def _introduce(self, link: Link) -> None:
+        """After Hello: learn where the peer listens, put a node into the table, tell it our keys."""
+        try:
+            await link.wait_ready()
+        except CocoonError:
+            return                      # the link says so itself
+        self._failed_ns.pop(link.peer, None)
+        self._notify()
+        announced, is_node = await self._directory.identify(link.connection)
+        addresses = usable(announced, link.connection.remote_ip)
+        self._book.heard(link.peer, addresses)
+        if is_node and addresses:
+            await self._directory.know(link.peer, addresses)
+            await self._announcer.introduce(link.connection)
+        self._notify()
+
+    def _notify(self) -> None:
+        """Wake whoever waits for a change of the connected peers."""
+        self._changed.set()
+        self._changed = trio.Event()
+
+    # --- serving -------------------------------------------------------------------
+
+    async def _serve_beat(self, raw: RawStream) -> None:
+        link = self._links.get(raw.connection)
+        await (link.serve_beat(raw) if link else raw.reset())
+
+    async def _serve_stream(self, protocol: str, handler: Handler, raw: RawStream) -> None:
+        link = self._links.get(raw.connection)
+        if link is None or not link.alive or self._served[protocol] >= STREAMS_PER_PROTOCOL:
+            await raw.reset()
+            return
+        stream = link.adopt(raw)
+        self._served[protocol] += 1
+        try:
+            if await self._guarded(protocol, lambda: handler(stream)):
+                await stream.close()
+        finally:
+            self._served[protocol] -= 1
+            link.release(stream)
+            await stream.reset()        # does nothing after a close
+
+    async def _guarded(self, where: str, call: Callable[[], Awaitable[None]]) -> bool:
+        """Run what a remote peer set off. A fault costs one stream and is logged, never the host.
+
+        Returns:
+            Whether the call ended without an exception.
+        """
+        try:
+            with single_error():
+                await call()
+        except StreamClosed:
+            return False                # the other side left: no fault
+        except CocoonError as error:
+            self._log.info("p2p.stream_refused", protocol=where, code=error.code, text=error.text)
+            return False
+        except Exception as error:      # supervisor border: a defect in one handler must not stop the peer
+            self._log.info("p2p.handler_failed", protocol=where, error=repr(error)[:200])
+            return False
+        return True
+
+    # --- own loops -----------------------------------------------------------------
+
+    async def _supervise(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
+        """Run one of our tasks; an unexpected error ends that task, is logged, and the mesh goes on."""
+        try:
+            with single_error():
+                await loop()
+        except Exception as error:      # supervisor border
+            self._log.info("p2p.task_failed", task=name, error=repr(error)[:200])
+
+    async def _forever(self, name: str, period_ns: int, step: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await self._supervise(name, step)
+            await trio.sleep(period_ns / SECOND_NS)
+
+    async def _upkeep(self) -> None:
+        for link in self._links.values():
+            link.prune_streams()
+        self._directory.prune(self.connections())
+        self.save()
+        await self._announcer.renew()
+
+    def save(self) -> None:
+        """Write the address book if it changed; a full disk is logged, not fatal."""
+        path = self._settings.book_file
+        if path is None or not self._book.changed:
+            return
+        try:
+            save_book(self._book, path)
+        except CocoonError as error:
+            self._log.info("p2p.book_not_saved", code=error.code, text=error.text)
+
+    @asynccontextmanager
+    async def _run(self) -> AsyncIterator[None]:
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                async with self._host.run(self._settings.listen):
+                    nursery.start_soon(self._supervise, "join", self._joiner.run)
+                    nursery.start_soon(self._forever, "upkeep", MESH_UPKEEP_NS, self._upkeep)
+                    yield
+            finally:
+                self.save()
+                nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def open_mesh(
+    settings: MeshSettings, seed: bytes, book: AddressBook, clock: Clock, log: Log
+) -> AsyncIterator[Mesh]:
+    """Run a peer for the length of the block.
+
+    Args:
+        seed: Ed25519 seed of the peer, 32 bytes.
+        book: Known addresses, as ``bookfile.load_book`` gives them; changed in place.
+
+    Raises:
+        ListenFailed: an address of ``settings.listen`` cannot be bound.
+        UsageError: a bootstrap address cannot be read.
+    """
+    mesh = Mesh(settings, seed, book, clock, log)
+    with single_error():
+        async with mesh._run():
+            yield mesh

@@ -1,0 +1,131 @@
+"""Framed streams: what every protocol of Cocoon speaks over.
+
+``close``, ``reset`` and the loss of the peer wake a blocked ``receive`` or
+``send`` at once; in py-libp2p a local close leaves a local reader asleep.
+
+Purity: shell. Spec: docs/spec/p2p.md, rule P2P-7.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import trio
+
+from cocoon.core.errors import StreamClosed, TooLarge
+from cocoon.core.ids import PeerKey
+from cocoon.core.limits import CONTROL_FRAME_BYTES
+from cocoon.wire.framing import PREFIX_BYTES, frame, frame_length
+
+
+class Bytes(Protocol):
+    """A byte stream, as ``host.RawStream`` is one."""
+
+    async def read(self) -> bytes: ...
+    async def write(self, data: bytes) -> None: ...
+    async def close(self) -> None: ...
+    async def reset(self) -> None: ...
+
+
+class PeerStream:
+    """Frames to and from ``peer``. One reader and any number of writers at a time."""
+
+    def __init__(self, peer: PeerKey, raw: Bytes) -> None:
+        self.peer = peer
+        self._raw = raw
+        self._kept = bytearray()
+        self._ended: str | None = None
+        self._released = False
+        self._waiting: set[trio.CancelScope] = set()
+        self._send_lock = trio.Lock()
+
+    @property
+    def ended(self) -> bool:
+        """Closed or reset by us, or its peer was lost."""
+        return self._ended is not None
+
+    async def send(self, payload: bytes) -> None:
+        """Send one frame, whole. If this is cancelled or fails, the stream is reset.
+
+        Raises:
+            StreamClosed: closed, reset, the peer is lost, or it took nothing for ``SEND_STALL_NS``.
+        """
+        async with self._send_lock:
+            self._check_open()
+            sent = False
+            try:
+                with trio.CancelScope() as scope:
+                    self._waiting.add(scope)
+                    await self._raw.write(frame(payload))
+                    sent = True
+            finally:
+                self._waiting.discard(scope)
+                if not sent:
+                    # Half a frame may be out; whatever followed could not be understood.
+                    await self._end("a frame could not be sent whole", reset=True)
+        if not sent:
+            raise StreamClosed(self._ended or "the stream was closed")
+
+    async def receive(self, max_bytes: int = CONTROL_FRAME_BYTES) -> bytes:
+        """The next frame. May be cancelled at any time without losing a byte.
+
+        Args:
+            max_bytes: Longest payload accepted; a longer one is refused before it is read.
+
+        Raises:
+            StreamClosed: the stream ended, was reset, or the peer is lost.
+            TooLarge: the announced length is above ``max_bytes``; the stream is reset.
+        """
+        await self._fill(PREFIX_BYTES)
+        try:
+            length = frame_length(bytes(self._kept[:PREFIX_BYTES]), max_bytes)
+        except TooLarge:
+            self._kept.clear()          # nothing after it can be understood
+            await self._end("a frame was too large", reset=True)
+            raise
+        await self._fill(PREFIX_BYTES + length)
+        payload = bytes(self._kept[PREFIX_BYTES : PREFIX_BYTES + length])
+        del self._kept[: PREFIX_BYTES + length]
+        return payload
+
+    async def _fill(self, size: int) -> None:
+        while len(self._kept) < size:
+            self._check_open()
+            chunk: bytes | None = None
+            with trio.CancelScope() as scope:
+                self._waiting.add(scope)
+                try:
+                    chunk = await self._raw.read()
+                    self._kept += chunk
+                finally:
+                    self._waiting.discard(scope)
+            if chunk is None:
+                raise StreamClosed(self._ended or "the stream was closed")
+            if not chunk:
+                inside = f", inside a frame after {len(self._kept)} bytes" if self._kept else ""
+                raise StreamClosed(f"the other side ended the stream{inside}")
+
+    def _check_open(self) -> None:
+        if self._ended is not None:
+            raise StreamClosed(self._ended)
+
+    async def close(self) -> None:
+        """End the stream. What was sent is still delivered; blocked calls wake with ``StreamClosed``."""
+        await self._end("the stream was closed here", reset=False)
+
+    async def reset(self) -> None:
+        """End the stream and discard what is under way."""
+        await self._end("the stream was reset here", reset=True)
+
+    def wake(self, reason: str) -> None:
+        """The peer is lost: mark the stream ended and wake whoever waits; closes nothing."""
+        if self._ended is None:
+            self._ended = reason
+        for scope in list(self._waiting):
+            scope.cancel()
+
+    async def _end(self, reason: str, *, reset: bool) -> None:
+        self.wake(reason)
+        if not self._released:
+            self._released = True
+            await (self._raw.reset() if reset else self._raw.close())
