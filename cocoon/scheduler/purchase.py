@@ -1,0 +1,262 @@
+"""A lease, seen by the requester: deliver the model, number the runs, bound the wait.
+
+Units of several tasks may share one warm lease. Each becomes a run with the
+next number; what comes back is matched by number. Heartbeats notice a dead
+provider; the deadlines here notice one that lives and does not answer.
+
+Invariants
+    A number is used once; at most ``RUNS_IN_FLIGHT`` are unanswered.
+    Every ordered unit ends in exactly one of ``RunDelivered`` and ``RunDenied``.
+
+Purity: pure. Spec: docs/spec/leases.md, rules LEA-10 to LEA-15.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+
+from cocoon.core.ids import TaskId
+from cocoon.core.limits import LEASE_IDLE_NS, LEASE_REPLY_NS, MODEL_LOAD_NS, MODEL_STALL_NS, RUNS_IN_FLIGHT
+from cocoon.core.machine import DeadlinePassed, Effect, Event
+from cocoon.core.units import MILLISECOND_NS, SECOND_NS
+
+#: What a provider may take beyond the run's own limit: queueing, two commits, the network.
+ANSWER_GRACE_NS = 4 * SECOND_NS
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseAgreed(Event):
+    """The provider countersigned."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPartAsked(Event):
+    """The provider asks for chunks ``first`` to ``first + count`` of a file."""
+
+    file: int
+    first: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelProgressed(Event):
+    """Another chunk left."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPartSent(Event):
+    """Those chunks left."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReady(Event):
+    """The provider holds a session; runs may go."""
+
+    load_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunOrdered(Event):
+    """A task wants this unit run."""
+
+    task: TaskId
+    unit: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResultVerified(Event):
+    """A result arrived whose statement fits inputs, outputs and lease."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailureReceived(Event):
+    """The provider says that a run has no result."""
+
+    number: int
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost(Event):
+    """Refused, closed by the provider, link gone, or a fault of the provider."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseReleased(Event):
+    """This side wants no more of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class OfferModel(Effect):
+    """Send the manifest."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendModelPart(Effect):
+    """Send the hashes and these chunks."""
+
+    file: int
+    first: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseIsReady(Effect):
+    """Tell the waiting tasks."""
+
+    load_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendRun(Effect):
+    """Send the unit's inputs as run ``number``."""
+
+    number: int
+    task: TaskId
+    unit: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunDelivered(Effect):
+    """Give the verified result to its task."""
+
+    number: int
+    task: TaskId
+    unit: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunDenied(Effect):
+    """Tell the task that this unit has no result here."""
+
+    task: TaskId
+    unit: int
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndPurchase(Effect):
+    """Close the link; ``code`` is ``released`` when this side wanted it."""
+
+    code: str
+    text: str
+
+
+class Step(Enum):
+    """Where a lease stands on the requester's side."""
+
+    PROPOSED = "waiting for the countersignature"
+    SENDING = "sending the model"
+    LOADING = "waiting for the model to load"
+    READY = "ready"
+    ENDED = "ended"
+
+
+@dataclass(slots=True)
+class LeasePurchase:
+    """One lease at one provider. ``run_ms`` is the agreed limit of a single run."""
+
+    opened_ns: int
+    duration_s: int
+    max_runs: int
+    run_ms: int
+    step: Step = Step.PROPOSED
+    quiet_since_ns: int = 0
+    next_number: int = 1
+    sent: dict[int, tuple[TaskId, int]] = field(default_factory=dict)
+    queued: deque[tuple[TaskId, int]] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self.quiet_since_ns = self.opened_ns
+
+    def handle(self, now_ns: int, event: Event) -> list[Effect]:
+        """Take one fact; after the end an ordered unit is denied at once."""
+        match event:
+            case RunOrdered(task, unit) if self.step is Step.ENDED:
+                return [RunDenied(task, unit, "provider_lost", "the lease has ended")]
+            case _ if self.step is Step.ENDED:
+                return []
+            case DeadlinePassed():
+                return self._late() if now_ns >= self.deadline_ns() else []
+            case RunOrdered(task, unit):
+                if not self.sent and not self.queued:
+                    self.quiet_since_ns = now_ns
+                self.queued.append((task, unit))
+                return self._send()
+        self.quiet_since_ns = now_ns
+        return self._progress(event)
+
+    def _progress(self, event: Event) -> list[Effect]:
+        match event:
+            case LeaseAgreed() if self.step is Step.PROPOSED:
+                self.step = Step.LOADING
+                return [OfferModel()]
+            case ModelPartAsked(file, first, count) if self.step in (Step.LOADING, Step.SENDING):
+                self.step = Step.SENDING
+                return [SendModelPart(file, first, count)]
+            case ModelPartSent() if self.step is Step.SENDING:
+                self.step = Step.LOADING
+            case ModelReady(load_us) if self.step is Step.LOADING:
+                self.step = Step.READY
+                return [LeaseIsReady(load_us), *self._send()]
+            case ResultVerified(number) if number in self.sent:
+                task, unit = self.sent.pop(number)
+                return [RunDelivered(number, task, unit), *self._send()]
+            case FailureReceived(number, code, text) if number in self.sent:
+                task, unit = self.sent.pop(number)
+                return [RunDenied(task, unit, code, text), *self._send()]
+            case LeaseLost(code, text):
+                return self._end(code, text)
+            case LeaseReleased():
+                return self._end("released", "the requester needs it no more")
+        return []
+
+    def deadline_ns(self) -> int:
+        """The sooner of the lease's end and the patience with the present step."""
+        ends_ns = self.opened_ns + self.duration_s * SECOND_NS
+        if self.step is Step.ENDED:
+            return ends_ns
+        patience_ns = {
+            Step.PROPOSED: LEASE_REPLY_NS,
+            Step.SENDING: MODEL_STALL_NS,
+            Step.LOADING: MODEL_LOAD_NS,
+        }.get(self.step, self.run_ms * MILLISECOND_NS + ANSWER_GRACE_NS if self.sent else LEASE_IDLE_NS // 2)
+        return min(ends_ns, self.quiet_since_ns + patience_ns)
+
+    @property
+    def exhausted(self) -> bool:
+        """No number is left; a new unit needs a new lease."""
+        return self.next_number + len(self.queued) > self.max_runs
+
+    def _send(self) -> list[Effect]:
+        orders: list[Effect] = []
+        while self.step is Step.READY and self.queued and len(self.sent) < RUNS_IN_FLIGHT:
+            task, unit = self.queued.popleft()
+            self.sent[self.next_number] = (task, unit)
+            orders.append(SendRun(self.next_number, task, unit))
+            self.next_number += 1
+        return orders
+
+    def _late(self) -> list[Effect]:
+        if self.step is Step.READY and not self.sent:
+            return self._end("released", "idle")
+        return self._end("provider_lost", f"the provider is silent while {self._waiting_for()}")
+
+    def _waiting_for(self) -> str:
+        return f"run {min(self.sent)} is out" if self.step is Step.READY else f"this side is {self.step.value}"
+
+    def _end(self, code: str, text: str) -> list[Effect]:
+        self.step = Step.ENDED
+        lost = [*self.sent.values(), *self.queued]
+        self.sent.clear()
+        self.queued.clear()
+        return [*(RunDenied(task, unit, code, text) for task, unit in lost), EndPurchase(code, text)]

@@ -1,0 +1,235 @@
+"""A lease, seen by the provider: get the model, run what is asked, once each.
+
+Runs are numbered by the requester in rising order, so one number tells which
+runs were ever begun. A run that was begun before a crash is answered with
+``run_lost`` and never executed again.
+
+Invariants
+    A run number is started at most once, over all restarts.
+    At most one run is in the worker; at most ``RUNS_IN_FLIGHT`` wait.
+    ``StartRun`` leaves only after the start is durable.
+
+Purity: pure. Spec: docs/spec/leases.md, rules LEA-1 to LEA-9.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import ClassVar
+
+from cocoon.core.limits import LEASE_IDLE_NS, MODEL_LOAD_NS, MODEL_STALL_NS, RUNS_IN_FLIGHT
+from cocoon.core.machine import DeadlinePassed, Effect, Event
+from cocoon.core.units import SECOND_NS
+
+
+@dataclass(frozen=True, slots=True)
+class ModelNamed(Event):
+    """The requester sent the manifest; ``held`` says that its files are here already."""
+
+    held: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ModelProgressed(Event):
+    """Another verified chunk arrived."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFetched(Event):
+    """Every chunk is here and verified."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLoaded(Event):
+    """A worker holds the session; ``load_us`` is what it took, in microseconds."""
+
+    load_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequested(Event):
+    """The requester asks for run ``number``."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished(Event):
+    """The worker answered; the statement is made and durable."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunBroke(Event):
+    """The run has no outputs; ``worker_lost`` says that the worker process is gone too."""
+
+    number: int
+    code: str
+    text: str
+    worker_lost: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseBroke(Event):
+    """The lease cannot go on: bad model, lost link, closed by the requester, draining."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class DrainAsked(Event):
+    """The provider shuts down: what is under way is finished, nothing new is begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class FetchModel(Effect):
+    """Ask the requester for the model's chunks."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadModel(Effect):
+    """Start a worker with the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class SayReady(Effect):
+    """Tell the requester that runs may come."""
+
+    load_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartRun(Effect):
+    """Give run ``number`` to the worker."""
+
+    number: int
+    durable: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRun(Effect):
+    """Send outputs and statement of run ``number``."""
+
+    number: int
+    durable: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True)
+class FailRun(Effect):
+    """Tell the requester that run ``number`` has no result, and why."""
+
+    number: int
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndSale(Effect):
+    """Close the link, stop the worker, delete a private model."""
+
+    code: str
+    text: str
+
+
+class Stage(Enum):
+    """Where a lease stands on the provider's side."""
+
+    NAMED = "waiting for the manifest"
+    FETCHING = "receiving the model"
+    LOADING = "loading the model"
+    READY = "ready"
+    ENDED = "ended"
+
+
+@dataclass(slots=True)
+class LeaseSale:
+    """One lease of one requester; ``highest`` is the last run number ever begun."""
+
+    opened_ns: int
+    duration_s: int
+    max_runs: int
+    highest: int = 0
+    stage: Stage = Stage.NAMED
+    quiet_since_ns: int = 0
+    running: int | None = None
+    waiting: deque[int] = field(default_factory=deque)
+    draining: bool = False
+
+    def __post_init__(self) -> None:
+        self.quiet_since_ns = self.opened_ns
+
+    def handle(self, now_ns: int, event: Event) -> list[Effect]:
+        """Take one fact; nothing happens after the end."""
+        if self.stage is Stage.ENDED:
+            return []
+        if not isinstance(event, DeadlinePassed):
+            self.quiet_since_ns = now_ns
+        match event:
+            case ModelNamed(held) if self.stage is Stage.NAMED:
+                self.stage = Stage.LOADING if held else Stage.FETCHING
+                return [LoadModel() if held else FetchModel()]
+            case ModelFetched() if self.stage is Stage.FETCHING:
+                self.stage = Stage.LOADING
+                return [LoadModel()]
+            case ModelLoaded(load_us) if self.stage is Stage.LOADING:
+                self.stage = Stage.READY
+                return [SayReady(load_us)]
+            case RunRequested(number):
+                return self._requested(number)
+            case RunFinished(number) if number == self.running:
+                return [AnswerRun(number), *self._next()]
+            case RunBroke(number, code, text, worker_lost) if number == self.running:
+                return [FailRun(number, code, text), *(self._end(code, text) if worker_lost else self._next())]
+            case DrainAsked():
+                self.draining = True
+                return [] if self.running is not None else self._next()
+            case LeaseBroke(code, text):
+                return self._end(code, text)
+            case DeadlinePassed() if now_ns >= self.deadline_ns():
+                return self._late(now_ns)
+        return []
+
+    def deadline_ns(self) -> int:
+        """The sooner of the lease's end and the patience of its stage."""
+        patience_ns = {Stage.LOADING: MODEL_LOAD_NS, Stage.READY: LEASE_IDLE_NS}.get(self.stage, MODEL_STALL_NS)
+        ends_ns = self.opened_ns + self.duration_s * SECOND_NS
+        # A running model has its own limit in the worker's supervisor.
+        return ends_ns if self.running is not None else min(ends_ns, self.quiet_since_ns + patience_ns)
+
+    def _requested(self, number: int) -> list[Effect]:
+        if self.stage is not Stage.READY:
+            return [FailRun(number, "out_of_order", "the model is not ready")]
+        if number == self.running or number in self.waiting:
+            return []                                   # asked again while it is under way
+        if number <= self.highest:
+            return [FailRun(number, "run_lost", f"run {number} was begun before and is never executed twice")]
+        if number > self.max_runs:
+            return [FailRun(number, "limit_exceeded", f"the lease holds {self.max_runs} runs")]
+        if len(self.waiting) >= RUNS_IN_FLIGHT:
+            return [FailRun(number, "limit_exceeded", f"{RUNS_IN_FLIGHT} runs wait already")]
+        self.waiting.append(number)
+        self.highest = number
+        return [] if self.running is not None else self._next()
+
+    def _next(self) -> list[Effect]:
+        self.running = self.waiting.popleft() if self.waiting else None
+        if self.running is not None:
+            return [StartRun(self.running)]
+        return self._end("draining", "the provider is shutting down") if self.draining else []
+
+    def _late(self, now_ns: int) -> list[Effect]:
+        if now_ns >= self.opened_ns + self.duration_s * SECOND_NS:
+            return self._end("deadline_exceeded", f"the lease of {self.duration_s} s is over")
+        if self.stage is Stage.READY:
+            return self._end("idle", f"no run for {LEASE_IDLE_NS // SECOND_NS} s")
+        return self._end("deadline_exceeded", f"no progress while {self.stage.value}")
+
+    def _end(self, code: str, text: str) -> list[Effect]:
+        self.stage = Stage.ENDED
+        self.running = None
+        self.waiting.clear()
+        return [EndSale(code, text)]

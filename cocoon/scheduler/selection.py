@@ -1,0 +1,82 @@
+"""Choosing a seller: the lowest expected cost under the ceiling, ties by peer id.
+
+Purity: pure. Spec: docs/spec/scheduling.md, rules SCH-1 to SCH-3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cocoon.core.ids import PeerKey, peer_id
+from cocoon.core.units import UnitKind, bill_nanoton
+from cocoon.wire.messages import Offer, Profile
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a task needs, as far as an offer can answer it. Sizes in bytes."""
+
+    kind: str
+    model_bytes: int
+    runs: int
+    ceiling_nanoton: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """A provider's verified offer with everything a lease must name."""
+
+    provider: PeerKey
+    digest: bytes
+    offer: Offer
+    sealing_key: bytes
+    profile: Profile
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Sellers that fit, the best first; never empty."""
+
+    quotes: tuple[Quote, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NoneFits:
+    """Nobody sells this; ``reasons`` says why each offer was passed over."""
+
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AllAboveCeiling:
+    """Some would fit, but the cheapest asks more than the ceiling."""
+
+    lowest_nanoton: int
+
+
+def expected_cost_nanoton(offer: Offer, runs: int) -> int:
+    """Set-up price plus the bill for ``runs`` runs; prices of other unit kinds do not apply."""
+    per_run = dict(offer.prices).get(UnitKind.RUN, 0)
+    return offer.setup_nanoton + bill_nanoton(runs, per_run)
+
+
+def misfit(offer: Offer, demand: Demand) -> str | None:
+    """Why ``offer`` cannot serve ``demand``, or None if it can."""
+    if demand.kind not in offer.kinds:
+        return f"does not sell {demand.kind}"
+    if demand.model_bytes > offer.max_model_bytes:
+        return f"takes models up to {offer.max_model_bytes} bytes, this one has {demand.model_bytes}"
+    return None
+
+
+def rank(quotes: list[Quote], demand: Demand) -> Ranked | NoneFits | AllAboveCeiling:
+    """Order the quotes that fit ``demand`` by expected cost, ties by peer id (SCH-2)."""
+    reasons = {quote.provider: misfit(quote.offer, demand) for quote in quotes}
+    fitting = [quote for quote in quotes if reasons[quote.provider] is None]
+    if not fitting:
+        return NoneFits(tuple(f"{peer_id(who)} {why}" for who, why in sorted(reasons.items()) if why))
+    priced = sorted(fitting, key=lambda q: (expected_cost_nanoton(q.offer, demand.runs), peer_id(q.provider)))
+    lowest = expected_cost_nanoton(priced[0].offer, demand.runs)
+    if lowest > demand.ceiling_nanoton:
+        return AllAboveCeiling(lowest)
+    return Ranked(tuple(q for q in priced if expected_cost_nanoton(q.offer, demand.runs) <= demand.ceiling_nanoton))

@@ -1,0 +1,44 @@
+"""Offers, quotes and leases for tests, lawful unless a field is overridden."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from cocoon.core.ids import NetworkId, PeerKey
+from cocoon.scheduler.admission import NO_ESCROW
+from cocoon.scheduler.selection import Quote
+from cocoon.wire.messages import Lease, Offer, Profile
+
+NETWORK = NetworkId(bytes([7]) * 32)
+PROVIDER = PeerKey(bytes([1]) * 32)
+REQUESTER = PeerKey(bytes([2]) * 32)
+PROFILE = Profile(
+    engine="onnxruntime 1", provider="CPUExecutionProvider", device="test", threads=1,
+    optimisation="all", memory_bytes=1 << 30, platform="linux",
+)
+
+
+def offer(**changes: Any) -> Offer:
+    """A free offer of infer runs."""
+    lawful = Offer(
+        network=NETWORK, boot_id=bytes(8), seq=1, ttl_s=180, keys_digest=bytes(32), profile_digest=bytes(32),
+        kinds=("infer",), setup_nanoton=0, prices=((1, 0),), max_model_bytes=1_000, max_memory_bytes=1 << 30,
+        max_run_ms=30_000, max_payload_bytes=1 << 20, queue=0,
+    )
+    return replace(lawful, **changes)
+
+
+def quote(provider: PeerKey = PROVIDER, **changes: Any) -> Quote:
+    """A verified quote of ``provider``."""
+    return Quote(provider, bytes([9]) * 32, offer(**changes), bytes(1_216), PROFILE)
+
+
+def lease(**changes: Any) -> Lease:
+    """A lease that the lawful offer admits."""
+    lawful = Lease(
+        network=NETWORK, nonce=bytes(16), requester=REQUESTER, provider=PROVIDER, offer=bytes([9]) * 32,
+        model=bytes([3]) * 32, private=True, kind="infer", setup_nanoton=0, prices=((1, 0),), ceiling_nanoton=0,
+        max_runs=100, duration_s=600, escrow=NO_ESCROW, lane=0, run_ms=30_000,
+    )
+    return replace(lawful, **changes)

@@ -1,0 +1,231 @@
+"""Both sides of a lease (LEA-1 to LEA-15)."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from cocoon.core.ids import TaskId
+from cocoon.core.limits import LEASE_IDLE_NS, LEASE_REPLY_NS, MODEL_STALL_NS, RUNS_IN_FLIGHT
+from cocoon.core.machine import DeadlinePassed, Effect
+from cocoon.core.units import SECOND_NS
+from cocoon.scheduler import purchase, sale
+
+TASK = TaskId(bytes(16))
+
+
+def ready_sale(highest: int = 0, max_runs: int = 1_000) -> sale.LeaseSale:
+    machine = sale.LeaseSale(opened_ns=0, duration_s=600, max_runs=max_runs, highest=highest)
+    assert machine.handle(0, sale.ModelNamed(held=True)) == [sale.LoadModel()]
+    assert machine.handle(0, sale.ModelLoaded(5)) == [sale.SayReady(5)]
+    return machine
+
+
+def ready_purchase() -> purchase.LeasePurchase:
+    machine = purchase.LeasePurchase(opened_ns=0, duration_s=600, max_runs=1_000, run_ms=1_000)
+    assert machine.handle(0, purchase.LeaseAgreed()) == [purchase.OfferModel()]
+    assert machine.handle(0, purchase.ModelReady(5)) == [purchase.LeaseIsReady(5)]
+    return machine
+
+
+def codes(effects: list[Effect]) -> list[str]:
+    return [effect.code for effect in effects if isinstance(effect, (sale.FailRun, sale.EndSale))]
+
+
+def test_a_model_that_is_not_held_is_fetched_then_loaded() -> None:
+    machine = sale.LeaseSale(opened_ns=0, duration_s=600, max_runs=10)
+    assert machine.handle(0, sale.ModelNamed(held=False)) == [sale.FetchModel()]
+    assert machine.handle(0, sale.RunRequested(1)) == [sale.FailRun(1, "out_of_order", "the model is not ready")]
+    assert machine.handle(0, sale.ModelFetched()) == [sale.LoadModel()]
+
+
+def test_a_run_begun_before_a_crash_is_lost_and_never_started_again() -> None:
+    restarted = ready_sale(highest=4)
+    for number in (1, 4):
+        assert codes(restarted.handle(0, sale.RunRequested(number))) == ["run_lost"]
+    assert restarted.handle(0, sale.RunRequested(5)) == [sale.StartRun(5)]
+
+
+def test_a_run_asked_twice_while_under_way_changes_nothing() -> None:
+    machine = ready_sale()
+    machine.handle(0, sale.RunRequested(1))
+    machine.handle(0, sale.RunRequested(2))
+    assert machine.handle(0, sale.RunRequested(1)) == []
+    assert machine.handle(0, sale.RunRequested(2)) == []
+    assert machine.handle(0, sale.RunFinished(1)) == [sale.AnswerRun(1), sale.StartRun(2)]
+
+
+def test_runs_beyond_the_lease_and_beyond_the_window_are_refused() -> None:
+    assert codes(ready_sale(max_runs=2).handle(0, sale.RunRequested(3))) == ["limit_exceeded"]
+    machine = ready_sale()
+    for number in range(1, RUNS_IN_FLIGHT + 2):
+        machine.handle(0, sale.RunRequested(number))
+    assert codes(machine.handle(0, sale.RunRequested(RUNS_IN_FLIGHT + 2))) == ["limit_exceeded"]
+
+
+def test_a_dead_worker_ends_the_lease_and_a_refused_run_does_not() -> None:
+    machine = ready_sale()
+    machine.handle(0, sale.RunRequested(1))
+    assert codes(machine.handle(0, sale.RunBroke(1, "inputs_mismatch", "x", worker_lost=False))) == ["inputs_mismatch"]
+    machine.handle(0, sale.RunRequested(2))
+    assert codes(machine.handle(0, sale.RunBroke(2, "run_timeout", "x", worker_lost=True))) == ["run_timeout"] * 2
+    assert machine.handle(0, sale.RunRequested(3)) == []
+
+
+def test_a_drain_finishes_what_is_under_way_and_then_ends() -> None:
+    machine = ready_sale()
+    machine.handle(0, sale.RunRequested(1))
+    machine.handle(0, sale.RunRequested(2))
+    assert machine.handle(0, sale.DrainAsked()) == []
+    assert machine.handle(0, sale.RunFinished(1)) == [sale.AnswerRun(1), sale.StartRun(2)]
+    assert codes(machine.handle(0, sale.RunFinished(2))) == ["draining"]
+    assert codes(ready_sale().handle(0, sale.DrainAsked())) == ["draining"]
+
+
+def test_a_sale_waits_for_a_running_model_but_not_for_an_idle_or_stalled_requester() -> None:
+    machine = ready_sale()
+    machine.handle(0, sale.RunRequested(1))
+    assert machine.handle(LEASE_IDLE_NS, DeadlinePassed()) == []
+    machine.handle(LEASE_IDLE_NS, sale.RunFinished(1))
+    assert codes(machine.handle(2 * LEASE_IDLE_NS, DeadlinePassed())) == ["idle"]
+    stalled = sale.LeaseSale(opened_ns=0, duration_s=600, max_runs=10)
+    stalled.handle(0, sale.ModelNamed(held=False))
+    stalled.handle(1, sale.ModelProgressed())
+    assert stalled.handle(MODEL_STALL_NS, DeadlinePassed()) == []
+    assert codes(stalled.handle(MODEL_STALL_NS + 1, DeadlinePassed())) == ["deadline_exceeded"]
+
+
+def test_a_provider_that_does_not_countersign_is_given_up() -> None:
+    machine = purchase.LeasePurchase(opened_ns=0, duration_s=600, max_runs=10, run_ms=1_000)
+    machine.handle(0, purchase.RunOrdered(TASK, 0))
+    effects = machine.handle(LEASE_REPLY_NS, DeadlinePassed())
+    assert [type(effect) for effect in effects] == [purchase.RunDenied, purchase.EndPurchase]
+
+
+def test_a_provider_that_beats_but_does_not_answer_is_given_up() -> None:
+    machine = ready_purchase()
+    assert machine.handle(10, purchase.RunOrdered(TASK, 0)) == [purchase.SendRun(1, TASK, 0)]
+    due_ns = machine.deadline_ns()
+    assert due_ns == 10 + SECOND_NS + purchase.ANSWER_GRACE_NS
+    effects = machine.handle(due_ns, DeadlinePassed())
+    assert [getattr(effect, "code", None) for effect in effects] == ["provider_lost", "provider_lost"]
+
+
+def test_an_idle_warm_lease_is_given_back() -> None:
+    machine = ready_purchase()
+    assert machine.handle(LEASE_IDLE_NS // 2, DeadlinePassed()) == [purchase.EndPurchase("released", "idle")]
+    assert machine.handle(LEASE_IDLE_NS, purchase.RunOrdered(TASK, 0)) == [
+        purchase.RunDenied(TASK, 0, "provider_lost", "the lease has ended")
+    ]
+
+
+class LeaseUnderAnyWeather(RuleBasedStateMachine):
+    """A provider that restarts at any moment, and a requester that asks any number, twice, late."""
+
+    @initialize()
+    def open(self) -> None:
+        self.now_ns = 0
+        self.sale = ready_sale()
+        self.durable_highest = 0
+        self.started: list[int] = []
+        self.answered: list[int] = []
+
+    def take(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case sale.StartRun(number):
+                    self.started.append(number)
+                    self.durable_highest = max(self.durable_highest, number)
+                case sale.AnswerRun(number):
+                    self.answered.append(number)
+
+    @rule(number=st.integers(1, 30))
+    def ask(self, number: int) -> None:
+        self.take(self.sale.handle(self.now_ns, sale.RunRequested(number)))
+
+    @precondition(lambda self: self.sale.running is not None)
+    @rule(ok=st.booleans(), lost=st.booleans())
+    def worker_answers(self, ok: bool, lost: bool) -> None:
+        number = self.sale.running
+        assert number is not None
+        event = sale.RunFinished(number) if ok else sale.RunBroke(number, "run_failed", "x", worker_lost=lost)
+        self.take(self.sale.handle(self.now_ns, event))
+
+    @rule()
+    def crash_and_resume(self) -> None:
+        self.sale = ready_sale(highest=self.durable_highest)
+
+    @rule(step_ns=st.integers(0, LEASE_IDLE_NS))
+    def time_passes(self, step_ns: int) -> None:
+        self.now_ns += step_ns
+        self.take(self.sale.handle(self.now_ns, DeadlinePassed()))
+
+    @invariant()
+    def no_run_is_started_or_answered_twice(self) -> None:
+        if hasattr(self, "started"):
+            assert len(set(self.started)) == len(self.started)
+            assert len(set(self.answered)) == len(self.answered)
+            assert set(self.answered) <= set(self.started)
+
+    @invariant()
+    def the_queue_is_bounded(self) -> None:
+        if hasattr(self, "sale"):
+            assert len(self.sale.waiting) <= RUNS_IN_FLIGHT
+
+
+class PurchaseUnderAnyWeather(RuleBasedStateMachine):
+    """Answers come in any order, twice, for runs never sent; the lease may be lost at any moment."""
+
+    @initialize()
+    def open(self) -> None:
+        self.now_ns = 0
+        self.machine = ready_purchase()
+        self.ordered: set[int] = set()
+        self.settled: list[int] = []
+        self.numbers: list[int] = []
+
+    def take(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case purchase.SendRun(number, _, _):
+                    self.numbers.append(number)
+                case purchase.RunDelivered(_, _, unit) | purchase.RunDenied(_, unit, _, _):
+                    self.settled.append(unit)
+
+    @rule()
+    def order(self) -> None:
+        unit = len(self.ordered)
+        self.ordered.add(unit)
+        self.take(self.machine.handle(self.now_ns, purchase.RunOrdered(TASK, unit)))
+
+    @rule(number=st.integers(1, 20), ok=st.booleans())
+    def answer(self, number: int, ok: bool) -> None:
+        event = purchase.ResultVerified(number) if ok else purchase.FailureReceived(number, "run_failed", "x")
+        self.take(self.machine.handle(self.now_ns, event))
+
+    @rule(step_ns=st.integers(0, 10 * SECOND_NS))
+    def time_passes(self, step_ns: int) -> None:
+        self.now_ns += step_ns
+        self.take(self.machine.handle(self.now_ns, DeadlinePassed()))
+
+    @rule()
+    def lose(self) -> None:
+        self.take(self.machine.handle(self.now_ns, purchase.LeaseLost("provider_lost", "x")))
+
+    @invariant()
+    def each_unit_ends_once_and_numbers_rise_within_the_window(self) -> None:
+        if not hasattr(self, "machine"):
+            return
+        assert len(set(self.settled)) == len(self.settled)
+        assert self.numbers == sorted(set(self.numbers))
+        assert len(self.machine.sent) <= RUNS_IN_FLIGHT
+        open_units = {unit for _, unit in (*self.machine.sent.values(), *self.machine.queued)}
+        assert open_units | set(self.settled) == self.ordered
+        assert not open_units & set(self.settled)
+
+
+TestLeaseUnderAnyWeather = LeaseUnderAnyWeather.TestCase
+TestLeaseUnderAnyWeather.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestPurchaseUnderAnyWeather = PurchaseUnderAnyWeather.TestCase
+TestPurchaseUnderAnyWeather.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

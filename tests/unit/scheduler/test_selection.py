@@ -1,0 +1,49 @@
+"""Choosing a seller (SCH-1 to SCH-3)."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cocoon.core.ids import PeerKey, peer_id
+from cocoon.scheduler.selection import AllAboveCeiling, Demand, NoneFits, Ranked, expected_cost_nanoton, rank
+from tests.unit.scheduler.builders import quote
+
+FREE = Demand(kind="infer", model_bytes=10, runs=5, ceiling_nanoton=0)
+
+
+def peer(number: int) -> PeerKey:
+    return PeerKey(number.to_bytes(32, "big"))
+
+
+def test_no_offers_means_that_none_fits() -> None:
+    assert rank([], FREE) == NoneFits(())
+
+
+def test_an_offer_that_does_not_fit_says_why() -> None:
+    verdict = rank([quote(max_model_bytes=9), quote(peer(5), kinds=("map",))], FREE)
+    assert isinstance(verdict, NoneFits)
+    assert {reason.split(" ", 1)[1] for reason in verdict.reasons} == {
+        "takes models up to 9 bytes, this one has 10", "does not sell infer",
+    }
+
+
+def test_the_lowest_ask_is_told_when_all_are_above_the_ceiling() -> None:
+    offers = [quote(peer(1), setup_nanoton=70), quote(peer(2), setup_nanoton=50)]
+    assert rank(offers, FREE) == AllAboveCeiling(50)
+
+
+def test_set_up_price_counts_once_and_run_price_per_run() -> None:
+    assert expected_cost_nanoton(quote(setup_nanoton=7, prices=((1, 2_000),)).offer, runs=5) == 17
+
+
+@given(st.lists(st.tuples(st.integers(1, 50), st.integers(0, 20)), min_size=1, max_size=8, unique_by=lambda x: x[0]))
+def test_the_first_seller_is_the_cheapest_and_ties_fall_to_the_lower_peer_id(asks: list[tuple[int, int]]) -> None:
+    demand = Demand(kind="infer", model_bytes=10, runs=1, ceiling_nanoton=10)
+    verdict = rank([quote(peer(who), setup_nanoton=price) for who, price in asks], demand)
+    affordable = sorted((price, peer_id(peer(who))) for who, price in asks if price <= 10)
+    if not affordable:
+        assert verdict == AllAboveCeiling(min(price for _, price in asks))
+        return
+    assert isinstance(verdict, Ranked)
+    assert [(q.offer.setup_nanoton, peer_id(q.provider)) for q in verdict.quotes] == affordable
