@@ -1,0 +1,92 @@
+"""Asking around: find sellers in the DHT, ask each for its offer, verify the answers.
+
+Purity: shell. Spec: docs/spec/scheduling.md, rules SCH-6 and SCH-7.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from cocoon.core.clock import Clock
+from cocoon.core.errors import CocoonError, from_code, wrong
+from cocoon.core.ids import NetworkId, PeerKey, kind_key
+from cocoon.core.limits import OFFER_TTL_S, PROVIDERS_ASKED
+from cocoon.core.machine import Effect
+from cocoon.node.counter import OFFER_PROTOCOL
+from cocoon.node.driver import Driver
+from cocoon.p2p.service import Mesh
+from cocoon.scheduler.offers import AskOffer, Gathering, GatheringEnded, OfferMissed, OfferReceived, SellersFound
+from cocoon.scheduler.selection import Quote
+from cocoon.wire.messages import SUITE_MLKEM768_X25519, KeyBundle, Offer, OfferReply, OfferRequest, Profile, Refusal
+from cocoon.wire.schema import pack, packed_digest, unpack
+from cocoon.wire.signing import open_signed
+
+
+async def gather_offers(mesh: Mesh, network: NetworkId, kind: str, clock: Clock) -> GatheringEnded:
+    """One round: look up sellers of ``kind``, ask at most ``PROVIDERS_ASKED``, wait for all or the deadline."""
+    sellers = await mesh.find_providers(kind_key(network, kind), PROVIDERS_ASKED)
+    verdict: list[GatheringEnded] = []
+    async with trio.open_nursery() as nursery:
+
+        async def ask(peer: PeerKey) -> None:
+            try:
+                quote = await ask_offer(mesh, network, kind, peer)
+            except CocoonError as error:
+                await driver.post(OfferMissed(peer, error.code))
+            else:
+                await driver.post(OfferReceived(quote))
+
+        async def perform(effect: Effect) -> None:
+            match effect:
+                case AskOffer(peer):
+                    nursery.start_soon(ask, peer)
+                case GatheringEnded():
+                    verdict.append(effect)
+                    driver.stop()
+
+        driver = Driver(Gathering(), clock, perform)
+        await driver.post(SellersFound(tuple(sellers)))
+        await driver.run()
+        nursery.cancel_scope.cancel()
+    return verdict[0]
+
+
+async def ask_offer(mesh: Mesh, network: NetworkId, kind: str, peer: PeerKey) -> Quote:
+    """Ask one seller and verify what it says.
+
+    Raises:
+        Unavailable, PeerFault, PolicyRefusal: no usable offer, and why.
+    """
+    stream = await mesh.open_stream(peer, OFFER_PROTOCOL)
+    try:
+        await stream.send(pack(OfferRequest(network=network, kind=kind)))
+        reply = unpack(await stream.receive(), OfferReply, Refusal)
+    finally:
+        await stream.close()
+    if isinstance(reply, Refusal):
+        raise from_code(reply.code, reply.text)
+    return verify_offer(reply, network, peer)
+
+
+def verify_offer(reply: OfferReply, network: NetworkId, peer: PeerKey) -> Quote:
+    """Check signatures, digests and ranges of an offer with its bodies.
+
+    Raises:
+        BadSignature, Malformed, WrongField: what does not fit.
+    """
+    offer = open_signed(reply.offer, Offer, signer=peer)
+    keys = open_signed(reply.keys, KeyBundle, signer=peer)
+    profile = unpack(reply.profile, Profile)
+    if offer.message.network != network or keys.message.network != network:
+        raise wrong("network_id", "the offer is for another network")
+    if keys.digest != offer.message.keys_digest:
+        raise wrong("keys", "the key bundle is not the one that the offer names")
+    if keys.message.suite != SUITE_MLKEM768_X25519:
+        raise wrong("keys", f"sealing suite {keys.message.suite} is not spoken here")
+    if keys.message.boot_id != offer.message.boot_id:
+        raise wrong("boot", "offer and key bundle are from different starts of the provider")
+    if packed_digest(reply.profile) != offer.message.profile_digest:
+        raise wrong("profile", "the execution profile is not the one that the offer names")
+    if not 1 <= offer.message.ttl_s <= OFFER_TTL_S:
+        raise wrong("ttl", f"{offer.message.ttl_s} s is outside 1 to {OFFER_TTL_S} s")
+    return Quote(peer, offer.digest, offer.message, keys.message.public, profile)

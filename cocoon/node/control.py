@@ -1,0 +1,164 @@
+"""The control socket: how the command line and applications reach this peer.
+
+One request a connection; replies are events, then ``done`` or ``error``. The
+socket lies in COCOON_HOME; a token in a file of mode 0600 keeps out a process
+that can reach the socket but not the file.
+
+Purity: shell. Spec: docs/spec/control.md, rules CTL-1 to CTL-10.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import secrets
+import socket
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from cocoon.core.errors import CocoonError, LocalPeerLost, PolicyRefusal, UsageError
+from cocoon.core.limits import CONTROL_CLIENTS, CONTROL_READ_NS, MESSAGE_BYTES
+from cocoon.core.units import KIB, SECOND_NS
+from cocoon.store.files import write_private
+from cocoon.telemetry.log import Log, hide
+from cocoon.wire.codec import decode, encode
+from cocoon.wire.framing import FrameParser, frame
+
+CONTROL_FILE = "control.json"
+SOCKET_FILE = "control.sock"
+_READ_BYTES = 256 * KIB
+
+Args = Mapping[str, Any]
+
+
+class Caller:
+    """One connection of a local client, after its request was read."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._parser = FrameParser(MESSAGE_BYTES)
+        self._inbox: deque[bytes] = deque()
+        self._sending = trio.Lock()
+
+    async def say(self, message: dict[str, Any]) -> None:
+        """Send one reply frame.
+
+        Raises:
+            LocalPeerLost: the client hung up.
+        """
+        try:
+            async with self._sending:
+                await self._stream.send_all(frame(encode(message, keys="str")))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise LocalPeerLost("the client hung up") from None
+
+    async def hear(self) -> dict[str, Any]:
+        """The client's next frame.
+
+        Raises:
+            LocalPeerLost: it hung up.
+            Malformed: no frame of ours.
+        """
+        while not self._inbox:
+            try:
+                data = await self._stream.receive_some(_READ_BYTES)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                data = b""
+            if not data:
+                raise LocalPeerLost("the client hung up")
+            self._inbox.extend(self._parser.feed(data))
+        message = decode(self._inbox.popleft(), max_bytes=MESSAGE_BYTES, keys="str")
+        if not isinstance(message, dict):
+            raise UsageError("a request is a map")
+        return message
+
+
+Verb = Callable[[Caller, Args], Awaitable[dict[str, Any]]]
+
+
+class ControlServer:
+    """Answers local clients with the given verbs."""
+
+    def __init__(self, verbs: Mapping[str, Verb], token: str, log: Log) -> None:
+        self._verbs = verbs
+        self._token = token
+        self._log = log
+        self._clients = 0
+
+    async def answer(self, stream: trio.SocketStream) -> None:
+        """Serve one connection. A fault of the peer's own is answered, logged, and ends here."""
+        caller = Caller(stream)
+        self._clients += 1
+        try:
+            async with stream:
+                await self._answer(caller)
+        finally:
+            self._clients -= 1
+
+    async def _answer(self, caller: Caller) -> None:
+        try:
+            reply = {"done": await self._dispatch(caller)}
+        except CocoonError as error:
+            reply = {"error": {"code": error.code, "text": error.text, "remedy": error.remedy}}
+        except Exception as error:                      # supervisor border: one client must not end the peer
+            self._log.failure("control_failed", error)
+            ours = CocoonError("internal error; see the log")
+            reply = {"error": {"code": ours.code, "text": ours.text, "remedy": ours.remedy}}
+        try:
+            await caller.say(reply)
+        except LocalPeerLost:
+            self._log.debug("client_gone")
+
+    async def _dispatch(self, caller: Caller) -> dict[str, Any]:
+        if self._clients > CONTROL_CLIENTS:
+            raise PolicyRefusal(f"more than {CONTROL_CLIENTS} local clients at one time")
+        request: dict[str, Any] | None = None
+        with trio.move_on_after(CONTROL_READ_NS / SECOND_NS):
+            request = await caller.hear()
+        if request is None:
+            raise UsageError(f"no request within {CONTROL_READ_NS // SECOND_NS} s")
+        token, verb, args = request.get("token"), request.get("verb"), request.get("args")
+        if not isinstance(token, str) or not hmac.compare_digest(token.encode(), self._token.encode()):
+            raise PolicyRefusal("the token is not the one in control.json")
+        if not isinstance(verb, str) or verb not in self._verbs or not isinstance(args, dict):
+            raise UsageError(f"verb {str(verb)[:32]!r} does not exist here")
+        return await self._verbs[verb](caller, args)
+
+
+@asynccontextmanager
+async def open_control(home: Path, verbs: Mapping[str, Verb], log: Log) -> AsyncIterator[None]:
+    """Listen in ``home`` until the block ends; then the socket and its file are gone."""
+    server = ControlServer(verbs, token := secrets.token_hex(32), log)
+    hide(bytes.fromhex(token))
+    listener = _listen(home)
+    write_private(home / CONTROL_FILE, json.dumps({"path": SOCKET_FILE, "token": token, "pid": os.getpid()}).encode())
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.serve_listeners, server.answer, [listener])
+            yield
+            nursery.cancel_scope.cancel()
+    finally:
+        for name in (CONTROL_FILE, SOCKET_FILE):
+            (home / name).unlink(missing_ok=True)
+
+
+def _listen(home: Path) -> trio.SocketListener:
+    """Bind below ``home``, whose path may be longer than a socket address holds."""
+    (home / SOCKET_FILE).unlink(missing_ok=True)        # left by a crash; ``lock_home`` says that nobody uses it
+    folder = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    previous = os.umask(0o177)
+    try:
+        has_proc = os.path.isdir("/proc/self/fd")
+        bound.bind(f"/proc/self/fd/{folder}/{SOCKET_FILE}" if has_proc else str(home / SOCKET_FILE))
+    finally:
+        os.umask(previous)
+        os.close(folder)
+    bound.listen(CONTROL_CLIENTS)
+    return trio.SocketListener(trio.socket.from_stdlib_socket(bound))

@@ -1,0 +1,100 @@
+"""The counter: a provider's signed offer, given to whoever asks.
+
+Purity: shell. Protocol ``/cocoon/offer/1``. Spec: docs/spec/scheduling.md, rules SCH-4 to SCH-5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from cocoon.core.clock import Clock
+from cocoon.core.errors import CocoonError, Draining, KindRefused, wrong
+from cocoon.core.ids import NetworkId
+from cocoon.core.limits import OFFER_TTL_S
+from cocoon.identity.keys import Identity
+from cocoon.node.stock import Terms
+from cocoon.p2p.service import Mesh
+from cocoon.p2p.streams import PeerStream
+from cocoon.privacy.hpke import public_bytes
+from cocoon.scheduler.offers import GiveOffer, OfferAsked, OfferSigned, SignOffer, StandingOffer
+from cocoon.telemetry.log import get_logger
+from cocoon.wire.messages import SUITE_MLKEM768_X25519, KeyBundle, Offer, OfferReply, OfferRequest, Profile, refusal
+from cocoon.wire.schema import digest, pack, unpack
+from cocoon.wire.signing import Signed, sign
+
+OFFER_PROTOCOL = "/cocoon/offer/1"
+
+
+@dataclass(slots=True)
+class Capacity:
+    """What changes while a provider sells."""
+
+    leases_open: int = 0
+    draining: bool = False
+
+
+class OfferCounter:
+    """Answers offer requests and recognises the offers that leases name."""
+
+    def __init__(
+        self, identity: Identity, network: NetworkId, boot_id: bytes, terms: Terms, profile: Profile, clock: Clock
+    ) -> None:
+        bundle = KeyBundle(
+            network=network, boot_id=boot_id, suite=SUITE_MLKEM768_X25519, public=public_bytes(identity.hpke)
+        )
+        self.capacity = Capacity()
+        self._identity = identity
+        self._clock = clock
+        self._log = get_logger("sell")
+        self._keys = sign(bundle, identity).pack()
+        self._profile = pack(profile)
+        self._standing = StandingOffer()
+        self._offer = Offer(
+            network=network, boot_id=boot_id, seq=0, ttl_s=OFFER_TTL_S, keys_digest=digest(bundle),
+            profile_digest=digest(profile), kinds=("infer",), setup_nanoton=terms.setup_nanoton, prices=terms.prices,
+            max_model_bytes=terms.max_model_bytes, max_memory_bytes=terms.max_memory_bytes,
+            max_run_ms=terms.max_run_ms, max_payload_bytes=terms.max_payload_bytes, queue=0,
+        )
+        self._signed: Signed[Offer] = sign(self._offer, identity)
+
+    def serve(self, mesh: Mesh) -> None:
+        """Take offer requests from ``mesh``."""
+        mesh.serve(OFFER_PROTOCOL, self._answer)
+
+    @property
+    def offer(self) -> Offer:
+        """The body of the newest offer."""
+        return self._signed.message
+
+    def honours(self, offer_digest: bytes) -> bool:
+        """Whether a lease may name this offer now."""
+        return self._standing.honours(self._clock.now_ns(), offer_digest)
+
+    async def _answer(self, stream: PeerStream) -> None:
+        try:
+            request = unpack(await stream.receive(), OfferRequest)
+            reply = pack(self._reply(request))
+        except CocoonError as error:
+            self._log.info("offer_refused", peer=stream.peer, code=error.code, text=error.text)
+            reply = pack(refusal(error))
+        await stream.send(reply)
+
+    def _reply(self, request: OfferRequest) -> OfferReply:
+        if request.network != self._offer.network:
+            raise wrong("network_id", "the request is for another network")
+        if request.kind not in self._offer.kinds:
+            raise KindRefused(f"{request.kind!r} is not sold here")
+        if self.capacity.draining:
+            raise Draining("this provider is shutting down")
+        return OfferReply(offer=self._current().pack(), keys=self._keys, profile=self._profile)
+
+    def _current(self) -> Signed[Offer]:
+        now_ns = self._clock.now_ns()
+        for effect in self._standing.handle(now_ns, OfferAsked(self.capacity.leases_open)):
+            match effect:
+                case SignOffer(seq, queue):
+                    self._signed = sign(replace(self._offer, seq=seq, queue=queue), self._identity)
+                    self._standing.handle(now_ns, OfferSigned(seq, self._signed.digest))
+                case GiveOffer():
+                    pass
+        return self._signed

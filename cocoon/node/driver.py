@@ -1,0 +1,84 @@
+"""The shell around one machine: an inbox, a clock, and hands.
+
+    event = next fact, or ``DeadlinePassed`` when the machine's own time is up
+    effects = machine.handle(now, event)
+    if any of them is durable: what they are about goes into the journal first
+    each effect is performed, in order
+
+Purity: shell. Spec: docs/spec/machines.md, rule MAC-4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+import trio
+
+from cocoon.core.clock import Clock
+from cocoon.core.errors import UsageError
+from cocoon.core.machine import DeadlinePassed, Effect, Event
+from cocoon.core.units import SECOND_NS
+
+#: Facts waiting for one machine. Producers block when it is full, so this bounds
+#: memory; 64 is several frames of a full window of runs.
+INBOX_EVENTS = 64
+
+
+class AnyMachine(Protocol):
+    """A machine over any events; each ignores those of others."""
+
+    def handle(self, now_ns: int, event: Event) -> Sequence[Effect]: ...
+
+    def deadline_ns(self) -> int | None: ...
+
+
+class Driver:
+    """Feeds one machine until ``stop`` is called from an effect, or the task is cancelled."""
+
+    def __init__(
+        self,
+        machine: AnyMachine,
+        clock: Clock,
+        perform: Callable[[Effect], Awaitable[None]],
+        record: Callable[[Sequence[Effect]], Awaitable[None]] | None = None,
+    ) -> None:
+        self._machine = machine
+        self._clock = clock
+        self._perform = perform
+        self._record = record
+        self._inbox, self._facts = trio.open_memory_channel[Event](INBOX_EVENTS)
+        self._stopped = False
+
+    async def post(self, event: Event) -> None:
+        """Hand in a fact; waits while the inbox is full, and is dropped after the end."""
+        try:
+            await self._inbox.send(event)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            await trio.lowlevel.checkpoint()            # the machine has ended; nobody waits for this fact
+
+    def stop(self) -> None:
+        """End ``run`` after the effects of the present fact."""
+        self._stopped = True
+
+    async def run(self) -> None:
+        """Feed the machine. The only place where a machine's durable effects are let out."""
+        with self._facts:
+            while not self._stopped:
+                event = await self._next()
+                effects = self._machine.handle(self._clock.now_ns(), event)
+                if durable := [effect for effect in effects if effect.durable]:
+                    if self._record is None:
+                        raise UsageError(f"{type(self._machine).__name__} has durable effects but no journal")
+                    await self._record(durable)
+                for effect in effects:
+                    await self._perform(effect)
+
+    async def _next(self) -> Event:
+        deadline_ns = self._machine.deadline_ns()
+        if deadline_ns is None:
+            return await self._facts.receive()
+        wait_s = max(0.0, (deadline_ns - self._clock.now_ns()) / SECOND_NS)
+        with trio.move_on_after(wait_s):
+            return await self._facts.receive()
+        return DeadlinePassed()

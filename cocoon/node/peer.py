@@ -1,0 +1,233 @@
+"""A peer: every part of it built, joined and taken down in order.
+
+Purity: shell.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from cocoon import __version__
+from cocoon.config.network import NetworkFile, format_link
+from cocoon.config.settings import Settings
+from cocoon.core.errors import BootstrapUnreachable
+from cocoon.core.ids import kind_key, peer_id
+from cocoon.core.limits import DHT_KEYS_ANNOUNCED
+from cocoon.core.units import MILLISECOND_NS, UnitKind
+from cocoon.identity.keys import Identity
+from cocoon.node.buying import Buyer
+from cocoon.node.clock import MonotonicClock, wall_ns
+from cocoon.node.control import open_control
+from cocoon.node.counter import OfferCounter
+from cocoon.node.means import Purse, Shop
+from cocoon.node.models import ModelShelf
+from cocoon.node.ports import remember_listen, remembered_listen
+from cocoon.node.selling import Seller
+from cocoon.node.shelf import ServedFrom
+from cocoon.node.stock import Terms
+from cocoon.node.verbs import KIND, Desk
+from cocoon.p2p.blobs import serve_blobs
+from cocoon.p2p.bookfile import load_book
+from cocoon.p2p.service import Mesh, MeshSettings, open_mesh
+from cocoon.runtime.service import Runtime, WorkerLimits, open_runtime
+from cocoon.store.service import JOURNAL_FILE, Journal, Room, open_journal
+from cocoon.telemetry.log import counters, get_logger
+from cocoon.wire.messages import Profile
+
+BOOK_FILE = "peers.book"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a peer is built from, read before its loop starts."""
+
+    home: Path
+    settings: Settings
+    network: NetworkFile
+    identity: Identity
+    #: This peer made the network, so nobody else need answer.
+    founder: bool
+    #: Print the join link before ``ready``.
+    show_link: bool
+
+
+async def run(parts: Parts, out: Callable[[str], None]) -> None:
+    """Run one peer until SIGTERM, SIGINT or ``cocoon stop``; then drain.
+
+    Raises:
+        BootstrapUnreachable: a newcomer reached nobody.
+        CocoonError: the peer cannot start, or its journal failed.
+    """
+    peer = _Peer(parts)
+    async with AsyncExitStack() as stack:
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        try:
+            await peer.open(stack, nursery)
+            await peer.announce(out)
+            nursery.start_soon(_on_signal, peer.shutdown)
+            await peer.shutdown.wait()
+            out("draining")
+            await peer.drain()
+        finally:
+            nursery.cancel_scope.cancel()
+
+
+async def _on_signal(shutdown: trio.Event) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            shutdown.set()
+
+
+class _Peer:
+    """The parts of a running peer."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._clock = MonotonicClock()
+        self._log = get_logger("node")
+        self.shutdown = trio.Event()
+        self._mesh: Mesh
+        self._shelf: ModelShelf
+        self._desk: Desk | None = None
+        self._seller: Seller | None = None
+        self._runtime: Runtime | None = None
+
+    @property
+    def _sells(self) -> bool:
+        return self._parts.settings.provide and self._parts.settings.role == "peer"
+
+    @property
+    def _announces(self) -> bool:
+        return self._sells or self._parts.founder or self._parts.settings.role == "bootstrap"
+
+    async def open(self, stack: AsyncExitStack, nursery: trio.Nursery) -> None:
+        """Open every part; the stack takes them down in the reverse order."""
+        parts = self._parts
+        room = Room(limit_bytes=parts.settings.journal_limit_bytes)
+        journal = await stack.enter_async_context(open_journal(parts.home / JOURNAL_FILE, wall_ns, room=room))
+        nursery.start_soon(journal.watch)
+        if self._sells:
+            self._runtime = await stack.enter_async_context(_runtime(parts.settings))
+        boot_id = os.urandom(8)
+        self._mesh = await stack.enter_async_context(self._open_mesh(boot_id))
+        remember_listen(parts.home, self._mesh.listening())
+        shelf = self._shelf = ModelShelf(parts.home)
+        if self._runtime is not None:
+            self._sell(self._runtime, journal, shelf, boot_id)
+        if parts.settings.role == "peer":
+            await self._buy(stack, nursery, journal, shelf)
+
+    @asynccontextmanager
+    async def _open_mesh(self, boot_id: bytes) -> AsyncIterator[Mesh]:
+        parts = self._parts
+        book_file = parts.home / BOOK_FILE
+        settings = MeshSettings(
+            network=parts.network.id, boot_id=boot_id, agent=f"cocoon/{__version__}", sells=self._sells,
+            # Who only buys is a client of the DHT: it looks up and announces nothing.
+            dht_server=self._announces,
+            listen=remembered_listen(parts.home, parts.settings.listen),
+            bootstraps=tuple(dict.fromkeys((*parts.settings.bootstraps, *parts.network.bootstraps))),
+            book_file=book_file,
+        )
+        async with open_mesh(settings, parts.identity.seed, load_book(book_file), self._clock, self._log) as mesh:
+            yield mesh
+
+    def _sell(self, runtime: Runtime, journal: Journal, shelf: ModelShelf, boot_id: bytes) -> None:
+        parts = self._parts
+        terms = terms_of(parts.settings)
+        report = asdict(runtime.device)
+        report.pop("confinement")
+        counter = OfferCounter(
+            parts.identity, parts.network.id, boot_id, terms, Profile(**report), self._clock
+        )
+        counter.serve(self._mesh)
+        shop = Shop(
+            identity=parts.identity, network=parts.network.id, counter=counter, shelf=shelf, runtime=runtime,
+            journal=journal, terms=terms, mesh=self._mesh, clock=self._clock, log=get_logger("sell"),
+        )
+        self._seller = Seller(shop)
+        self._seller.serve()
+
+    async def _buy(self, stack: AsyncExitStack, nursery: trio.Nursery, journal: Journal, shelf: ModelShelf) -> None:
+        parts = self._parts
+        serve_blobs(self._mesh, ServedFrom(shelf))
+        purse = Purse(
+            identity=parts.identity, network=parts.network.id, mesh=self._mesh, journal=journal, clock=self._clock,
+            log=get_logger("buy"),
+        )
+        buyer = Buyer(purse, nursery)
+        desk = self._desk = Desk(purse, buyer, shelf, self._status, self.shutdown, announces=self._announces)
+        await stack.enter_async_context(open_control(parts.home, desk.verbs(), get_logger("control")))
+
+    async def announce(self, out: Callable[[str], None]) -> None:
+        """Join, announce what is sold, and say so on one line each."""
+        parts = self._parts
+        try:
+            await self._mesh.join()
+        except BootstrapUnreachable as error:
+            # Who has been here before waits for the others; a newcomer with a dead link should know at once.
+            if not parts.founder and not (parts.home / BOOK_FILE).exists():
+                raise
+            self._log.warning("nobody_answered", text=error.text)
+            out(f"warning: {error.text}; still trying")
+        if self._sells:
+            await self._mesh.provide(kind_key(parts.network.id, KIND))
+            for model in list(self._shelf.public())[: DHT_KEYS_ANNOUNCED - 1]:
+                await self._mesh.provide(model)
+        if parts.show_link:
+            known = (*self._mesh.addresses(), *parts.network.bootstraps)
+            out(format_link(parts.network.with_bootstraps(known)))
+        self._log.info("ready", peer=parts.identity.key, version=__version__)
+        out("ready")
+
+    async def drain(self) -> None:
+        """Finish what is under way, at most ``drain_ms``."""
+        self._log.info("draining")
+        with trio.move_on_after(self._parts.settings.drain_ms / 1_000):
+            if self._desk is not None:
+                await self._desk.drained()
+            if self._seller is not None:
+                await self._seller.drained()
+
+    def _status(self) -> dict[str, Any]:
+        parts, mesh = self._parts, self._mesh
+        status: dict[str, Any] = {
+            "peer": peer_id(parts.identity.key), "version": __version__, "pid": os.getpid(), "home": str(parts.home),
+            "network": parts.network.id, "network_name": parts.network.name, "role": parts.settings.role,
+            "sells": self._sells, "addresses": mesh.addresses(), "peers": mesh.joined,
+            "connections": [peer_id(peer) for peer in mesh.connections()], "counters": counters.snapshot(),
+        }
+        if self._runtime is not None:
+            device = asdict(self._runtime.device)
+            status["device"] = {**device, "confinement": list(device["confinement"])}
+        return status
+
+
+@asynccontextmanager
+async def _runtime(settings: Settings) -> AsyncIterator[Runtime]:
+    limits = WorkerLimits(
+        memory_bytes=settings.memory_limit_bytes, run_ns=settings.run_limit_ms * MILLISECOND_NS,
+        threads=settings.threads,
+    )
+    with tempfile.TemporaryDirectory(prefix="cocoon-work-") as workdir:
+        async with open_runtime(limits, Path(workdir), workers=settings.max_leases) as runtime:
+            yield runtime
+
+
+def terms_of(settings: Settings) -> Terms:
+    """The seller's terms that the user's settings make."""
+    return Terms(
+        setup_nanoton=settings.price_setup_nanoton, prices=((int(UnitKind.RUN), settings.price_run_nanoton),),
+        max_model_bytes=settings.model_limit_bytes, max_memory_bytes=settings.memory_limit_bytes,
+        max_run_ms=settings.run_limit_ms, max_payload_bytes=settings.payload_limit_bytes,
+        leases_max=settings.max_leases, leases_max_of_requester=settings.max_leases_per_requester,
+    )

@@ -1,0 +1,321 @@
+"""One purchase: the sealed link, the results and the receipts of one bought lease.
+
+Nothing of the provider is believed: every result is checked against its
+statement, every receipt against the results.
+
+Purity: shell. Spec: docs/spec/leases.md, rules LEA-10 to LEA-15.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from cocoon.core.errors import (
+    CocoonError,
+    LimitExceeded,
+    LocalPeerLost,
+    OutOfOrder,
+    ProviderLost,
+    StreamClosed,
+    Unavailable,
+    from_code,
+)
+from cocoon.core.ids import LeaseId, PeerKey, TaskId
+from cocoon.core.limits import CHUNK_BYTES
+from cocoon.core.machine import Effect
+from cocoon.ledger import events as receipts
+from cocoon.ledger.receipt import ReceiptVerifier
+from cocoon.ledger.record import Countersigned, ReceiptRecord
+from cocoon.ledger.statement import check_statement
+from cocoon.ledger.tab import Tab
+from cocoon.ledger.terms import terms_of
+from cocoon.node import records
+from cocoon.node.driver import Driver
+from cocoon.node.link import WorkLink
+from cocoon.node.means import Purse
+from cocoon.node.models import HeldModel
+from cocoon.scheduler import purchase
+from cocoon.wire.commitment import commit
+from cocoon.wire.judged import Statement, Voucher, sign_cell
+from cocoon.wire.manifest import pack_manifest
+from cocoon.wire.messages import (
+    Chunk,
+    ChunkHashes,
+    Countersign,
+    Lease,
+    LeaseAccept,
+    LeaseClose,
+    ModelOffer,
+    ModelReady,
+    ModelWant,
+    Receipt,
+    ReceiptIssued,
+    Refusal,
+    RunFailure,
+    RunRequest,
+    RunResult,
+    TrancheClose,
+)
+from cocoon.wire.schema import Message
+from cocoon.wire.signing import Signed, open_signed
+
+_FROM_PROVIDER = (ModelWant, ModelReady, RunResult, RunFailure, ReceiptIssued, Refusal, LeaseClose)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A verified result of one unit, and what a receipt will say about it."""
+
+    outputs: bytes
+    salt: bytes
+    statement: Statement
+
+
+Say = Callable[[dict[str, object]], Awaitable[None]]
+
+
+class Customer(Protocol):
+    """A task that has units on this lease."""
+
+    async def delivered(self, unit: int, answer: Answer) -> None:
+        """A verified result."""
+
+    async def denied(self, unit: int, code: str, text: str) -> None:
+        """No result, and why."""
+
+    async def settled(self, receipt: Signed[Receipt], numbers: tuple[int, ...]) -> None:
+        """A verified receipt over these runs of the lease, now countersigned."""
+
+    async def ended(self, code: str, text: str) -> None:
+        """The lease is over."""
+
+
+class Purchase:
+    """A bought lease. Tasks order units on it; it tells each what became of them."""
+
+    def __init__(
+        self, purse: Purse, lease: Signed[Lease], accept: Signed[LeaseAccept], link: WorkLink, model: HeldModel,
+        payload_limit_bytes: int, progress: Say,
+    ) -> None:
+        terms = lease.message
+        self.lease = lease
+        self.id = LeaseId(lease.digest)
+        self.provider = PeerKey(terms.provider)
+        self._accept = accept
+        self._purse = purse
+        self._link = link
+        self._model = model
+        self._payload_limit_bytes = payload_limit_bytes
+        self._progress: Say | None = progress
+        self._verifier = ReceiptVerifier(Tab(terms_of(lease)))
+        self._machine = purchase.LeasePurchase(
+            purse.clock.now_ns(), terms.duration_s, terms.max_runs, terms.run_ms
+        )
+        self._driver = Driver(self._machine, purse.clock, self._perform)
+        self._customers: dict[TaskId, Customer] = {}
+        self._inputs: dict[tuple[TaskId, int], bytes] = {}
+        self._sent: dict[int, RunRequest] = {}
+        self._answers: dict[int, Answer] = {}
+        self._state = trio.Event()
+        self._over = trio.Event()
+        self._lost: CocoonError | None = None
+        self._nursery: trio.Nursery
+
+    @property
+    def usable(self) -> bool:
+        """Ready, and with run numbers left."""
+        return self._machine.step is purchase.Step.READY and not self._machine.exhausted
+
+    @property
+    def idle(self) -> bool:
+        """Ready, and nobody waits for anything on it."""
+        return self.usable and not self._machine.sent and not self._machine.queued and not self._customers
+
+    async def ready(self) -> None:
+        """Wait until runs may go; raises why they never will."""
+        await self._state.wait()
+        if self._lost is not None:
+            raise self._lost
+
+    async def order(self, task: TaskId, unit: int, inputs: bytes, customer: Customer) -> None:
+        """Put one unit on the lease; the customer hears of it exactly once."""
+        self._customers[task] = customer
+        if len(inputs) > self._payload_limit_bytes:
+            limit = f"this provider takes {self._payload_limit_bytes} bytes a run"
+            await customer.denied(unit, LimitExceeded.code, f"the inputs have {len(inputs)} bytes, {limit}")
+            return
+        self._inputs[task, unit] = inputs
+        await self._driver.post(purchase.RunOrdered(task, unit))
+
+    async def close_tranche(self) -> None:
+        """Ask for the receipt over everything answered so far."""
+        await self._account(receipts.TrancheClosed(self._machine.next_number - 1))
+
+    def forget(self, task: TaskId) -> None:
+        """The task has ended; what still comes for it is dropped."""
+        self._customers.pop(task, None)
+        for key in [key for key in self._inputs if key[0] == task]:
+            del self._inputs[key]
+
+    async def release(self) -> None:
+        """Give the lease back and wait until the provider was told."""
+        await self._driver.post(purchase.LeaseReleased())
+        await self._over.wait()
+
+    async def run(self) -> None:
+        """Serve the lease until it ends."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._read)
+                await self._driver.post(purchase.LeaseAgreed())
+                await self._driver.run()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._lost = self._lost or ProviderLost("the lease was cut")
+            self._state.set()
+            with trio.CancelScope(shield=True):
+                await self._link.close()
+            self._over.set()
+
+    # --- what arrives ------------------------------------------------------
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                await self._take(await self._link.receive(*_FROM_PROVIDER))
+        except StreamClosed as error:
+            await self._driver.post(purchase.LeaseLost("provider_lost", error.text))
+        except CocoonError as error:
+            await self._driver.post(purchase.LeaseLost(error.code, error.text))
+
+    async def _take(self, message: Message) -> None:
+        match message:
+            case ModelWant(file, first, count):
+                await self._driver.post(purchase.ModelPartAsked(file, first, count))
+            case ModelReady(load_us):
+                await self._driver.post(purchase.ModelReady(load_us))
+            case RunResult():
+                self._answers[message.number] = self._verify(message)
+                await self._driver.post(purchase.ResultVerified(message.number))
+            case RunFailure(number, code, text):
+                self._sent.pop(number, None)
+                await self._driver.post(purchase.FailureReceived(number, code, text))
+            case ReceiptIssued(receipt):
+                await self._account(receipts.ReceiptReceived(open_signed(receipt, Receipt, signer=self.provider)))
+            case Refusal(code, text):
+                await self._driver.post(purchase.LeaseLost(code, text))
+            case LeaseClose(code):
+                await self._driver.post(purchase.LeaseLost(code, "closed by the provider"))
+
+    def _verify(self, result: RunResult) -> Answer:
+        """Check a result against what was asked; see ``ledger.receipt.check_statement``."""
+        request = self._sent.pop(result.number, None)
+        if request is None:
+            raise OutOfOrder(f"a result for run {result.number}, which is not open")
+        statement = Statement.unpack(result.statement)
+        tab = self._verifier.tab
+        check_statement(
+            statement, tab.terms, number=result.number, units=1, price_nanoton=tab.price_nanoton(1),
+            inputs=commit(request.salt, request.inputs), outputs=commit(request.salt, result.outputs),
+        )
+        self._verifier.handle(self._purse.clock.now_ns(), receipts.RunAccepted(statement))
+        return Answer(result.outputs, request.salt, statement)
+
+    async def _account(self, event: receipts.RequesterEvent) -> None:
+        """Tell the receipt machine a fact and do what it orders."""
+        for effect in self._verifier.handle(self._purse.clock.now_ns(), event):
+            match effect:
+                case receipts.AskReceipt(through):
+                    await self._say(TrancheClose(through=through))
+                case receipts.Countersign(voucher, receipt, statements):
+                    await self._countersign(voucher, receipt, statements)
+                case receipts.RepeatCountersign(voucher):
+                    signature = sign_cell(voucher.hash(), self._purse.identity)
+                    await self._say(Countersign(voucher=voucher.pack(), signature=signature))
+
+    async def _countersign(self, voucher: Voucher, receipt: Signed[Receipt], statements: Sequence[Statement]) -> None:
+        """Keep the record, then sign: the promise leaves only after it is durable."""
+        signature = sign_cell(voucher.hash(), self._purse.identity)
+        words = Countersigned.of(self.lease, self._accept, receipt, voucher.pack(), signature)
+        record = ReceiptRecord(words, tuple(statements)).pack()
+        await self._purse.journal.append(records.RECEIPT_ACCEPTED, record, records.receipt_key(receipt.digest))
+        await self._say(Countersign(voucher=voucher.pack(), signature=signature))
+        numbers = tuple(statement.number for statement in statements)
+        for customer in tuple(self._customers.values()):
+            await customer.settled(receipt, numbers)
+
+    # --- what the lease machine orders -------------------------------------
+
+    async def _perform(self, effect: Effect) -> None:
+        match effect:
+            case purchase.OfferModel():
+                await self._say(ModelOffer(manifest=pack_manifest(self._model.manifest)))
+            case purchase.SendModelPart(file, first, count):
+                self._nursery.start_soon(self._send_model, file, first, count)
+            case purchase.LeaseIsReady(load_us):
+                await self._report({"event": "ready", "load_ms": load_us // 1_000})
+                self._progress = None                   # later events belong to the tasks themselves
+                self._state.set()
+            case purchase.SendRun(number, task, unit):
+                await self._send_run(number, task, unit)
+            case purchase.RunDelivered(number, task, unit):
+                answer = self._answers.pop(number)
+                if (customer := self._customers.get(task)) is not None:
+                    await customer.delivered(unit, answer)
+            case purchase.RunDenied(task, unit, code, text):
+                self._inputs.pop((task, unit), None)
+                if (customer := self._customers.get(task)) is not None:
+                    await customer.denied(unit, code, text)
+            case purchase.EndPurchase(code, text):
+                self._purse.log.info("lease_ended", lease=self.id, code=code, text=text)
+                self._lost = from_code(code, text)
+                await self._say(LeaseClose(code=code))
+                for customer in tuple(self._customers.values()):
+                    await customer.ended(code, text)
+                self._driver.stop()
+
+    async def _send_model(self, file: int, first: int, count: int) -> None:
+        """Send chunk hashes and chunks; a chunk that is not there ends the lease."""
+        total = self._model.size_bytes
+        try:
+            await self._say(ChunkHashes(file=file, hashes=b"".join(self._model.hashes_of(file))))
+            for index in range(first, first + count):
+                await self._say(Chunk(file=file, index=index, data=self._model.read_chunk(file, index)))
+                sent = min(total, (index + 1) * CHUNK_BYTES)
+                await self._driver.post(purchase.ModelProgressed())
+                await self._report({"event": "model", "sent_bytes": sent, "total_bytes": total})
+        except CocoonError as error:
+            await self._driver.post(purchase.LeaseLost(error.code, error.text))
+        else:
+            await self._driver.post(purchase.ModelPartSent())
+
+    async def _send_run(self, number: int, task: TaskId, unit: int) -> None:
+        inputs = self._inputs.pop((task, unit), None)
+        if inputs is None:
+            # Its task has ended. Not sent from here: the inbox may be full, and this is its reader.
+            gone = purchase.FailureReceived(number, "cancelled", "the task has ended")
+            self._nursery.start_soon(self._driver.post, gone)
+            return
+        request = self._sent[number] = RunRequest(number=number, salt=os.urandom(16), inputs=inputs)
+        await self._say(request)
+
+    async def _report(self, event: dict[str, object]) -> None:
+        if self._progress is None:
+            return
+        try:
+            await self._progress(event)
+        except LocalPeerLost:
+            self._progress = None                       # its task hears of it by itself; the lease goes on
+
+    async def _say(self, message: Message) -> None:
+        """Send; a link that is gone is noticed, and reported, by the reader."""
+        try:
+            await self._link.send(message)
+        except Unavailable as error:
+            self._purse.log.debug("send_failed", lease=self.id, code=error.code)

@@ -1,0 +1,102 @@
+"""What the node writes into the journal: kinds, unique keys and bodies.
+
+A unique key makes "at most once" a property of the database: a second run of
+one number, or a second acceptance of one unit, cannot be recorded at all.
+
+Purity: pure. Spec: docs/spec/store.md, rules STO-13 and STO-14.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cocoon.core.ids import LeaseId, PeerKey, TaskId
+from cocoon.wire.codec import decode, encode
+
+LEASE_SOLD = "lease_sold"
+RUN_STARTED = "run_started"
+RECEIPT_FACT = "receipt_fact"
+RECEIPT_ISSUED = "receipt_issued"
+RECEIPT_SETTLED = "receipt_settled"
+LEASE_BOUGHT = "lease_bought"
+UNIT_ACCEPTED = "unit_accepted"
+RECEIPT_ACCEPTED = "receipt_accepted"
+
+
+def lease_key(lease: LeaseId) -> bytes:
+    """Unique key of a lease that this provider signed."""
+    return b"lease:" + lease
+
+
+def run_key(lease: LeaseId, number: int) -> bytes:
+    """Unique key of the start of one run (LEA-3)."""
+    return b"run:" + lease + number.to_bytes(4, "big")
+
+
+def statement_key(lease: LeaseId, number: int) -> bytes:
+    """Unique key of the statement of one run."""
+    return b"statement:" + lease + number.to_bytes(4, "big")
+
+
+def receipt_key(digest: bytes) -> bytes:
+    """Unique key of a receipt in each of its states; ``digest`` is that of the signed receipt."""
+    return b"receipt:" + digest
+
+
+def settled_key(digest: bytes) -> bytes:
+    """Unique key of a countersigned receipt on the provider's side."""
+    return b"settled:" + digest
+
+
+def unit_key(task: TaskId, unit: int, slot: int) -> bytes:
+    """Unique key of what is payable: (task, unit, slot)."""
+    return b"unit:" + task + unit.to_bytes(4, "big") + slot.to_bytes(1, "big")
+
+
+@dataclass(frozen=True, slots=True)
+class UnitAccepted:
+    """The requester owes this unit to this provider, and to nobody else."""
+
+    task: TaskId
+    unit: int
+    slot: int
+    provider: PeerKey
+    lease: LeaseId
+    number: int
+    price_nanoton: int
+    salt: bytes
+    statement: bytes
+
+    def pack(self) -> bytes:
+        """Canonical body of the journal entry."""
+        return encode([
+            self.task, self.unit, self.slot, self.provider, self.lease, self.number,
+            self.price_nanoton, self.salt, self.statement,
+        ])
+
+    @classmethod
+    def unpack(cls, body: bytes) -> UnitAccepted:
+        """Read a body that ``pack`` wrote."""
+        return cls(*decode(body, max_bytes=1_024))
+
+
+def pack_run(lease: LeaseId, number: int) -> bytes:
+    """Body of ``RUN_STARTED``."""
+    return encode([lease, number])
+
+
+def unpack_run(body: bytes) -> tuple[LeaseId, int]:
+    """Read a body of ``RUN_STARTED``."""
+    lease, number = decode(body, max_bytes=128)
+    return LeaseId(lease), number
+
+
+def pack_fact(lease: LeaseId, fact: bytes) -> bytes:
+    """Body of ``RECEIPT_FACT``: what the receipt machine of a lease was told (``ledger.journal``)."""
+    return encode([lease, fact])
+
+
+def unpack_fact(body: bytes) -> tuple[LeaseId, bytes]:
+    """Read a body of ``RECEIPT_FACT``."""
+    lease, fact = decode(body, max_bytes=4_096)
+    return LeaseId(lease), fact

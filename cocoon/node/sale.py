@@ -1,0 +1,373 @@
+"""One sale: the sealed link, the worker, the statements and the receipts of one lease.
+
+Purity: shell. Spec: docs/spec/leases.md, rules LEA-1 to LEA-9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import trio
+
+from cocoon.core.errors import BadChunk, CocoonError, LimitExceeded, ModelRefused, StorageFull, Unavailable, wrong
+from cocoon.core.groups import single_error
+from cocoon.core.ids import LeaseId
+from cocoon.core.limits import ERROR_TEXT_CHARS, RECEIPT_REPLY_NS, RUNS_UNSETTLED
+from cocoon.core.machine import DeadlinePassed, Effect
+from cocoon.core.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
+from cocoon.ledger.events import (
+    CountersignReceived,
+    IssueReceipt,
+    LinkResumed,
+    ProviderEvent,
+    ReportUnsettled,
+    SettleTranche,
+    StatementMade,
+    StatementsWithdrawn,
+    TrancheClosed,
+)
+from cocoon.ledger.journal import JOURNALLED, pack_event, replay
+from cocoon.ledger.receipt import ReceiptIssuer
+from cocoon.ledger.record import Countersigned, ReceiptRecord
+from cocoon.ledger.tab import Tab
+from cocoon.ledger.terms import terms_of
+from cocoon.node import records
+from cocoon.node.driver import Driver
+from cocoon.node.link import WorkLink
+from cocoon.node.means import Shop
+from cocoon.node.models import HeldModel, ModelSink
+from cocoon.node.shelf import FetchedInto
+from cocoon.p2p.blobs import fetch_model
+from cocoon.runtime.service import Worker
+from cocoon.scheduler import sale
+from cocoon.store.service import Row
+from cocoon.wire.commitment import commit
+from cocoon.wire.judged import Statement, Voucher
+from cocoon.wire.manifest import Manifest, chunk_count, model_id, unpack_manifest
+from cocoon.wire.messages import (
+    Chunk,
+    ChunkHashes,
+    Countersign,
+    Lease,
+    LeaseAccept,
+    LeaseClose,
+    ModelOffer,
+    ModelReady,
+    ModelWant,
+    Receipt,
+    ReceiptIssued,
+    Refusal,
+    RunFailure,
+    RunRequest,
+    RunResult,
+    TrancheClose,
+)
+from cocoon.wire.schema import Message
+from cocoon.wire.signing import Signed, sign
+from cocoon.wire.types import line
+
+_FROM_REQUESTER = (ModelOffer, ChunkHashes, Chunk, RunRequest, TrancheClose, Countersign, LeaseClose)
+
+
+@dataclass(slots=True)
+class _Job:
+    """A run between request and answer."""
+
+    request: RunRequest
+    received_ns: int
+    result: RunResult | None = None
+    statement: Statement | None = None
+
+
+class Sale:
+    """Runs until the lease has ended; then nothing of it remains but journal entries."""
+
+    def __init__(
+        self, shop: Shop, lease: Signed[Lease], accept: Signed[LeaseAccept], link: WorkLink, highest: int
+    ) -> None:
+        terms = lease.message
+        self._shop = shop
+        self._lease = lease
+        self._accept = accept
+        self._id = LeaseId(lease.digest)
+        self._link = link
+        self._issuer = ReceiptIssuer(Tab(terms_of(lease)))
+        self._receipt: Signed[Receipt] | None = None
+        self._settled = trio.Event()
+        machine = sale.LeaseSale(shop.clock.now_ns(), terms.duration_s, terms.max_runs, highest)
+        self._driver = Driver(machine, shop.clock, self._perform, self._record)
+        self._jobs: dict[int, _Job] = {}
+        self._manifest: Manifest | None = None
+        self._sink: ModelSink | None = None
+        self._missing: set[tuple[int, int]] = set()
+        self._held: HeldModel | None = None
+        self._worker: Worker | None = None
+        self._nursery: trio.Nursery
+
+    async def run(self) -> None:
+        """Serve the lease until it ends, whoever ends it."""
+        try:
+            with single_error():
+                await self._serve()
+        except CocoonError as error:
+            # Where our disk lies is nobody's business.
+            text = "the provider's disk is full" if isinstance(error, StorageFull) else error.text
+            await self._part(error.code, text)
+            raise
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._clear()
+
+    async def _serve(self) -> None:
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            if self._accept.message.resumed:
+                await self._resume()
+            nursery.start_soon(self._read)
+            await self._driver.run()
+            nursery.cancel_scope.cancel()
+
+    async def drain(self) -> None:
+        """Finish what is under way, give the receipt for it, and end."""
+        await self._driver.post(sale.DrainAsked())
+
+    async def _clear(self) -> None:
+        if self._worker is not None:
+            await self._worker.close()
+        if self._sink is not None and self._lease.message.private:
+            self._sink.discard()
+        await self._link.close()
+
+    # --- what arrives ------------------------------------------------------
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                await self._take(await self._link.receive(*_FROM_REQUESTER))
+        except CocoonError as error:
+            await self._driver.post(sale.LeaseBroke(error.code, error.text))
+
+    async def _take(self, message: Message) -> None:
+        match message:
+            case ModelOffer(manifest):
+                await self._name_model(unpack_manifest(manifest))
+            case ChunkHashes(file, hashes):
+                split = tuple(hashes[i : i + 32] for i in range(0, len(hashes), 32))
+                self._expecting().expect(file, split)
+            case Chunk(file, index, data):
+                await self._store(file, index, data)
+            case RunRequest(number):
+                # A number seen before keeps its first job; the machine says what becomes of the second.
+                self._jobs.setdefault(number, _Job(message, self._shop.clock.now_ns()))
+                await self._driver.post(sale.RunRequested(number))
+            case TrancheClose(through):
+                await self._tell(TrancheClosed(through))
+            case Countersign(voucher, signature):
+                await self._tell(CountersignReceived(Voucher.unpack(voucher), signature))
+            case LeaseClose(code):
+                await self._driver.post(sale.LeaseBroke(code, "closed by the requester"))
+
+    async def _name_model(self, manifest: Manifest) -> None:
+        if model_id(manifest) != self._lease.message.model:
+            raise wrong("model", "the manifest is not that of the leased model")
+        if len(manifest.files) != 1:
+            raise ModelRefused(f"a model of {len(manifest.files)} files; one .onnx file is run for now")
+        if manifest.size_bytes == 0:
+            raise ModelRefused("the model is empty")    # no chunk of it would ever come
+        if manifest.size_bytes > self._shop.terms.max_model_bytes:
+            limit = self._shop.terms.max_model_bytes
+            raise LimitExceeded(f"the model has {manifest.size_bytes} bytes, this provider takes {limit}")
+        self._manifest = manifest
+        if not self._lease.message.private:
+            self._held = self._shop.shelf.public().get(model_id(manifest))
+        await self._driver.post(sale.ModelNamed(self._held is not None))
+
+    def _expecting(self) -> ModelSink:
+        if self._sink is None:
+            raise BadChunk("chunks came that nobody asked for")
+        return self._sink
+
+    async def _store(self, file: int, index: int, data: bytes) -> None:
+        self._expecting().write(file, index, data)
+        self._missing.discard((file, index))
+        if self._missing:
+            await self._driver.post(sale.ModelProgressed())
+        elif self._held is None:
+            await self._fetched(self._expecting())
+
+    async def _fetched(self, sink: ModelSink) -> None:
+        self._held = sink.held() if self._lease.message.private else self._shop.shelf.keep(sink)
+        await self._driver.post(sale.ModelFetched())
+
+    # --- what the lease machine orders -------------------------------------
+
+    async def _record(self, effects: Sequence[Effect]) -> None:
+        rows = []
+        for effect in effects:
+            match effect:
+                case sale.StartRun(number):
+                    body = records.pack_run(self._id, number)
+                    rows.append(Row(records.RUN_STARTED, body, records.run_key(self._id, number)))
+                case sale.AnswerRun(number):
+                    statement = self._jobs[number].statement
+                    assert statement is not None        # RunFinished is posted only after it was made
+                    rows.append(self._fact(StatementMade(statement), records.statement_key(self._id, number)))
+        await self._shop.journal.append_many(rows)
+
+    def _fact(self, event: ProviderEvent, unique: bytes | None = None) -> Row:
+        return Row(records.RECEIPT_FACT, records.pack_fact(self._id, pack_event(event)), unique)
+
+    async def _perform(self, effect: Effect) -> None:
+        match effect:
+            case sale.FetchModel():
+                self._nursery.start_soon(self._fetch)
+            case sale.LoadModel():
+                self._nursery.start_soon(self._load)
+            case sale.SayReady(load_us):
+                await self._say(ModelReady(load_us=load_us))
+            case sale.StartRun(number):
+                self._nursery.start_soon(self._execute, number)
+            case sale.AnswerRun(number):
+                await self._answer(self._jobs.pop(number))
+            case sale.FailRun(number, code, text):
+                self._jobs.pop(number, None)
+                if code == "run_lost":
+                    await self._tell(StatementsWithdrawn(number - 1))
+                await self._say(RunFailure(number=number, code=code, text=line(text, ERROR_TEXT_CHARS)))
+            case sale.EndSale(code, text):
+                self._shop.log.info("lease_ended", lease=self._id, code=code, text=text)
+                await self._tell(TrancheClosed(self._issuer.tab.last_number))
+                await self._part(code, text)
+                self._driver.stop()
+
+    async def _part(self, code: str, text: str) -> None:
+        """The last words on the link: the cause, for people, then the end."""
+        await self._say(Refusal(code=code, text=line(text, ERROR_TEXT_CHARS)))
+        await self._say(LeaseClose(code=code))
+
+    async def _say(self, message: Message) -> None:
+        """Send; a link that is gone is noticed, and reported, by the reader."""
+        try:
+            await self._link.send(message)
+        except Unavailable as error:
+            self._shop.log.debug("send_failed", lease=self._id, code=error.code)
+
+    async def _fetch(self) -> None:
+        manifest = self._manifest
+        assert manifest is not None                     # FetchModel follows ModelNamed
+        private = self._lease.message.private
+        try:
+            sink = self._sink = self._shop.shelf.sink(manifest, self._id if private else None)
+            if not private and await self._fetch_public(manifest, sink):
+                await self._fetched(sink)
+                return
+        except CocoonError as error:
+            await self._driver.post(sale.LeaseBroke(error.code, error.text))
+            return
+        counts = [chunk_count(file.size_bytes) for file in manifest.files]
+        self._missing = {(file, index) for file, count in enumerate(counts) for index in range(count)}
+        for file, count in enumerate(counts):
+            await self._say(ModelWant(file=file, first=0, count=count))
+
+    async def _fetch_public(self, manifest: Manifest, sink: ModelSink) -> bool:
+        """Try the peers that announce the model; the requester is asked if none gives it."""
+        mesh = self._shop.mesh
+        for holder in await mesh.find_providers(model_id(manifest), 8):
+            try:
+                await fetch_model(mesh, holder, model_id(manifest), FetchedInto(sink))
+            except CocoonError as error:
+                self._shop.log.info("model_fetch_failed", peer=holder, model=model_id(manifest), code=error.code)
+            else:
+                return True
+        return False
+
+    async def _load(self) -> None:
+        assert self._held is not None                   # LoadModel follows ModelFetched or a held model
+        try:
+            run_ns = self._lease.message.run_ms * MILLISECOND_NS
+            self._worker = await self._shop.runtime.take(replace(self._shop.runtime.limits, run_ns=run_ns))
+            report = await self._worker.load(self._held.paths[0])
+        except CocoonError as error:
+            await self._driver.post(sale.LeaseBroke(error.code, error.text))
+        else:
+            await self._driver.post(sale.ModelLoaded(report.load_us))
+
+    async def _execute(self, number: int) -> None:
+        job, worker = self._jobs[number], self._worker
+        assert worker is not None                       # StartRun follows ModelLoaded
+        if not await self._has_room():
+            return
+        started_ns = self._shop.clock.now_ns()
+        try:
+            report = await worker.run(job.request.inputs)
+        except CocoonError as error:
+            await self._driver.post(sale.RunBroke(number, error.code, error.text, not worker.alive))
+            return
+        salt = job.request.salt
+        given, made = commit(salt, job.request.inputs), commit(salt, report.outputs)
+        job.statement = Statement(
+            lease=self._id, number=number, input_alg=given.alg, input=given.hash, output_alg=made.alg, output=made.hash,
+            units=1, price_nanoton=self._issuer.tab.price_nanoton(1), ran_us=report.ran_us,
+            queued_us=(started_ns - job.received_ns) // MICROSECOND_NS,
+        )
+        job.result = RunResult(number=number, outputs=report.outputs, statement=job.statement.pack())
+        await self._driver.post(sale.RunFinished(number))
+
+    async def _has_room(self) -> bool:
+        """Wait until another unpaid run may be executed (REC-11); a requester that never signs loses the lease."""
+        with trio.move_on_after(RECEIPT_REPLY_NS / SECOND_NS):
+            while self._issuer.room() == 0:
+                await self._settled.wait()
+            return True
+        text = f"{RUNS_UNSETTLED} runs wait for a countersignature"
+        await self._driver.post(sale.LeaseBroke("receipt_unsettled", text))
+        return False
+
+    async def _answer(self, job: _Job) -> None:
+        assert job.result is not None and job.statement is not None
+        await self._say(job.result)
+        await self._settle(self._issuer.handle(self._shop.clock.now_ns(), StatementMade(job.statement)))
+
+    # --- receipts ----------------------------------------------------------
+
+    async def _resume(self) -> None:
+        """Bring the receipt machine to where it stood before the link, or this peer, was lost."""
+        facts = (records.unpack_fact(entry.body) for entry in self._shop.journal.entries(records.RECEIPT_FACT))
+        now_ns = self._shop.clock.now_ns()
+        # What a crash kept from being recorded is recorded now; what was said then is not said again.
+        orders = replay(self._issuer, now_ns, [fact for lease, fact in facts if lease == self._id])
+        await self._settle(orders, aloud=False)
+        await self._settle(self._issuer.handle(now_ns, LinkResumed()))
+
+    async def _tell(self, event: ProviderEvent) -> None:
+        """Journal a fact, then give it to the receipt machine; lateness is looked at with every fact."""
+        assert isinstance(event, JOURNALLED)
+        now_ns = self._shop.clock.now_ns()
+        effects = self._issuer.handle(now_ns, event)
+        await self._shop.journal.append_many([self._fact(event)])
+        await self._settle([*effects, *self._issuer.handle(now_ns, DeadlinePassed())])
+
+    async def _settle(self, effects: Sequence[Effect], *, aloud: bool = True) -> None:
+        for effect in effects:
+            match effect:
+                case IssueReceipt(body):
+                    self._receipt = sign(body, self._shop.identity)
+                    key = records.receipt_key(self._receipt.digest)
+                    await self._once(records.RECEIPT_ISSUED, self._receipt.pack(), key)
+                    if aloud:
+                        await self._say(ReceiptIssued(receipt=self._receipt.pack()))
+                case SettleTranche(_, statements, voucher, signature):
+                    assert self._receipt is not None    # it was issued by this machine, or again on resuming
+                    words = Countersigned.of(self._lease, self._accept, self._receipt, voucher.pack(), signature)
+                    record = ReceiptRecord(words, statements).pack()
+                    await self._once(records.RECEIPT_SETTLED, record, records.settled_key(self._receipt.digest))
+                    self._settled.set()
+                    self._settled = trio.Event()
+                case ReportUnsettled(seq):
+                    await self._driver.post(sale.LeaseBroke("receipt_unsettled", f"receipt {seq} is not countersigned"))
+
+    async def _once(self, kind: str, body: bytes, key: bytes) -> None:
+        """Record what is idempotent by its key."""
+        if self._shop.journal.find(key) is None:
+            await self._shop.journal.append(kind, body, key)

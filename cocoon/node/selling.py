@@ -1,0 +1,144 @@
+"""Selling: a provider's side of every lease, from the first frame to the last.
+
+Purity: shell. Protocol ``/cocoon/lease/1``. Spec: docs/spec/leases.md, rules LEA-1 to LEA-9.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+import trio
+
+from cocoon.core.errors import CocoonError, Draining, Replayed, StorageFull, wrong
+from cocoon.core.ids import LeaseId, PeerKey
+from cocoon.core.limits import CHUNK_BYTES, MESSAGE_HEADER_BYTES
+from cocoon.node import records
+from cocoon.node.link import WorkLink
+from cocoon.node.means import Shop
+from cocoon.node.sale import Sale
+from cocoon.p2p.streams import PeerStream
+from cocoon.privacy.hpke import open_keys
+from cocoon.privacy.link import LinkKeys, SealedReader, SealedWriter, session_keys
+from cocoon.scheduler.admission import House, admit
+from cocoon.wire.messages import KeyBox, Lease, LeaseAccept, LeaseOpen, refusal
+from cocoon.wire.schema import pack, unpack
+from cocoon.wire.signing import Signed, open_signed, sign
+
+LEASE_PROTOCOL = "/cocoon/lease/1"
+
+
+class Seller:
+    """Accepts leases and owns the sales that follow."""
+
+    def __init__(self, shop: Shop) -> None:
+        self._shop = shop
+        self._open: dict[LeaseId, PeerKey] = {}
+        self._sales: dict[LeaseId, Sale] = {}
+        self._empty = trio.Event()
+        self._empty.set()
+
+    def serve(self) -> None:
+        """Take leases from the mesh."""
+        self._shop.mesh.serve(LEASE_PROTOCOL, self._take)
+
+    async def drained(self) -> None:
+        """Take nothing new and wait until every open lease has ended."""
+        self._shop.counter.capacity.draining = True
+        for sale in tuple(self._sales.values()):
+            await sale.drain()
+        await self._empty.wait()
+
+    async def _take(self, stream: PeerStream) -> None:
+        try:
+            lease, keys, keybox_digest = self._read(await stream.receive(), stream.peer)
+            highest = self._admit(lease)
+        except CocoonError as error:
+            self._shop.log.info("lease_refused", peer=stream.peer, code=error.code, text=error.text)
+            await stream.send(pack(refusal(error)))
+            return
+        lease_id = LeaseId(lease.digest)
+        self._enter(lease_id, lease.signer)
+        try:
+            accept, link = await self._accept(stream, lease, keys, keybox_digest, resumed=highest is not None)
+            sale = self._sales[lease_id] = Sale(self._shop, lease, accept, link, highest or 0)
+            await sale.run()
+        finally:
+            self._sales.pop(lease_id, None)
+            self._leave(lease_id)
+
+    def _read(self, data: bytes, peer: PeerKey) -> tuple[Signed[Lease], LinkKeys, bytes]:
+        """Check both signatures, and open the box of keys."""
+        opening = unpack(data, LeaseOpen)
+        lease = open_signed(opening.lease, Lease, signer=peer)
+        keybox = open_signed(opening.keybox, KeyBox, signer=peer)
+        if keybox.message.lease != lease.digest:
+            raise wrong("lease", "the box of keys is for another lease")
+        me = self._shop.identity
+        keys = open_keys(me.hpke, LeaseId(lease.digest), keybox.message.box, sender=peer, receiver=me.key)
+        return lease, keys, keybox.digest
+
+    def _admit(self, lease: Signed[Lease]) -> int | None:
+        """Admit a new lease (None), or a known one again: the highest run number begun."""
+        shop = self._shop
+        lease_id = LeaseId(lease.digest)
+        if lease_id in self._open:
+            raise Replayed("this lease is open already")
+        if shop.counter.capacity.draining:
+            raise Draining("this provider is shutting down")
+        if shop.journal.low:
+            raise StorageFull("this provider's disk is nearly full")
+        known = shop.journal.find(records.lease_key(lease_id)) is not None
+        mine = Counter(self._open.values())[lease.signer]
+        house = House(
+            network=shop.network, provider=shop.identity.key, offer=shop.counter.offer,
+            leases_open=len(self._open), leases_of_requester=mine, leases_max=shop.terms.leases_max,
+            leases_max_of_requester=shop.terms.leases_max_of_requester,
+        )
+        admit(lease.message, lease.signer, known or shop.counter.honours(lease.message.offer), house)
+        return self._highest(lease_id) if known else None
+
+    def _highest(self, lease: LeaseId) -> int:
+        started = (records.unpack_run(entry.body) for entry in self._shop.journal.entries(records.RUN_STARTED))
+        return max((number for of, number in started if of == lease), default=0)
+
+    async def _accept(
+        self, stream: PeerStream, lease: Signed[Lease], keys: LinkKeys, keybox: bytes, *, resumed: bool
+    ) -> tuple[Signed[LeaseAccept], WorkLink]:
+        """Sign, journal, answer, and open the sealed link."""
+        nonce = os.urandom(32)
+        accept = sign(LeaseAccept(lease=lease.digest, keybox=keybox, nonce=nonce, resumed=resumed), self._shop.identity)
+        lease_id = LeaseId(lease.digest)
+        if not resumed:
+            await self._record(stream, lease)
+        await stream.send(accept.pack())
+        session = session_keys(keys, nonce, lease_id)
+        self._shop.log.info("lease_sold", lease=lease.digest, resumed=resumed, model=lease.message.model)
+        reader = SealedReader(session.to_provider, self._message_bytes)
+        return accept, WorkLink(stream, SealedWriter(session.to_requester), reader)
+
+    async def _record(self, stream: PeerStream, lease: Signed[Lease]) -> None:
+        try:
+            await self._shop.journal.append(records.LEASE_SOLD, lease.pack(), records.lease_key(LeaseId(lease.digest)))
+        except StorageFull:
+            full = StorageFull("the provider's disk is full")
+            await stream.send(pack(refusal(full)))
+            await stream.close()                        # a reset could overtake the refusal
+            raise full from None
+
+    @property
+    def _message_bytes(self) -> int:
+        """The largest message a requester may send: a run's inputs, or a chunk of the model."""
+        return max(self._shop.terms.max_payload_bytes, CHUNK_BYTES) + MESSAGE_HEADER_BYTES
+
+    def _enter(self, lease: LeaseId, requester: PeerKey) -> None:
+        self._open[lease] = requester
+        self._shop.counter.capacity.leases_open = len(self._open)
+        if self._empty.is_set():
+            self._empty = trio.Event()
+
+    def _leave(self, lease: LeaseId) -> None:
+        del self._open[lease]
+        self._shop.counter.capacity.leases_open = len(self._open)
+        if not self._open:
+            self._empty.set()

@@ -1,0 +1,26 @@
+"""What a provider sells with: its prices and limits.
+
+Purity: pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cocoon.core.limits import LEASES_PER_REQUESTER, LEASES_SOLD, MEMORY_BYTES, MODEL_BYTES, PAYLOAD_BYTES, RUN_NS
+from cocoon.core.units import MILLISECOND_NS, UnitKind
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The seller's side of every lease. Prices are per 1,000 units of a kind, in nanoton."""
+
+    setup_nanoton: int = 0
+    prices: tuple[tuple[int, int], ...] = ((int(UnitKind.RUN), 0),)
+    max_model_bytes: int = MODEL_BYTES
+    max_memory_bytes: int = MEMORY_BYTES
+    max_run_ms: int = RUN_NS // MILLISECOND_NS
+    max_payload_bytes: int = PAYLOAD_BYTES
+    leases_max: int = LEASES_SOLD
+    leases_max_of_requester: int = LEASES_PER_REQUESTER
+    threads: int = 1

@@ -1,0 +1,232 @@
+"""The verbs of the control socket, each a few lines between a local client and the peer.
+
+Purity: shell. Spec: docs/spec/control.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from cocoon.core.errors import (
+    CocoonError,
+    Draining,
+    LimitExceeded,
+    LocalPeerLost,
+    NotFound,
+    PolicyRefusal,
+    StorageFull,
+    UsageError,
+)
+from cocoon.core.groups import single_error
+from cocoon.core.ids import ModelId, peer_id
+from cocoon.core.limits import OFFER_NS, PAYLOAD_BYTES, TASKS_OPEN, UNITS_PER_TASK
+from cocoon.core.units import SECOND_NS
+from cocoon.ledger.verify import verify_record
+from cocoon.node import records
+from cocoon.node.asking import gather_offers
+from cocoon.node.buying import Buyer
+from cocoon.node.control import Args, Caller, Verb
+from cocoon.node.means import Order, Purse
+from cocoon.node.models import HeldModel, ModelShelf
+from cocoon.node.tasks import Submission, TaskRun
+from cocoon.p2p.blobs import fetch_manifest
+from cocoon.scheduler.selection import Quote
+
+KIND = "infer"
+_LONGEST_MS = 30 * 24 * 3_600 * 1_000
+
+
+@dataclass(slots=True)
+class Desk:
+    """Serves local clients; counts tasks so that a drain can wait for them."""
+
+    purse: Purse
+    buyer: Buyer
+    shelf: ModelShelf
+    status: Callable[[], dict[str, Any]]
+    shutdown: trio.Event
+    #: Whether this peer stores records in the DHT; one that only buys does not.
+    announces: bool
+    tasks_open: int = 0
+    idle: trio.Event | None = None
+
+    def verbs(self) -> dict[str, Verb]:
+        """What a client may ask."""
+        return {
+            "status": self._status, "offers": self._offers, "run": self._run, "receipts_ls": self._receipts,
+            "receipts_show": self._receipt, "models_add": self._add_model, "models_ls": self._models,
+            "stop": self._stop,
+        }
+
+    async def drained(self) -> None:
+        """Wait until no task is open."""
+        self.idle = trio.Event()
+        if self.tasks_open:
+            await self.idle.wait()
+
+    async def _status(self, caller: Caller, args: Args) -> dict[str, Any]:
+        return {**self.status(), "tasks_open": self.tasks_open}
+
+    async def _stop(self, caller: Caller, args: Args) -> dict[str, Any]:
+        self.shutdown.set()
+        return {"stopping": True}
+
+    async def _offers(self, caller: Caller, args: Args) -> dict[str, Any]:
+        gathered = await gather_offers(self.purse.mesh, self.purse.network, KIND, self.purse.clock)
+        return {"offers": [brief(quote) for quote in gathered.quotes]}
+
+    # --- receipts ----------------------------------------------------------
+
+    async def _receipts(self, caller: Caller, args: Args) -> dict[str, Any]:
+        journal = self.purse.journal
+        found = []
+        for side, kind in (("bought", records.RECEIPT_ACCEPTED), ("sold", records.RECEIPT_SETTLED)):
+            for entry in journal.entries(kind):
+                facts = verify_record(entry.body)
+                other = facts.provider if side == "bought" else facts.requester
+                found.append({
+                    "hash": facts.receipt, "side": side, "peer": peer_id(other), "seq": facts.seq, "runs": facts.runs,
+                    "total_nanoton": facts.total_nanoton, "model": facts.model,
+                })
+                await trio.lowlevel.checkpoint()        # a long list must not hold up heartbeats
+        return {"receipts": found}
+
+    async def _receipt(self, caller: Caller, args: Args) -> dict[str, Any]:
+        text = _text(args, "hash")
+        try:
+            digest = bytes.fromhex(text)
+        except ValueError:
+            raise UsageError(f"{text[:64]!r} is no receipt hash") from None
+        for key, kind in (
+            (records.receipt_key(digest), records.RECEIPT_ACCEPTED),
+            (records.settled_key(digest), records.RECEIPT_SETTLED),
+        ):
+            entry = self.purse.journal.find(key)
+            if entry is not None and entry.kind == kind:
+                return {"record": entry.body}
+        raise NotFound(f"this peer holds no receipt {text[:64]}")
+
+    # --- models ------------------------------------------------------------
+
+    async def _add_model(self, caller: Caller, args: Args) -> dict[str, Any]:
+        path, public = Path(_text(args, "path")), args.get("public") is True
+        held = await trio.to_thread.run_sync(self.shelf.add_public if public else self.shelf.of_file, path)
+        if public and self.announces:
+            await self.purse.mesh.provide(held.id)
+        announced = public and self.announces
+        return {"model": held.id, "public": public, "announced": announced, "size_bytes": held.size_bytes}
+
+    async def _models(self, caller: Caller, args: Args) -> dict[str, Any]:
+        return {"models": [
+            {"model": held.id, "public": True, "size_bytes": held.size_bytes} for held in self.shelf.public().values()
+        ]}
+
+    async def _model(self, text: str) -> tuple[HeldModel, bool]:
+        """A file of the user (private), or a public model by id: here, or described by who announces it."""
+        if "/" in text:
+            return await trio.to_thread.run_sync(self.shelf.of_file, Path(text)), True
+        model = _model_id(text)
+        if (held := self.shelf.find(model)) is not None:
+            return held, False
+        mesh = self.purse.mesh
+        for holder in await mesh.find_providers(model, 8):
+            try:
+                with trio.move_on_after(OFFER_NS / SECOND_NS):
+                    # Described, not held: a provider fetches the bytes from those who announce them.
+                    return HeldModel(model, await fetch_manifest(mesh, holder, model), (), ()), False
+            except CocoonError as error:
+                self.purse.log.info("manifest_fetch_failed", peer=holder, model=model, code=error.code)
+        raise NotFound(f"nobody announces model {text[:64]}")
+
+    # --- runs --------------------------------------------------------------
+
+    async def _run(self, caller: Caller, args: Args) -> dict[str, Any]:
+        if self.shutdown.is_set():
+            raise Draining("this peer is shutting down")
+        if self.tasks_open >= TASKS_OPEN:
+            raise PolicyRefusal(f"{TASKS_OPEN} tasks are open already")
+        if self.purse.journal.low and not await self.purse.journal.refill():
+            raise StorageFull("the disk of COCOON_HOME is nearly full; new tasks are refused")
+        self.tasks_open += 1
+        try:
+            return await self._serve_run(caller, args)
+        finally:
+            self.tasks_open -= 1
+            if self.idle is not None and not self.tasks_open:
+                self.idle.set()
+
+    async def _serve_run(self, caller: Caller, args: Args) -> dict[str, Any]:
+        model, private = await self._model(_text(args, "model"))
+        order = Order(model, private, KIND, _count(args, "max_price_nanoton", 0, (1 << 64) - 1))
+        submission = Submission(
+            order, _count(args, "units", 1, UNITS_PER_TASK), _count(args, "deadline_ms", 1, _LONGEST_MS)
+        )
+        task = TaskRun(self.purse, self.buyer, submission, caller.say)
+        with single_error():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_take_units, caller, task, submission.units)
+                summary = await task.run()
+                nursery.cancel_scope.cancel()
+        return summary
+
+
+async def _take_units(caller: Caller, task: TaskRun, units: int) -> None:
+    """Hand the client's inputs to the task as they come, and notice when the client goes."""
+    expected = 0
+    try:
+        while True:
+            message = await caller.hear()
+            inputs = message.get("inputs")
+            if message.get("unit") != expected or expected >= units or not isinstance(inputs, bytes):
+                raise UsageError(f"unit {expected} was due")
+            if len(inputs) > PAYLOAD_BYTES:
+                raise LimitExceeded(f"unit {expected} has {len(inputs)} bytes, above {PAYLOAD_BYTES}")
+            await task.arrived(expected, inputs)
+            expected += 1
+    except LocalPeerLost as error:
+        await task.fault("cancelled", error.text)
+    except CocoonError as error:
+        await task.fault(error.code, error.text)
+
+
+def brief(quote: Quote) -> dict[str, Any]:
+    """An offer for people."""
+    offer = quote.offer
+    return {
+        "provider": peer_id(quote.provider), "setup_nanoton": offer.setup_nanoton,
+        "run_nanoton_per_1000": dict(offer.prices).get(1, 0), "max_model_bytes": offer.max_model_bytes,
+        "max_memory_bytes": offer.max_memory_bytes, "max_run_ms": offer.max_run_ms, "queue": offer.queue,
+        "device": quote.profile.device, "engine": quote.profile.engine, "execution_provider": quote.profile.provider,
+        "offer": quote.digest,
+    }
+
+
+def _model_id(text: str) -> ModelId:
+    try:
+        digest = bytes.fromhex(text)
+    except ValueError:
+        digest = b""
+    if len(digest) != 32:
+        raise UsageError(f"{text[:80]!r} is neither an absolute path nor a model id of 64 hex digits")
+    return ModelId(digest)
+
+
+def _text(args: Args, key: str) -> str:
+    value = args.get(key)
+    if not isinstance(value, str) or not 0 < len(value) <= 4_096:
+        raise UsageError(f"{key!r} is missing or no text")
+    return value
+
+
+def _count(args: Args, key: str, low: int, high: int) -> int:
+    value = args.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise UsageError(f"{key!r} is a whole number from {low} to {high}")
+    return value
+
+

@@ -1,0 +1,141 @@
+"""The shell around one machine (MAC-4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import pytest
+import trio
+import trio.testing
+
+from cocoon.core.errors import StorageFull, UsageError
+from cocoon.core.machine import DeadlinePassed, Effect, Event
+from cocoon.core.units import SECOND_NS
+from cocoon.node.driver import Driver
+
+
+@dataclass(frozen=True)
+class Happened(Event):
+    """A fact."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Owe(Effect):
+    """An order that must not leave before the journal has it."""
+
+    number: int
+    durable: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class Wave(Effect):
+    """An order that costs nothing."""
+
+    number: int
+
+
+class Clock:
+    """trio's clock in nanoseconds, so that ``autojump_clock`` moves it."""
+
+    def now_ns(self) -> int:
+        return int(trio.current_time() * SECOND_NS)
+
+
+@dataclass
+class Echo:
+    """Owes odd numbers, waves at even ones, notes deadlines."""
+
+    due_ns: int | None = None
+    late_at_ns: list[int] = field(default_factory=list)
+
+    def handle(self, now_ns: int, event: Event) -> Sequence[Effect]:
+        match event:
+            case Happened(number):
+                return [Owe(number)] if number % 2 else [Wave(number)]
+            case DeadlinePassed():
+                self.late_at_ns.append(now_ns)
+                self.due_ns = None
+                return [Wave(-1)]
+        return []
+
+    def deadline_ns(self) -> int | None:
+        return self.due_ns
+
+
+async def drive(machine: Echo, numbers: list[int], record: object) -> list[str]:
+    """Feed the numbers; the trace of what was recorded and performed, in order."""
+    trace: list[str] = []
+
+    async def note(effects: Sequence[Effect]) -> None:
+        if callable(record):
+            record()
+        trace.extend(f"journal {effect}" for effect in effects)
+
+    async def perform(effect: Effect) -> None:
+        trace.append(f"perform {effect}")
+        if isinstance(effect, Wave) and effect.number in (0, -1):
+            driver.stop()
+
+    driver = Driver(machine, Clock(), perform, note)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        for number in numbers:
+            await driver.post(Happened(number))
+    return trace
+
+
+async def test_a_durable_effect_is_journalled_before_it_is_performed() -> None:
+    trace = await drive(Echo(), [1, 2, 3, 0], None)
+    assert trace == [
+        "journal Owe(number=1)", "perform Owe(number=1)", "perform Wave(number=2)",
+        "journal Owe(number=3)", "perform Owe(number=3)", "perform Wave(number=0)",
+    ]
+
+
+async def test_nothing_is_performed_when_the_journal_fails() -> None:
+    performed: list[Effect] = []
+
+    async def fail(effects: Sequence[Effect]) -> None:
+        raise StorageFull("no room")
+
+    async def perform(effect: Effect) -> None:
+        performed.append(effect)
+
+    driver = Driver(Echo(), Clock(), perform, fail)
+    await driver.post(Happened(1))
+    with pytest.raises(StorageFull):
+        await driver.run()
+    assert performed == []
+
+
+async def test_a_machine_with_durable_effects_needs_a_journal() -> None:
+    async def perform(effect: Effect) -> None:
+        raise AssertionError("left without a journal")
+
+    driver = Driver(Echo(), Clock(), perform)
+    await driver.post(Happened(1))
+    with pytest.raises(UsageError):
+        await driver.run()
+
+
+async def test_a_deadline_is_told_when_it_is_due_and_not_before(autojump_clock: trio.testing.MockClock) -> None:
+    machine = Echo(due_ns=int(trio.current_time() * SECOND_NS) + 5 * SECOND_NS)
+    due_ns = machine.due_ns
+    assert await drive(machine, [], None) == ["perform Wave(number=-1)"]
+    assert due_ns is not None and machine.late_at_ns[0] >= due_ns
+
+
+async def test_facts_for_an_ended_machine_are_dropped() -> None:
+    async def perform(effect: Effect) -> None:
+        driver.stop()
+
+    driver = Driver(Echo(), Clock(), perform)
+    await driver.post(Happened(2))
+    await driver.run()
+    with trio.fail_after(5):
+        for number in range(200):
+            await driver.post(Happened(number))
