@@ -1,0 +1,278 @@
+"""The verbs of an application: run, map, offers, receipts, models, status.
+
+Each call reads control.json anew, so that a client outlives restarts of its
+peer, and speaks over a connection of its own, so that two threads may share
+one client. numpy is imported with the first run, not with the client.
+
+Purity: shell. Spec: docs/spec/control.md.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, overload
+
+from cocoon.core import limits
+from cocoon.core.errors import LocalPeerLost, NoLocalPeer, NotFound, UsageError
+from cocoon.core.units import SECOND_NS
+from cocoon.sdk.control import Message, call
+from cocoon.sdk.fields import plain, take_bytes, take_maps
+from cocoon.sdk.home import checked_home, find_peer
+from cocoon.sdk.results import Failure, Outcome, Result
+
+Inputs = Mapping[str, Any]
+OnEvent = Callable[[dict[str, Any]], None]
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_DEFAULT_DEADLINE_S = limits.TASK_DEADLINE_NS // SECOND_NS
+_LONGEST_DEADLINE_S = 30 * 24 * 3_600
+#: Between two looks at a peer that is ending.
+_LOOK_S = 0.05
+
+
+def connect(home: str | os.PathLike[str] | None = None) -> Client:
+    """Return a client of the peer that runs on ``home`` (default: COCOON_HOME); see ``Client``."""
+    return Client(home)
+
+
+class Client:
+    """Speaks to the peer of one COCOON_HOME."""
+
+    def __init__(self, home: str | os.PathLike[str] | None = None) -> None:
+        """Find the peer.
+
+        Raises:
+            NoLocalPeer: none runs there. LaxPermissions: others could read its token.
+        """
+        self.home = checked_home(home)
+        find_peer(self.home)
+
+    # --- runs --------------------------------------------------------------
+
+    @overload
+    def run(
+        self, model: str | os.PathLike[str], inputs: Inputs, *, max_price_nanoton: int = ...,
+        deadline_s: float = ..., on_event: OnEvent | None = ...,
+    ) -> Result: ...
+
+    @overload
+    def run(
+        self, model: str | os.PathLike[str], inputs: Sequence[Inputs], *, max_price_nanoton: int = ...,
+        deadline_s: float = ..., on_event: OnEvent | None = ...,
+    ) -> list[Result]: ...
+
+    def run(
+        self,
+        model: str | os.PathLike[str],
+        inputs: Inputs | Sequence[Inputs],
+        *,
+        max_price_nanoton: int = 0,
+        deadline_s: float = _DEFAULT_DEADLINE_S,
+        on_event: OnEvent | None = None,
+    ) -> Result | list[Result]:
+        """Run ``model`` on one map of inputs, or on each of a list; wait for the receipts.
+
+        Args:
+            model: Path of an ONNX file (sent sealed, stays private), or a model id (64 hex digits).
+            inputs: The model's input names to numpy arrays.
+            max_price_nanoton: The most that all of it may cost; 0 takes only free offers.
+            deadline_s: Seconds after which the task is given up.
+            on_event: Called with each progress event, a map with the key ``event``.
+
+        Raises:
+            CocoonError: the peer's typed error, or that of the first failed unit.
+        """
+        batch = [inputs] if isinstance(inputs, Mapping) else inputs
+        results = list(self.map(
+            model, batch, max_price_nanoton=max_price_nanoton, deadline_s=deadline_s, on_event=on_event
+        ))
+        return results[0] if isinstance(inputs, Mapping) else results
+
+    @overload
+    def map(
+        self, model: str | os.PathLike[str], inputs: Iterable[Inputs], *, max_price_nanoton: int = ...,
+        deadline_s: float = ..., on_event: OnEvent | None = ..., keep_going: Literal[False] = ...,
+    ) -> Generator[Result, None, None]: ...
+
+    @overload
+    def map(
+        self, model: str | os.PathLike[str], inputs: Iterable[Inputs], *, max_price_nanoton: int = ...,
+        deadline_s: float = ..., on_event: OnEvent | None = ..., keep_going: Literal[True],
+    ) -> Generator[Result | Failure, None, None]: ...
+
+    def map(
+        self,
+        model: str | os.PathLike[str],
+        inputs: Iterable[Inputs],
+        *,
+        max_price_nanoton: int = 0,
+        deadline_s: float = _DEFAULT_DEADLINE_S,
+        on_event: OnEvent | None = None,
+        keep_going: bool = False,
+    ) -> Generator[Any, None, None]:
+        """Stream ``inputs`` through ``model``; yields results in order, holds few of them.
+
+        An iterable that knows its length becomes one task; any other is cut into
+        tasks of ``MAP_BATCH_UNITS`` units, each with its own deadline and ceiling.
+        A result's ``receipt`` is filled when it arrives, at the latest when the
+        iterator ends. Closing the iterator gives the rest of the task up.
+
+        Args:
+            keep_going: Yield a ``Failure`` for a failed unit instead of raising its error.
+
+        Raises:
+            As ``run``; arguments are checked at once, all else while iterating.
+        """
+        args: Message = {
+            "model": _model(model),
+            "max_price_nanoton": _amount(max_price_nanoton),
+            "deadline_ms": _deadline_ms(deadline_s),
+        }
+        if isinstance(inputs, Mapping) or not isinstance(inputs, Iterable):
+            raise UsageError("map takes a list of input maps; use run for a single one")
+        return self._map(args, inputs, on_event, keep_going)
+
+    def _map(
+        self, args: Message, inputs: Iterable[Inputs], on_event: OnEvent | None, keep_going: bool
+    ) -> Generator[Outcome, None, None]:
+        from cocoon.sdk.task import batches, stream
+
+        offset = 0
+        for units, payloads in batches(inputs):
+            task = {**args, "units": units}
+            for outcome in stream(find_peer(self.home), task, payloads, offset, on_event):
+                if isinstance(outcome, Failure) and not keep_going:
+                    raise outcome.error
+                yield outcome
+            offset += units
+
+    # --- everything else ---------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """What the peer says of itself; digests as hex."""
+        return self._ask("status", {})
+
+    def offers(self) -> list[dict[str, Any]]:
+        """The offers that the peer can get now, one map each."""
+        return self._list("offers", "offers")
+
+    def receipts(self) -> list[dict[str, Any]]:
+        """The receipts in the peer's journal, oldest first, without their run lines."""
+        return self._list("receipts_ls", "receipts")
+
+    def record(self, receipt: str) -> bytes:
+        """The signed record of one receipt: what a third party needs to verify it offline.
+
+        Raises:
+            NotFound: the peer holds no such receipt.
+        """
+        answer = call(find_peer(self.home), "receipts_show", {"hash": _digest(receipt)})
+        return take_bytes(answer, "record")
+
+    def receipt(self, receipt: str) -> dict[str, Any]:
+        """One receipt with its run lines, fetched from the peer and verified here.
+
+        Raises:
+            NotFound: the peer holds no such receipt.
+            BadSignature, WrongField, Malformed: it does not hold.
+        """
+        from cocoon.sdk.records import verify_record
+
+        return verify_record(self.record(receipt), expected=receipt)
+
+    def models(self) -> list[dict[str, Any]]:
+        """The models that the peer holds."""
+        return self._list("models_ls", "models")
+
+    def add_model(self, path: str | os.PathLike[str], public: bool = False) -> dict[str, Any]:
+        """Give the peer a model file; ``public`` announces and serves it to anybody."""
+        # Hashing and copying the largest model takes longer than any other answer.
+        args = {"path": _file(os.fspath(path)), "public": bool(public)}
+        return self._ask("models_add", args, silence_ns=limits.MODEL_LOAD_NS * 2)
+
+    def stop(self) -> dict[str, Any]:
+        """Ask the peer to drain and end."""
+        try:
+            return self._ask("stop", {})
+        except LocalPeerLost:
+            # A peer with nothing to drain can be gone before its answer is.
+            if not self._gone_within(limits.DRAIN_NS):
+                raise
+            return {"stopping": True}
+
+    def _gone_within(self, wait_ns: int) -> bool:
+        """Whether the peer has removed its control file, now or soon."""
+        end_ns = time.monotonic_ns() + wait_ns
+        while time.monotonic_ns() < end_ns:
+            try:
+                find_peer(self.home)
+            except NoLocalPeer:
+                return True
+            time.sleep(_LOOK_S)
+        return False
+
+    def _list(self, verb: str, key: str) -> list[dict[str, Any]]:
+        """A list that may come in pages, because one frame holds only so many items (CTL-11)."""
+        found: list[dict[str, Any]] = []
+
+        def page(event: Message) -> None:
+            if event["event"] == "page":
+                found.extend(take_maps(event, "items"))
+
+        done = call(find_peer(self.home), verb, {}, page)
+        if not found or key in done:
+            found.extend(take_maps(done, key))
+        answer: list[dict[str, Any]] = plain(found)
+        return answer
+
+    def _ask(self, verb: str, args: Message, silence_ns: int = limits.CONTROL_REPLY_NS) -> dict[str, Any]:
+        answer: dict[str, Any] = plain(call(find_peer(self.home), verb, args, silence_ns=silence_ns))
+        return answer
+
+
+def _model(model: str | os.PathLike[str]) -> str:
+    text = os.fspath(model)
+    if isinstance(text, str) and _DIGEST.fullmatch(text):
+        return text
+    return _file(text)
+
+
+def _file(path: str) -> str:
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise UsageError("a path is text without NULs")
+    absolute = Path(path).expanduser().absolute()
+    try:
+        found = absolute.is_file()
+    except OSError as error:
+        raise NotFound(f"{path!r} cannot be read: {error.strerror}") from None
+    if not found:
+        raise NotFound(f"there is no regular file {path!r}")
+    try:
+        str(absolute).encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"the path {path!r} is no UTF-8 text; rename or link the file") from None
+    return str(absolute)
+
+
+def _digest(text: str) -> str:
+    if not isinstance(text, str) or not _DIGEST.fullmatch(text):
+        raise UsageError(f"{text!r:.80} is no digest of 64 lower-case hex digits")
+    return text
+
+
+def _amount(amount_nanoton: int) -> int:
+    is_whole = isinstance(amount_nanoton, int) and not isinstance(amount_nanoton, bool)
+    if not is_whole or not 0 <= amount_nanoton < 1 << 64:
+        raise UsageError(f"max_price_nanoton is a whole number from 0 below 2**64, not {amount_nanoton!r}")
+    return amount_nanoton
+
+
+def _deadline_ms(deadline_s: float) -> int:
+    # Written so that NaN fails too.
+    if not isinstance(deadline_s, (int, float)) or not 0.001 <= deadline_s <= _LONGEST_DEADLINE_S:
+        raise UsageError(f"deadline_s lies between 0.001 and {_LONGEST_DEADLINE_S} s, not at {deadline_s!r}")
+    return int(deadline_s * 1_000)

@@ -1,0 +1,80 @@
+"""One task over the control socket: sends inputs as credit allows, hands results on in order.
+
+Purity: shell. Spec: docs/spec/control.md, rules CTL-7 to CTL-10.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from itertools import islice
+from typing import Any
+
+from cocoon.core import limits
+from cocoon.core.errors import UsageError
+from cocoon.core.units import MILLISECOND_NS
+from cocoon.sdk.arrays import plain_tensors
+from cocoon.sdk.control import Connection, Message, error_of
+from cocoon.sdk.fields import plain
+from cocoon.sdk.flow import Flow
+from cocoon.sdk.home import Contact
+from cocoon.sdk.results import Outcome
+from cocoon.wire.tensors import encode_tensors
+
+Inputs = Mapping[str, Any]
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+def stream(
+    contact: Contact, args: Message, payloads: Iterator[bytes], offset: int, on_event: OnEvent | None
+) -> Iterator[Outcome]:
+    """Drive one task over one connection; closing the iterator closes the connection.
+
+    Args:
+        args: Of the verb ``run``.
+        payloads: Encoded inputs, one per unit.
+        offset: Added to the units that the caller sees.
+    """
+    flow = Flow(units=args["units"], offset=offset)
+    tell = on_event or (lambda event: None)
+    end_ns = time.monotonic_ns() + args["deadline_ms"] * MILLISECOND_NS + limits.CONTROL_GRACE_NS
+    with Connection(contact) as connection:
+        connection.request("run", args)
+        while flow.done is None:
+            if connection.idle and flow.may_send():
+                connection.send(flow.send(_next_payload(payloads, flow)))
+            message = connection.step(end_ns)
+            if message is None:
+                continue
+            if error := error_of(message):
+                raise error
+            tell(plain(flow.finish(message) if "done" in message else flow.handle(message)))
+            yield from flow.ready()
+
+
+def _next_payload(payloads: Iterator[bytes], flow: Flow) -> bytes:
+    payload = next(payloads, None)
+    if payload is None:
+        raise UsageError(f"the inputs ended after {flow.next_unit} units; their length promised {flow.units}")
+    return payload
+
+
+def batches(inputs: Iterable[Inputs]) -> Iterator[tuple[int, Iterator[bytes]]]:
+    """Cut inputs into tasks: (units, their encoded inputs)."""
+    encoded = (encode_tensors(plain_tensors(item)) for item in inputs)
+    if isinstance(inputs, Sized):
+        for start in range(0, len(inputs), limits.UNITS_PER_TASK):
+            yield min(len(inputs) - start, limits.UNITS_PER_TASK), encoded
+        return
+    while batch := list(_bounded(encoded)):
+        yield len(batch), iter(batch)
+
+
+def _bounded(encoded: Iterator[bytes]) -> Iterator[bytes]:
+    """The next few payloads, limited by number and by size."""
+    size_bytes = 0
+    for payload in islice(encoded, limits.MAP_BATCH_UNITS):
+        yield payload
+        size_bytes += len(payload)
+        if size_bytes >= limits.CLIENT_WINDOW_BYTES // 2:
+            return

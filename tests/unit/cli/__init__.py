@@ -1,0 +1,1 @@
+"""Tests of the command line: real commands in real processes."""
