@@ -1,0 +1,198 @@
+"""The demonstration from start to end: peers, task, receipts, verification.
+
+Nothing here is staged. Three peers run as processes of their own, the requester
+is told nothing but the join link, and the exit code is 0 only if a provider
+decided at least one file, every such file is under a verified receipt, and
+every process has ended cleanly.
+
+Purity: shell.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cocoon.core.errors import NotFound, NothingToDo, PeerFault, PeerNotStarted, wrong
+from cocoon.demo.cases import Batch, Case, Inputs, look
+from cocoon.demo.files import Listing, list_files
+from cocoon.demo.interrupts import Interrupts
+from cocoon.demo.labels import OUTPUT, by_model
+from cocoon.demo.model import Magika, find_magika
+from cocoon.demo.processes import Crew, Peer, crew
+from cocoon.demo.screen import Screen
+from cocoon.demo.verify import verify_answers
+from cocoon.sdk import Client, Result, connect
+
+EXAMPLES = Path("examples") / "filetypes"
+UNREADABLE_LISTED = 100
+"""Left-out files named in the totals; their number is always exact."""
+
+
+def run_demo(
+    path: str | os.PathLike[str] | None,
+    *,
+    as_json: bool,
+    magika: str | os.PathLike[str] | None,
+    out: Callable[[str], None],
+    provider: bool = True,
+) -> int:
+    """Classify the files of ``path`` on a provider that this call starts, and tell how it goes.
+
+    Args:
+        path: A directory, or one regular file; None takes examples/filetypes.
+        as_json: One JSON object a line instead of the story; the last holds the totals.
+        magika: Directory of the model; None looks at COCOON_MAGIKA, then build/magika.
+        out: Takes either form, line by line, without line ends.
+        provider: False starts none, to see what a requester then says.
+
+    Returns:
+        0, or 128 plus the signal that interrupted it.
+
+    Raises:
+        NotFound: no such directory. NothingToDo: nothing in it that needs a provider.
+        DemoModelMissing, DemoModelBroken: no model.
+        PeerNotStarted: a peer did not come up, or did not end well.
+        CocoonError: whatever the task ended with.
+    """
+    interrupts = Interrupts()
+    screen = Screen(out, quiet=as_json)
+    with interrupts.installed():
+        try:
+            root = default_directory() if path is None else os.fspath(path)
+            demo = Demo(root, find_magika(magika), screen, interrupts)
+            totals = demo.run(with_provider=provider)
+            if as_json:
+                for record in (*(case.line() for case in demo.batch.cases), totals):
+                    out(json.dumps(record))
+            screen.totals(totals)
+            return 0
+        except KeyboardInterrupt:
+            screen.line("interrupted; every process that was started has ended")
+            return 128 + interrupts.number
+
+
+def default_directory() -> str:
+    """The examples of the working directory, else those of the source tree that this code is in."""
+    if EXAMPLES.is_dir():
+        return str(EXAMPLES)
+    beside = Path(__file__).parents[2] / EXAMPLES
+    if beside.is_dir():
+        return str(beside)
+    raise NotFound(f"there is no {str(EXAMPLES)!r} here; name a directory")
+
+
+class Demo:
+    """One run; its steps are methods, in the order in which they happen."""
+
+    def __init__(self, root: str, magika: Magika, screen: Screen, interrupts: Interrupts) -> None:
+        self._root = root
+        self._magika = magika
+        self._screen = screen
+        self._interrupts = interrupts
+        self._started_s = time.monotonic()
+        self._receipts: dict[str, dict[str, Any]] = {}
+        self.batch = Batch()
+
+    def run(self, *, with_provider: bool) -> dict[str, Any]:
+        """Do everything and return the totals."""
+        listing = list_files(self._root)
+        self.batch = look(listing, self._magika.rules)
+        self._screen.files(self._root, listing, self.batch)
+        if not self.batch.asked:
+            raise NothingToDo(
+                f"no file of {self._root!r} needs the model: {len(self.batch.cases)} decided by rule, "
+                f"{len(self.batch.unreadable)} unreadable"
+            )
+        with crew(self._interrupts) as members:
+            requester = self._start_peers(members, with_provider)
+            client = connect(requester.home)
+            self._classify(client)
+            self._verify(client)
+        self._check_ends(members.close())
+        return self._totals(listing)
+
+    def _start_peers(self, members: Crew, with_provider: bool) -> Peer:
+        """Start bootstrap, provider and requester; return the requester when all are ready."""
+        self._screen.peers()
+        bootstrap = members.start("bootstrap", "up", "--role", "bootstrap")
+        link = members.wait_link(bootstrap)
+        self._screen.peer(bootstrap.name, bootstrap.pid, members.wait_ready(bootstrap))
+        others = [members.start("provider", "up", "--provide", "--join", link)] if with_provider else []
+        others.append(members.start("requester", "up", "--join", link))
+        for peer in others:
+            self._screen.peer(peer.name, peer.pid, members.wait_ready(peer))
+        return others[-1]
+
+    def _classify(self, client: Client) -> None:
+        """Have the provider decide every file that needs the model; show all in order."""
+        results = client.map(self._magika.model, Inputs(self.batch.asked), on_event=self._event)
+        waiting: list[Case] = []
+        begun = False
+        for case in self.batch.cases:
+            waiting.append(case)
+            if case.tokens is not None:
+                self._decide(case, results)
+                if not begun:
+                    self._screen.begin_answers(self._root, self.batch)
+                    begun = True
+            # What rules decided before the first answer waits for its heading.
+            if begun:
+                self._screen.answers(self._root, waiting)
+                waiting.clear()
+        # The task is over, and its last receipt here, when the stream ends.
+        if next(results, None) is not None:
+            raise PeerFault("the task has more results than files")
+
+    def _decide(self, case: Case, results: Iterator[Result]) -> None:
+        result = next(results, None)
+        if result is None or OUTPUT not in result.outputs:
+            raise wrong("output", f"the model's answer for {case.path!r} has no output {OUTPUT!r}")
+        case.label = by_model(result.outputs[OUTPUT], self._magika.rules)
+        case.result = result
+        result.outputs = {}
+
+    def _event(self, event: dict[str, Any]) -> None:
+        if event.get("event") == "receipt":
+            # Runs of other tasks between ours cut one receipt into several events.
+            known = self._receipts.setdefault(str(event.get("hash")), {**event, "runs": 0})
+            known["runs"] += event.get("runs", 0)
+        self._screen.event(event)
+
+    def _verify(self, client: Client) -> None:
+        """Every answer must be under a receipt whose signatures and hashes hold."""
+        asked = self.batch.asked
+        self._screen.receipts(list(self._receipts.values()))
+        self._screen.verified(verify_answers(client, asked), len(asked))
+
+    def _check_ends(self, codes: Mapping[str, int | None]) -> None:
+        bad = [f"the {name} with {code}" for name, code in codes.items() if code != 0]
+        if bad:
+            raise PeerNotStarted(f"asked to end, peers ended other than with exit code 0: {', '.join(bad)}")
+
+    def _totals(self, listing: Listing) -> dict[str, Any]:
+        batch = self.batch
+        results = [case.result for case in batch.asked if case.result is not None]
+        labels = Counter(case.label.name for case in batch.cases if case.label is not None)
+        return {
+            "files": len(batch.cases) + len(batch.unreadable),
+            "by_model": len(results),
+            "by_rule": len(batch.cases) - len(results),
+            "unreadable": len(batch.unreadable),
+            "skipped": listing.skipped,
+            "cut": listing.cut,
+            "receipts": len({result.receipt for result in results}),
+            "verified": True,
+            "provider": results[0].provider,
+            "price_nanoton": sum(result.price_nanoton for result in results),
+            "seconds": round(time.monotonic() - self._started_s, 3),
+            "labels": dict(sorted(labels.items(), key=lambda item: (-item[1], item[0]))),
+            "unreadable_files": [
+                {"path": left.path, "reason": left.reason} for left in batch.unreadable[:UNREADABLE_LISTED]
+            ],
+        }

@@ -1,0 +1,48 @@
+"""Receipts against answers: every output that was used must be under a signed receipt.
+
+The SDK checks signatures and hashes of a receipt's record in this process,
+which is none of the peers; what is compared here is that the answers we
+received are the ones that the provider signed.
+
+Purity: shell (asks the local peer for the records).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cocoon.core.errors import PeerFault, wrong
+from cocoon.demo.cases import Case
+from cocoon.sdk import Client, Result
+
+
+def verify_answers(client: Client, cases: Sequence[Case]) -> int:
+    """Check the receipts of all ``cases`` and return how many there are.
+
+    Raises:
+        PeerFault: an answer without receipt.
+        BadSignature, WrongField: a receipt that does not hold, or holds another answer.
+    """
+    by_receipt: dict[str, list[Result]] = {}
+    for case in cases:
+        if case.result is None or case.result.receipt is None:
+            raise PeerFault(f"the answer for {case.path!r} is under no receipt")
+        by_receipt.setdefault(case.result.receipt, []).append(case.result)
+    for receipt, results in by_receipt.items():
+        _verify(client, receipt, results)
+    return len(by_receipt)
+
+
+def _verify(client: Client, receipt: str, results: Sequence[Result]) -> None:
+    facts = client.receipt(receipt)
+    lines = {line["number"]: line for line in facts["lines"]}
+    for result in results:
+        if facts["provider"] != result.provider or facts["lease"] != result.lease:
+            raise wrong("lease", f"receipt {receipt} is of another lease than run {result.number}")
+        line = lines.get(result.number)
+        if line is None:
+            raise wrong("number", f"receipt {receipt} does not hold run {result.number}")
+        if (line["input_hash"], line["output_hash"]) != (result.input_hash, result.output_hash):
+            raise wrong("output", f"receipt {receipt} holds another answer for run {result.number}")
+        if line["price_nanoton"] != result.price_nanoton:
+            raise wrong("price", f"receipt {receipt} holds another price for run {result.number}")

@@ -1,0 +1,106 @@
+"""The demonstration itself, end to end: real peers, a real model, and the package as the judge."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.oracle import compare
+
+EXAMPLES = compare.REPOSITORY / "examples" / "filetypes"
+PATIENCE_S = 120
+
+
+def left_running(directory: Path) -> list[int]:
+    """Processes whose COCOON_HOME lies below ``directory``."""
+    mark = b"COCOON_HOME=" + os.fsencode(directory)
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            pass  # it ended meanwhile, or belongs to somebody else
+    return found
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A temporary directory of this test alone, in which the demo must leave nothing."""
+    yield {**os.environ, "COCOON_MAGIKA": str(compare.MODEL), "TMPDIR": str(tmp_path)}
+    assert left_running(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "cocoon", "demo", *(str(argument) for argument in arguments)]
+
+
+def demo(environment: dict[str, str], *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments), env=environment, cwd=compare.REPOSITORY, capture_output=True, text=True,
+        timeout=PATIENCE_S,
+    )  # fmt: skip
+
+
+def test_the_examples_are_decided_by_a_provider_as_the_package_decides_them(
+    environment: dict[str, str],
+) -> None:
+    done = demo(environment, EXAMPLES, "--json")
+    assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-2_000:]
+    *lines, totals = map(json.loads, done.stdout.splitlines())
+    paths = [line["path"] for line in lines]
+    assert paths == sorted(str(path) for path in EXAMPLES.iterdir())
+    ours = [(line["label"], line["score"]) for line in lines]
+    assert compare.different(paths, ours, compare.package_labels(paths)) == []
+
+    by = Counter(line["by"] for line in lines)
+    assert (by["model"], by["rule"]) == (totals["by_model"], totals["by_rule"])
+    assert by["model"] > 30 and by["rule"] == 4
+    for line in lines:
+        if line["by"] == "rule":
+            assert (line["provider"], line["price_nanoton"], line["receipt"]) == (None, 0, None)
+        else:
+            assert line["provider"] == totals["provider"] and len(bytes.fromhex(line["receipt"])) == 32
+    assert totals["files"] == len(lines) and totals["receipts"] >= 1 and totals["price_nanoton"] == 0
+
+
+def test_a_person_reads_every_step(environment: dict[str, str]) -> None:
+    done = demo(environment, EXAMPLES)
+    assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-2_000:]
+    steps = ["Peers", "Discovery", "Offer", "Sealed transfer", "Answers", "Receipts", "Verification", "Done"]
+    places = [done.stdout.index(f"{number}  {step}") for number, step in enumerate(steps, start=1)]
+    assert places == sorted(places)
+    assert "Try next" in done.stdout and "\x1b" not in done.stdout and done.stdout.isascii()
+
+
+def test_without_a_provider_the_demo_fails_with_the_documented_code(environment: dict[str, str]) -> None:
+    program = (
+        "import sys; from cocoon.demo.main import run_demo; from cocoon.core.errors import NoProvider\n"
+        "try: run_demo(sys.argv[1], as_json=True, magika=None, out=print, provider=False)\n"
+        "except NoProvider as error: sys.exit(error.exit_code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(EXAMPLES)], env=environment, cwd=compare.REPOSITORY,
+        capture_output=True, timeout=PATIENCE_S,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (10, b""), done.stderr[-2_000:]
+
+
+def test_ctrl_c_in_the_middle_leaves_nothing_behind(environment: dict[str, str]) -> None:
+    with subprocess.Popen(
+        command(EXAMPLES), env=environment, cwd=compare.REPOSITORY, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "Discovery" in line:
+                process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE_S) == 130

@@ -1,0 +1,215 @@
+"""What the demonstration says and refuses before any peer runs, and how it judges receipts."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cocoon.core.errors import DemoModelBroken, DemoModelMissing, NotFound, NothingToDo, PeerFault, WrongField
+from cocoon.demo import main
+from cocoon.demo.cases import Case
+from cocoon.demo.labels import Label
+from cocoon.demo.main import run_demo
+from cocoon.demo.screen import Screen, printable
+from cocoon.demo.verify import verify_answers
+from cocoon.sdk import Result
+
+CONFIG = {
+    "beg_size": 1024, "mid_size": 0, "end_size": 1024, "use_inputs_at_offsets": False,
+    "medium_confidence_threshold": 0.5, "min_file_size_for_dl": 8, "padding_token": 256, "block_size": 4096,
+    "target_labels_space": ["txt"], "thresholds": {}, "overwrite_map": {},
+}  # fmt: skip
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A directory that looks like Magika's; the model itself is never read here."""
+    directory = tmp_path / "model"
+    directory.mkdir()
+    (directory / "model.onnx").write_bytes(b"never read")
+    (directory / "config.min.json").write_text(json.dumps(CONFIG))
+    (directory / "content_types_kb.min.json").write_text(json.dumps({"txt": {"is_text": True}}))
+    return directory
+
+
+@pytest.fixture(autouse=True)
+def no_peer_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of these are known before a peer is needed."""
+
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("a peer was started for nothing")
+
+    monkeypatch.setattr(main, "crew", refuse)
+
+
+def demo(path: Path | None, model: Path | None, *, as_json: bool = False) -> list[str]:
+    lines: list[str] = []
+    run_demo(path, as_json=as_json, magika=model, out=lines.append)
+    return lines
+
+
+def test_an_empty_directory_is_nothing_to_do(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "files").mkdir()
+    with pytest.raises(NothingToDo, match="no readable regular file"):
+        demo(tmp_path / "files", model)
+
+
+def test_files_that_need_no_model_are_nothing_to_do_for_a_provider(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "empty").touch()
+    (tmp_path / "files" / "blank").write_bytes(b" " * 5_000)
+    with pytest.raises(NothingToDo, match="2 decided by rule"):
+        demo(tmp_path / "files", model)
+
+
+def test_a_missing_directory_is_named(tmp_path: Path, model: Path) -> None:
+    with pytest.raises(NotFound, match="absent"):
+        demo(tmp_path / "absent", model)
+
+
+@pytest.mark.parametrize("gone", ["model.onnx", "config.min.json", "content_types_kb.min.json"])
+def test_a_missing_model_says_how_to_get_it(tmp_path: Path, model: Path, gone: str) -> None:
+    (model / gone).unlink()
+    with pytest.raises(DemoModelMissing, match=gone) as caught:
+        demo(tmp_path, model)
+    assert "make demo" in caught.value.remedy
+
+
+def test_the_model_is_looked_for_in_the_environment_and_then_in_build(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COCOON_MAGIKA", raising=False)
+    with pytest.raises(DemoModelMissing, match="build/magika"):
+        demo(tmp_path, None)
+    monkeypatch.setenv("COCOON_MAGIKA", str(model))
+    with pytest.raises(NotFound, match="absent"):
+        demo(Path("absent"), None)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"{}", b" " * (1 << 21)])
+def test_a_strange_configuration_is_refused(tmp_path: Path, model: Path, content: bytes) -> None:
+    (model / "config.min.json").write_bytes(content)
+    with pytest.raises(DemoModelBroken):
+        demo(tmp_path, model)
+
+
+def test_without_a_path_the_examples_are_taken_even_from_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Path(main.default_directory()).name == "filetypes"
+
+
+def test_json_says_nothing_but_objects(tmp_path: Path, model: Path) -> None:
+    with pytest.raises(NotFound):
+        demo(tmp_path / "absent", model, as_json=True)
+    lines: list[str] = []
+    screen = Screen(lines.append, quiet=True)
+    screen.peers()
+    screen.event({"event": "discovering"})
+    assert lines == []
+
+
+def test_a_file_name_cannot_move_the_cursor_or_break_a_line() -> None:
+    assert printable("a\x1b[2Jb\nc\udcffd\u202ee") == r"a\x1b[2Jb\nc\udcffd\u202ee"
+    assert printable("maçã.txt") == "maçã.txt"
+
+
+def test_an_event_that_this_version_does_not_know_is_passed_over() -> None:
+    lines: list[str] = []
+    screen = Screen(lines.append)
+    screen.event({"event": "invented", "by": "a newer peer"})
+    screen.event({})
+    assert lines == []
+
+
+# --- receipts ---------------------------------------------------------------
+
+
+def answered(number: int = 1) -> Case:
+    result = Result(
+        unit=number - 1, outputs={}, provider="12D3KooWprovider", lease="aa" * 32, number=number,
+        price_nanoton=0, input_hash="11" * 32, output_hash=f"{number:02x}" * 32, ran_us=9, receipt="cc" * 32,
+    )  # fmt: skip
+    return Case(f"file{number}", np.zeros(2048, np.uint16), Label("txt", 0.75), result)
+
+
+class Records:
+    """What the SDK proves of receipts; the test changes it to what a liar would send."""
+
+    def __init__(self, cases: list[Case]) -> None:
+        self.facts: dict[str, Any] = {
+            "provider": "12D3KooWprovider",
+            "lease": "aa" * 32,
+            "lines": [
+                {
+                    "number": case.result.number, "input_hash": case.result.input_hash,
+                    "output_hash": case.result.output_hash, "price_nanoton": case.result.price_nanoton,
+                }
+                for case in cases if case.result is not None
+            ],
+        }  # fmt: skip
+        self.asked: list[str] = []
+
+    def receipt(self, receipt: str) -> dict[str, Any]:
+        self.asked.append(receipt)
+        return self.facts
+
+
+def test_one_receipt_over_many_answers_is_fetched_once() -> None:
+    cases = [answered(1), answered(2)]
+    records = Records(cases)
+    assert verify_answers(records, cases) == 1  # type: ignore[arg-type]
+    assert records.asked == ["cc" * 32]
+
+
+def test_an_answer_without_a_receipt_is_refused() -> None:
+    case = answered()
+    assert case.result is not None
+    case.result.receipt = None
+    with pytest.raises(PeerFault, match="no receipt"):
+        verify_answers(Records([case]), [case])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "code"),
+    [
+        ("number", 7, "wrong_number"),
+        ("input_hash", "00" * 32, "wrong_output"),
+        ("output_hash", "00" * 32, "wrong_output"),
+        ("price_nanoton", 1, "wrong_price"),
+    ],
+)
+def test_a_receipt_over_another_answer_is_refused(field: str, value: object, code: str) -> None:
+    cases = [answered(1), answered(2)]
+    records = Records(copy.deepcopy(cases))
+    records.facts["lines"][1][field] = value
+    with pytest.raises(WrongField) as caught:
+        verify_answers(records, cases)  # type: ignore[arg-type]
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize("field", ["provider", "lease"])
+def test_a_receipt_of_another_lease_is_refused(field: str) -> None:
+    case = answered()
+    records = Records([case])
+    records.facts[field] = "somebody else"
+    with pytest.raises(WrongField, match="another lease"):
+        verify_answers(records, [case])  # type: ignore[arg-type]
+
+
+def test_the_line_of_a_file_names_who_decided_it() -> None:
+    assert answered().line() == {
+        "path": "file1", "label": "txt", "score": 0.75, "by": "model", "provider": "12D3KooWprovider",
+        "price_nanoton": 0, "receipt": "cc" * 32,
+    }  # fmt: skip
+    assert Case("blank", None, Label("txt", 1.0)).line() == {
+        "path": "blank", "label": "txt", "score": 1.0, "by": "rule", "provider": None,
+        "price_nanoton": 0, "receipt": None,
+    }  # fmt: skip
