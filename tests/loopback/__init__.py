@@ -1,0 +1,1 @@
+"""End to end: real peers as processes on loopback, driven by the real commands."""

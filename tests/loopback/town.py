@@ -1,0 +1,228 @@
+"""A town of real peers on this machine: each a process with a home of its own.
+
+Nothing here sleeps: every wait reads a pipe or a process until it speaks, up to
+a bound. ``Town.close`` ends exactly the processes that it started.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cocoon.core.units import SECOND_NS
+
+#: Far above what anything here takes, so that a busy machine does not fail a test; a hang still does.
+PATIENCE_S = 60.0
+
+
+@dataclass(slots=True)
+class Peer:
+    """One running peer."""
+
+    name: str
+    home: Path
+    process: subprocess.Popen[bytes]
+    lines: list[str] = field(default_factory=list)
+    _rest: bytes = b""
+
+    def wait_line(self, start: str) -> str:
+        """The first line (also of those already read) that begins with ``start``."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            for line in self.lines:
+                if line.startswith(start):
+                    return line
+            assert self._read(deadline), f"{self.name} ended or said no {start!r}: {self.lines} {self.last_words()}"
+
+    def wait_exit(self) -> int:
+        """The exit code, once the process has ended by itself."""
+        return self.process.wait(PATIENCE_S)
+
+    def terminate(self) -> int:
+        """SIGTERM, as a person or systemd would; returns the exit code."""
+        self.process.terminate()
+        return self.wait_exit()
+
+    def kill(self) -> None:
+        """SIGKILL, and reap."""
+        self.process.kill()
+        self.process.wait(PATIENCE_S)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Any other signal."""
+        self.process.send_signal(number)
+
+    def tree(self) -> list[int]:
+        """Process ids of the peer and all its descendants."""
+        return list(descendants(self.process.pid))
+
+    def last_words(self) -> str:
+        """What it wrote on standard error."""
+        return (self.home.parent / f"{self.name}.err").read_text(errors="replace")[-2_000:]
+
+    def log(self) -> str:
+        """Its whole log."""
+        path = self.home / "log" / "peer.jsonl"
+        return path.read_text() if path.exists() else ""
+
+    def _read(self, deadline: float) -> bool:
+        assert self.process.stdout is not None
+        ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+        data = os.read(self.process.stdout.fileno(), 65_536) if ready else b""
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        self.lines += [line.decode() for line in whole]
+        return bool(data)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """A finished command. ``objects`` are the JSON lines of its standard output."""
+
+    code: int
+    out: str
+    err: str
+    took_s: float
+
+    @property
+    def objects(self) -> list[dict[str, Any]]:
+        """Standard output, line by line, as JSON."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The typed error that a ``--json`` command ended with."""
+        found: dict[str, Any] = self.objects[-1]["error"]
+        return found
+
+
+class Town:
+    """Starts peers and runs commands against them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.peers: list[Peer] = []
+        self.link = ""
+
+    def up(self, name: str, *arguments: str, **environment: str) -> Peer:
+        """Start ``cocoon up ARGUMENTS`` on the home ``name``; it is not ready yet."""
+        home = self.directory / name
+        with (self.directory / f"{name}.err").open("ab") as errors:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "cocoon", "up", *arguments], stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=errors, env=self.environment(home, **environment), cwd=self.directory,
+            )
+        peer = Peer(name, home, process)
+        self.peers.append(peer)
+        return peer
+
+    def bootstrap(self, name: str = "bootstrap", **environment: str) -> Peer:
+        """A bootstrap that is ready; its link becomes the town's."""
+        peer = self.up(name, "--role", "bootstrap", **environment)
+        self.link = peer.wait_line("cocoon://join/")
+        peer.wait_line("ready")
+        return peer
+
+    def provider(self, name: str = "provider", *arguments: str, **environment: str) -> Peer:
+        """A provider that is ready."""
+        peer = self.up(name, "--provide", "--join", self.link, *arguments, **environment)
+        peer.wait_line("ready")
+        return peer
+
+    def requester(self, name: str = "requester", **environment: str) -> Peer:
+        """A peer that only buys, ready."""
+        peer = self.up(name, "--join", self.link, **environment)
+        peer.wait_line("ready")
+        return peer
+
+    def cocoon(self, peer: Peer | Path, *arguments: str, patience_s: float = PATIENCE_S, **environment: str) -> Outcome:
+        """Run one command against a peer's home until it ends."""
+        return self.begin(peer, *arguments, **environment).finish(patience_s)
+
+    def begin(self, peer: Peer | Path, *arguments: str, **environment: str) -> Command:
+        """Start one command without waiting."""
+        home = peer if isinstance(peer, Path) else peer.home
+        return Command(arguments, self.environment(home, **environment), self.directory)
+
+    def environment(self, home: Path, **more: str) -> dict[str, str]:
+        """This environment without the user's own Cocoon settings."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("COCOON_")}
+        return {**kept, "COCOON_HOME": str(home), **{f"COCOON_{name.upper()}": value for name, value in more.items()}}
+
+    def close(self) -> None:
+        """End every process that this town started, and what those started."""
+        for peer in reversed(self.peers):
+            if peer.process.poll() is None:
+                tree = peer.tree()
+                for pid in tree:
+                    _kill(pid)
+                peer.process.wait(PATIENCE_S)
+            assert peer.process.stdout is not None
+            peer.process.stdout.close()
+
+
+class Command:
+    """A running command."""
+
+    def __init__(self, arguments: tuple[str, ...], environment: dict[str, str], directory: Path) -> None:
+        self._started = time.monotonic()
+        self.arguments = arguments
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "cocoon", *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, env=environment, cwd=directory,
+        )
+
+    def finish(self, patience_s: float = PATIENCE_S) -> Outcome:
+        """Wait for its end; a command that hangs fails the test."""
+        try:
+            out, err = self.process.communicate(timeout=patience_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            out, err = self.process.communicate()
+            raise AssertionError(f"cocoon {' '.join(self.arguments)} hangs: {out!r} {err!r}") from None
+        return Outcome(self.process.returncode, out.decode(), err.decode(), time.monotonic() - self._started)
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """``pid`` and every living process below it."""
+    yield pid
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return
+    for child in children:
+        yield from descendants(int(child))
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGCONT)
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+@contextmanager
+def town(directory: Path) -> Iterator[Town]:
+    """A town whose peers all end with the block."""
+    place = Town(directory)
+    try:
+        yield place
+    finally:
+        place.close()
+
+
+def wait_until_ns(deadline_ns: int) -> None:
+    """Let real time pass up to a random moment of a schedule (the only use of a wait by time)."""
+    left_ns = deadline_ns - time.monotonic_ns()
+    if left_ns > 0:
+        select.select([], [], [], left_ns / SECOND_NS)
