@@ -65,7 +65,10 @@ async def ask_offer(mesh: Mesh, network: NetworkId, kind: str, peer: PeerKey) ->
         await stream.close()
     if isinstance(reply, Refusal):
         raise from_code(reply.code, reply.text)
-    return verify_offer(reply, network, peer)
+    quote = verify_offer(reply, network, peer)
+    if kind not in quote.offer.kinds:
+        raise wrong("kind", f"asked for {kind!r}, the offer sells {', '.join(quote.offer.kinds)}")
+    return quote
 
 
 def verify_offer(reply: OfferReply, network: NetworkId, peer: PeerKey) -> Quote:

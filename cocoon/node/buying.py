@@ -13,6 +13,7 @@ from cocoon.core.errors import CocoonError, PeerFault, ProviderLost, from_code, 
 from cocoon.core.ids import LeaseId, ModelId, PeerKey
 from cocoon.core.limits import LEASE_DURATION_S, LEASE_REPLY_NS, LEASES_PER_REQUESTER, RUNS_PER_LEASE
 from cocoon.core.units import SECOND_NS
+from cocoon.ledger.terms import terms_of
 from cocoon.node import records
 from cocoon.node.link import WorkLink
 from cocoon.node.means import Order, Purse
@@ -81,6 +82,7 @@ class Buyer:
 
     async def _agree(self, quote: Quote, order: Order) -> tuple[Signed[Lease], Signed[LeaseAccept], WorkLink]:
         lease = sign(self._terms(quote, order), self._purse.identity)
+        terms_of(lease)                                 # a price that cannot be paid is refused before it is promised
         lease_id = LeaseId(lease.digest)
         keys = LinkKeys.from_bytes(os.urandom(64))
         box = seal_keys(quote.sealing_key, lease_id, keys, sender=self._purse.identity.key, receiver=quote.provider)
@@ -89,14 +91,11 @@ class Buyer:
         try:
             await stream.send(pack(LeaseOpen(lease=lease.pack(), keybox=keybox.pack())))
             accept = await _answer(stream, quote.provider)
+            _check(accept.message, lease.digest, keybox.digest)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await stream.reset()
             raise
-        if accept.message.lease != lease.digest:
-            raise wrong("lease", "the provider countersigned another lease")
-        if accept.message.keybox != keybox.digest:
-            raise wrong("keys", "the provider opened another box of keys")
         session = session_keys(keys, accept.message.nonce, lease_id)
         link = WorkLink(stream, SealedWriter(session.to_provider), SealedReader(session.to_requester))
         return lease, accept, link
@@ -109,6 +108,16 @@ class Buyer:
             setup_nanoton=offer.setup_nanoton, prices=offer.prices, ceiling_nanoton=order.ceiling_nanoton,
             max_runs=RUNS_PER_LEASE, duration_s=LEASE_DURATION_S, escrow=NO_ESCROW, lane=0, run_ms=offer.max_run_ms,
         )
+
+
+def _check(accept: LeaseAccept, lease: bytes, keybox: bytes) -> None:
+    """Return if ``accept`` is about this new lease and these keys; ``wrong_lease`` or ``wrong_keys``."""
+    if accept.lease != lease:
+        raise wrong("lease", "the provider countersigned another lease")
+    if accept.resumed:
+        raise wrong("lease", "the provider resumes a lease that was never open")
+    if accept.keybox != keybox:
+        raise wrong("keys", "the provider opened another box of keys")
 
 
 async def _answer(stream: PeerStream, provider: PeerKey) -> Signed[LeaseAccept]:

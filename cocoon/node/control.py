@@ -45,6 +45,8 @@ class Caller:
         self._parser = FrameParser(MESSAGE_BYTES)
         self._inbox: deque[bytes] = deque()
         self._sending = trio.Lock()
+        #: Called once the final reply has left.
+        self.afterwards: Callable[[], None] | None = None
 
     async def say(self, message: dict[str, Any]) -> None:
         """Send one reply frame.
@@ -90,6 +92,13 @@ class ControlServer:
         self._token = token
         self._log = log
         self._clients = 0
+        self._idle = trio.Event()
+
+    async def drained(self) -> None:
+        """Wait until no client is being served."""
+        while self._clients:
+            self._idle = trio.Event()
+            await self._idle.wait()
 
     async def answer(self, stream: trio.SocketStream) -> None:
         """Serve one connection. A fault of the peer's own is answered, logged, and ends here."""
@@ -100,6 +109,7 @@ class ControlServer:
                 await self._answer(caller)
         finally:
             self._clients -= 1
+            self._idle.set()
 
     async def _answer(self, caller: Caller) -> None:
         try:
@@ -114,6 +124,8 @@ class ControlServer:
             await caller.say(reply)
         except LocalPeerLost:
             self._log.debug("client_gone")
+        if caller.afterwards is not None:
+            caller.afterwards()
 
     async def _dispatch(self, caller: Caller) -> dict[str, Any]:
         if self._clients > CONTROL_CLIENTS:
@@ -132,7 +144,7 @@ class ControlServer:
 
 
 @asynccontextmanager
-async def open_control(home: Path, verbs: Mapping[str, Verb], log: Log) -> AsyncIterator[None]:
+async def open_control(home: Path, verbs: Mapping[str, Verb], log: Log) -> AsyncIterator[ControlServer]:
     """Listen in ``home`` until the block ends; then the socket and its file are gone."""
     server = ControlServer(verbs, token := secrets.token_hex(32), log)
     hide(bytes.fromhex(token))
@@ -141,7 +153,7 @@ async def open_control(home: Path, verbs: Mapping[str, Verb], log: Log) -> Async
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.serve_listeners, server.answer, [listener])
-            yield
+            yield server
             nursery.cancel_scope.cancel()
     finally:
         for name in (CONTROL_FILE, SOCKET_FILE):

@@ -19,14 +19,14 @@ import trio
 from cocoon import __version__
 from cocoon.config.network import NetworkFile, format_link
 from cocoon.config.settings import Settings
-from cocoon.core.errors import BootstrapUnreachable
+from cocoon.core.errors import BootstrapUnreachable, Unreachable
 from cocoon.core.ids import kind_key, peer_id
-from cocoon.core.limits import DHT_KEYS_ANNOUNCED
-from cocoon.core.units import MILLISECOND_NS, UnitKind
+from cocoon.core.limits import DHT_KEYS_ANNOUNCED, HANDSHAKE_NS
+from cocoon.core.units import MILLISECOND_NS, SECOND_NS, UnitKind
 from cocoon.identity.keys import Identity
 from cocoon.node.buying import Buyer
 from cocoon.node.clock import MonotonicClock, wall_ns
-from cocoon.node.control import open_control
+from cocoon.node.control import ControlServer, open_control
 from cocoon.node.counter import OfferCounter
 from cocoon.node.means import Purse, Shop
 from cocoon.node.models import ModelShelf
@@ -69,11 +69,13 @@ async def run(parts: Parts, out: Callable[[str], None]) -> None:
     """
     peer = _Peer(parts)
     async with AsyncExitStack() as stack:
+        # Open before anything is said: whoever reads `ready` may end us at once.
+        signals = stack.enter_context(trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT))
         nursery = await stack.enter_async_context(trio.open_nursery())
         try:
+            nursery.start_soon(_on_signal, signals, peer.shutdown)
             await peer.open(stack, nursery)
             await peer.announce(out)
-            nursery.start_soon(_on_signal, peer.shutdown)
             await peer.shutdown.wait()
             out("draining")
             await peer.drain()
@@ -81,10 +83,9 @@ async def run(parts: Parts, out: Callable[[str], None]) -> None:
             nursery.cancel_scope.cancel()
 
 
-async def _on_signal(shutdown: trio.Event) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            shutdown.set()
+async def _on_signal(signals: AsyncIterator[int], shutdown: trio.Event) -> None:
+    async for _ in signals:
+        shutdown.set()
 
 
 class _Peer:
@@ -97,7 +98,7 @@ class _Peer:
         self.shutdown = trio.Event()
         self._mesh: Mesh
         self._shelf: ModelShelf
-        self._desk: Desk | None = None
+        self._control: ControlServer | None = None
         self._seller: Seller | None = None
         self._runtime: Runtime | None = None
 
@@ -165,8 +166,9 @@ class _Peer:
             log=get_logger("buy"),
         )
         buyer = Buyer(purse, nursery)
-        desk = self._desk = Desk(purse, buyer, shelf, self._status, self.shutdown, announces=self._announces)
-        await stack.enter_async_context(open_control(parts.home, desk.verbs(), get_logger("control")))
+        desk = Desk(purse, buyer, shelf, self._status, self.shutdown, announces=self._announces)
+        control = open_control(parts.home, desk.verbs(), get_logger("control"))
+        self._control = await stack.enter_async_context(control)
 
     async def announce(self, out: Callable[[str], None]) -> None:
         """Join, announce what is sold, and say so on one line each."""
@@ -176,6 +178,7 @@ class _Peer:
         except BootstrapUnreachable as error:
             # Who has been here before waits for the others; a newcomer with a dead link should know at once.
             if not parts.founder and not (parts.home / BOOK_FILE).exists():
+                await self._ask_foreigners()
                 raise
             self._log.warning("nobody_answered", text=error.text)
             out(f"warning: {error.text}; still trying")
@@ -189,12 +192,21 @@ class _Peer:
         self._log.info("ready", peer=parts.identity.key, version=__version__)
         out("ready")
 
+    async def _ask_foreigners(self) -> None:
+        """Raise ``WrongNetwork`` if somebody does answer at an address of the link, on another network."""
+        with trio.move_on_after(HANDSHAKE_NS / SECOND_NS):
+            for address in self._parts.network.bootstraps:
+                try:
+                    await self._mesh.connect(address)
+                except Unreachable:
+                    continue
+
     async def drain(self) -> None:
         """Finish what is under way, at most ``drain_ms``."""
         self._log.info("draining")
         with trio.move_on_after(self._parts.settings.drain_ms / 1_000):
-            if self._desk is not None:
-                await self._desk.drained()
+            if self._control is not None:
+                await self._control.drained()
             if self._seller is not None:
                 await self._seller.drained()
 

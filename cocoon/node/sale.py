@@ -301,6 +301,7 @@ class Sale:
         started_ns = self._shop.clock.now_ns()
         try:
             report = await worker.run(job.request.inputs)
+            self._check_size(report.outputs)
         except CocoonError as error:
             await self._driver.post(sale.RunBroke(number, error.code, error.text, not worker.alive))
             return
@@ -323,6 +324,11 @@ class Sale:
         text = f"{RUNS_UNSETTLED} runs wait for a countersignature"
         await self._driver.post(sale.LeaseBroke("receipt_unsettled", text))
         return False
+
+    def _check_size(self, outputs: bytes) -> None:
+        limit = self._shop.terms.max_payload_bytes
+        if len(outputs) > limit:
+            raise LimitExceeded(f"the outputs have {len(outputs)} bytes, this provider gives {limit} a run")
 
     async def _answer(self, job: _Job) -> None:
         assert job.result is not None and job.statement is not None

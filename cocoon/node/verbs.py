@@ -38,12 +38,14 @@ from cocoon.p2p.blobs import fetch_manifest
 from cocoon.scheduler.selection import Quote
 
 KIND = "infer"
+#: Items of a list in one reply; a frame holds at most ``CODEC_ITEMS`` values.
+_PAGE = 1_024
 _LONGEST_MS = 30 * 24 * 3_600 * 1_000
 
 
 @dataclass(slots=True)
 class Desk:
-    """Serves local clients; counts tasks so that a drain can wait for them."""
+    """Serves local clients."""
 
     purse: Purse
     buyer: Buyer
@@ -53,7 +55,6 @@ class Desk:
     #: Whether this peer stores records in the DHT; one that only buys does not.
     announces: bool
     tasks_open: int = 0
-    idle: trio.Event | None = None
 
     def verbs(self) -> dict[str, Verb]:
         """What a client may ask."""
@@ -63,17 +64,11 @@ class Desk:
             "stop": self._stop,
         }
 
-    async def drained(self) -> None:
-        """Wait until no task is open."""
-        self.idle = trio.Event()
-        if self.tasks_open:
-            await self.idle.wait()
-
     async def _status(self, caller: Caller, args: Args) -> dict[str, Any]:
         return {**self.status(), "tasks_open": self.tasks_open}
 
     async def _stop(self, caller: Caller, args: Args) -> dict[str, Any]:
-        self.shutdown.set()
+        caller.afterwards = self.shutdown.set
         return {"stopping": True}
 
     async def _offers(self, caller: Caller, args: Args) -> dict[str, Any]:
@@ -84,7 +79,7 @@ class Desk:
 
     async def _receipts(self, caller: Caller, args: Args) -> dict[str, Any]:
         journal = self.purse.journal
-        found = []
+        found: list[dict[str, Any]] = []
         for side, kind in (("bought", records.RECEIPT_ACCEPTED), ("sold", records.RECEIPT_SETTLED)):
             for entry in journal.entries(kind):
                 facts = verify_record(entry.body)
@@ -93,6 +88,9 @@ class Desk:
                     "hash": facts.receipt, "side": side, "peer": peer_id(other), "seq": facts.seq, "runs": facts.runs,
                     "total_nanoton": facts.total_nanoton, "model": facts.model,
                 })
+                if len(found) == _PAGE:
+                    await caller.say({"event": "page", "items": found})
+                    found = []
                 await trio.lowlevel.checkpoint()        # a long list must not hold up heartbeats
         return {"receipts": found}
 
@@ -157,8 +155,6 @@ class Desk:
             return await self._serve_run(caller, args)
         finally:
             self.tasks_open -= 1
-            if self.idle is not None and not self.tasks_open:
-                self.idle.set()
 
     async def _serve_run(self, caller: Caller, args: Args) -> dict[str, Any]:
         model, private = await self._model(_text(args, "model"))

@@ -18,7 +18,14 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from cocoon.core.ids import TaskId
-from cocoon.core.limits import LEASE_IDLE_NS, LEASE_REPLY_NS, MODEL_LOAD_NS, MODEL_STALL_NS, RUNS_IN_FLIGHT
+from cocoon.core.limits import (
+    LEASE_IDLE_NS,
+    LEASE_REPLY_NS,
+    MODEL_LOAD_NS,
+    MODEL_STALL_NS,
+    RUNS_IN_FLIGHT,
+    WORKER_START_NS,
+)
 from cocoon.core.machine import DeadlinePassed, Effect, Event
 from cocoon.core.units import MILLISECOND_NS, SECOND_NS
 
@@ -228,7 +235,8 @@ class LeasePurchase:
         patience_ns = {
             Step.PROPOSED: LEASE_REPLY_NS,
             Step.SENDING: MODEL_STALL_NS,
-            Step.LOADING: MODEL_LOAD_NS,
+            # The provider's own limit comes first: its error says what was wrong.
+            Step.LOADING: MODEL_LOAD_NS + WORKER_START_NS + ANSWER_GRACE_NS,
         }.get(self.step, self.run_ms * MILLISECOND_NS + ANSWER_GRACE_NS if self.sent else LEASE_IDLE_NS // 2)
         return min(ends_ns, self.quiet_since_ns + patience_ns)
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import ClassVar
 
-from cocoon.core.limits import LEASE_IDLE_NS, MODEL_LOAD_NS, MODEL_STALL_NS, RUNS_IN_FLIGHT
+from cocoon.core.limits import LEASE_IDLE_NS, MODEL_LOAD_NS, MODEL_STALL_NS, RUNS_IN_FLIGHT, WORKER_START_NS
 from cocoon.core.machine import DeadlinePassed, Effect, Event
 from cocoon.core.units import SECOND_NS
 
@@ -195,7 +195,9 @@ class LeaseSale:
 
     def deadline_ns(self) -> int:
         """The sooner of the lease's end and the patience of its stage."""
-        patience_ns = {Stage.LOADING: MODEL_LOAD_NS, Stage.READY: LEASE_IDLE_NS}.get(self.stage, MODEL_STALL_NS)
+        # The worker's own limit comes first: its error says what was wrong.
+        loading_ns = WORKER_START_NS + MODEL_LOAD_NS
+        patience_ns = {Stage.LOADING: loading_ns, Stage.READY: LEASE_IDLE_NS}.get(self.stage, MODEL_STALL_NS)
         ends_ns = self.opened_ns + self.duration_s * SECOND_NS
         # A running model has its own limit in the worker's supervisor.
         return ends_ns if self.running is not None else min(ends_ns, self.quiet_since_ns + patience_ns)

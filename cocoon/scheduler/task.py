@@ -19,13 +19,14 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import ClassVar
 
+from cocoon.core.errors import PeerFault, from_code
 from cocoon.core.limits import RECEIPT_REPLY_NS, RUNS_IN_FLIGHT
 from cocoon.core.machine import DeadlinePassed, Effect, Event
 from cocoon.scheduler.selection import AllAboveCeiling, NoneFits, Quote, Ranked
 
 #: The lease ended before the unit was begun; it may go to another lease without being run twice.
 UNBEGUN_CODES = frozenset({"released", "idle", "draining"})
-#: Another seller may do better; anything else would fail there as well.
+#: Another seller may do better, as after any fault of this one; anything else would fail there as well.
 NEXT_SELLER_CODES = frozenset({
     "busy", "unreachable", "draining", "provider_lost", "wrong_offer", "limit_exceeded", "storage_full", "kind_refused",
 })
@@ -221,7 +222,7 @@ class Task:
                 self.postponed.clear()
                 return [*postponed, *self._grant()]
             case LeaseFailed(code, text) if self.phase is Phase.LEASING:
-                if self.sellers and code in NEXT_SELLER_CODES:
+                if self.sellers and _another_may_do(code):
                     return [OpenLease(self.sellers.popleft())]
                 return self._end(code, text)
             case LeaseFailed(code, text) if self.phase is Phase.SETTLING:
@@ -290,3 +291,8 @@ class Task:
         self.open_units.clear()
         self.postponed.clear()
         return [EndTask(code, text)]
+
+
+def _another_may_do(code: str) -> bool:
+    # Else one peer that answers every lease with nonsense, and is cheapest, would end everybody's tasks.
+    return code in NEXT_SELLER_CODES or isinstance(from_code(code, ""), PeerFault)

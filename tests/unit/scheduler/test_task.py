@@ -43,8 +43,13 @@ def test_a_warm_lease_skips_the_search() -> None:
     assert task.Task(1, DEADLINE_NS).handle(0, task.TaskSubmitted(warm=True)) == [task.GrantCredit(1)]
 
 
-def test_a_busy_seller_leads_to_the_next_and_a_bad_model_to_the_end() -> None:
-    for code, expected in (("busy", [task.OpenLease(SECOND)]), ("model_refused", [task.EndTask("model_refused", "x")])):
+def test_a_busy_or_faulty_seller_leads_to_the_next_and_a_bad_model_to_the_end() -> None:
+    following = [task.OpenLease(SECOND)]
+    verdicts = (
+        ("busy", following), ("wrong_lease", following), ("bad_seal", following),
+        ("model_refused", [task.EndTask("model_refused", "x")]),
+    )
+    for code, expected in verdicts:
         machine = task.Task(1, DEADLINE_NS)
         machine.handle(0, task.TaskSubmitted(warm=False))
         machine.handle(0, task.SellersRanked(Ranked((FIRST, SECOND)), 2))
