@@ -1,4 +1,4 @@
-"""Write docs/reference/errors.md from ``cocoon.core.errors``: every code, its exit code and its remedy.
+"""Write docs/reference/errors.md from the error classes: every code, its exit code and its remedy.
 
 tests/tidy compares the file with what this would write. Run ``make docs``.
 
@@ -10,12 +10,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from cocoon.core import errors
+from cocoon.demo import errors as demo_errors
 
+#: Where codes may be declared: those that peers exchange, and those of the demonstration.
+PLACES = (errors.__name__, demo_errors.__name__)
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "reference" / "errors.md"
 
 _HEAD = """# Errors
 
-Generated from `cocoon/core/errors.py` by `make docs`; do not edit.
+Generated from `cocoon/core/errors.py` and `cocoon/demo/errors.py` by `make docs`; do not edit.
 
 `code` is stable: it travels between peers and stands in `--json`. The command line ends with
 `exit`. The family says who is to blame:
@@ -46,7 +49,7 @@ def render() -> str:
         rows = [
             cls
             for cls in errors.all_errors()
-            if issubclass(cls, family) and cls is not family and cls.__module__ == errors.__name__
+            if issubclass(cls, family) and cls is not family and cls.__module__ in PLACES
         ]
         if not rows:
             continue

@@ -89,9 +89,6 @@ class Settings:
     price_run_nanoton: int = _count(
         0, 0, _MOST_NANOTON, "Price of 1,000 runs, in nanoton. 0 on a network without ledger."
     )
-    max_price_nanoton: int = _count(
-        0, 0, _MOST_NANOTON, "Ceiling of a task in nanoton, unless the command says another."
-    )
     threads: int = _count(1, 1, 1_024, "CPU threads of one worker process.")
     memory_limit_bytes: int = _count(
         limits.MEMORY_BYTES, 64 * MIB, 1_024 * GIB, "Memory of one model above the worker's own size."
@@ -113,12 +110,6 @@ class Settings:
     )
     max_leases_per_requester: int = _count(
         limits.LEASES_PER_REQUESTER, 1, 256, "Leases sold to one requester at the same time."
-    )
-    task_deadline_ms: int = _count(
-        limits.TASK_DEADLINE_NS // MILLISECOND_NS,
-        1,
-        30 * _DAY_MS,
-        "A task's deadline, unless the command says another.",
     )
     lease_idle_ms: int = _count(
         limits.LEASE_IDLE_NS // MILLISECOND_NS,

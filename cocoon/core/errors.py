@@ -121,7 +121,7 @@ class ListenFailed(Unavailable):
     """None or not all of the configured addresses could be bound."""
 
     code = "listen_failed"
-    exit_code = 34
+    exit_code = 39
     remedy = "free the port, or set another listen address"
 
 
@@ -156,6 +156,27 @@ class StorageFull(Unavailable):
     remedy = "free space on the disk of COCOON_HOME; the peer goes on by itself"
 
 
+class LeaseReturned(Unavailable):
+    """The lease ended because this side needed it no more; what was not begun goes to another."""
+
+    code = "released"
+    remedy = "run it again; a new lease is made"
+
+
+class LeaseIdle(Unavailable):
+    """A warm lease ended because nobody used it."""
+
+    code = "idle"
+    remedy = "run it again; a new lease is made"
+
+
+class Cancelled(Unavailable):
+    """Whoever asked for it went away."""
+
+    code = "cancelled"
+    remedy = "run it again"
+
+
 class Draining(Unavailable):
     """The peer is shutting down and takes nothing new."""
 
@@ -176,14 +197,6 @@ class WorkerLost(Unavailable):
     code = "worker_lost"
     exit_code = 25
     remedy = "run again; if it recurs, the model crashes ONNX Runtime"
-
-
-class PeerNotStarted(Unavailable):
-    """A peer that the demonstration started ended, or was not ready in time."""
-
-    code = "peer_not_started"
-    exit_code = 32
-    remedy = "`cocoon doctor` names what this machine lacks; the message ends with the peer's own last words"
 
 
 # --- UsageError ------------------------------------------------------------
@@ -283,21 +296,6 @@ class DtypeUnsupported(UsageError):
     code = "dtype_unsupported"
     exit_code = 26
     remedy = "cast to float32 or float16 inside the model"
-
-
-class DemoModelMissing(NotFound):
-    """The demonstration's model or its configuration is not where it was looked for."""
-
-    code = "demo_model_missing"
-    remedy = "`make demo` puts it into build/magika; or name its directory with --magika or COCOON_MAGIKA"
-
-
-class DemoModelBroken(UsageError):
-    """The demonstration's configuration is not that of a Magika model we know."""
-
-    code = "demo_model_broken"
-    exit_code = 38
-    remedy = "remove build/magika and run `make demo` again"
 
 
 class Duplicate(UsageError):

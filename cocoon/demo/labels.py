@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cocoon.core.errors import DemoModelBroken, wrong
+from cocoon.core.errors import wrong
+from cocoon.demo.errors import DemoModelBroken
 from cocoon.demo.features import Edges, Geometry, Tokens
 
 TEXT = "txt"

@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cocoon.core.errors import NotFound, NothingToDo, PeerFault, PeerNotStarted, wrong
+from cocoon.core.errors import NotFound, NothingToDo, PeerFault, wrong
 from cocoon.demo.cases import Batch, Case, Inputs, look
+from cocoon.demo.errors import PeerNotStarted
 from cocoon.demo.files import Listing, list_files
 from cocoon.demo.interrupts import Interrupts
 from cocoon.demo.labels import OUTPUT, by_model

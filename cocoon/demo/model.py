@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from cocoon.core.errors import DemoModelBroken, DemoModelMissing
+from cocoon.demo.errors import DemoModelBroken, DemoModelMissing
 from cocoon.demo.labels import Rules, parse_rules
 
 VARIABLE = "COCOON_MAGIKA"

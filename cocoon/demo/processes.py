@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from cocoon.core.errors import PeerNotStarted
+from cocoon.demo.errors import PeerNotStarted
 from cocoon.demo.interrupts import Interrupts
 
 READY_S = 60.0

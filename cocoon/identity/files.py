@@ -1,6 +1,8 @@
-"""Private directories and secret files: 0700 and 0600, whatever the umask says.
+"""Private directories and files: 0700 and 0600, whatever the umask says; whole or not there at all.
 
-Purity: shell. Spec: docs/spec/identity.md, rules IDY-1 and IDY-2.
+Everybody who keeps a file in COCOON_HOME keeps it through here.
+
+Purity: shell. Spec: docs/spec/identity.md, rules IDY-1 and IDY-2; docs/spec/store.md, rule STO-12.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ _DIR_MODE = 0o700
 _FILE_MODE = 0o600
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 #: What the operating system says when a disk or a quota is used up.
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 
 
 def private_dir(path: Path) -> Path:
@@ -32,6 +34,8 @@ def private_dir(path: Path) -> Path:
             sync_dir(path.parent)
     except OSError as error:
         raise unavailable(f"cannot make {path}", error) from error
+    if not path.is_dir():
+        raise Unavailable(f"{path} is no directory")
     check_private(path, os.stat(path))
     return path
 
@@ -68,6 +72,34 @@ def create_secret(path: Path, data: bytes) -> None:
     finally:
         draft.unlink(missing_ok=True)
     sync_dir(path.parent)
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Replace the content of ``path``, durably; a crash leaves the old or the new one.
+
+    Raises:
+        StorageFull, Unavailable: the disk refuses; the old content stays.
+    """
+    draft = write_draft(path, data)
+    try:
+        os.replace(draft, path)
+        sync_dir(path.parent)
+    except OSError as error:
+        raise unavailable(f"cannot write {path}", error) from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def touch_private(path: Path) -> int:
+    """Open ``path`` for reading and writing, made with mode 0600 if missing; the descriptor is the caller's.
+
+    Raises:
+        StorageFull, Unavailable: it cannot be made or opened.
+    """
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, _FILE_MODE)
+    except OSError as error:
+        raise unavailable(f"cannot open {path}", error) from error
 
 
 def write_draft(path: Path, data: bytes) -> Path:
@@ -128,7 +160,7 @@ def sync_dir(path: Path) -> None:
 def unavailable(what: str, error: OSError) -> Unavailable:
     """The typed form of an operating-system refusal; never holds file content."""
     text = f"{what}: {error.strerror or error.errno}"
-    return StorageFull(text) if error.errno in _FULL else Unavailable(text)
+    return StorageFull(text) if error.errno in FULL_ERRNOS else Unavailable(text)
 
 
 def _make_dir(path: Path) -> bool:

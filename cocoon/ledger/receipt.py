@@ -93,6 +93,10 @@ class ReceiptIssuer:
         """Runs that may still be executed before a countersignature is needed (REC-11)."""
         return RUNS_UNSETTLED - len(self.tab.open)
 
+    def mark(self) -> tuple[object, ...]:
+        """What the facts so far have made of this side; one that leaves it equal changed nothing."""
+        return self.settled, self.outstanding, self._closed_through, self.tab.last_number, len(self.tab.open)
+
     def _made(self, now_ns: int, statement: Statement) -> list[Effect]:
         if self.room() == 0 and statement not in self.tab.open:
             raise LimitExceeded(f"{RUNS_UNSETTLED} runs wait for a countersignature; wait for it")

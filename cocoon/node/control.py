@@ -25,7 +25,7 @@ import trio
 from cocoon.core.errors import CocoonError, LocalPeerLost, PolicyRefusal, UsageError
 from cocoon.core.limits import CONTROL_CLIENTS, CONTROL_READ_NS, MESSAGE_BYTES
 from cocoon.core.units import KIB, SECOND_NS
-from cocoon.store.files import write_private
+from cocoon.identity.files import write_private
 from cocoon.telemetry.log import Log, hide
 from cocoon.wire.codec import decode, encode
 from cocoon.wire.framing import FrameParser, frame

@@ -50,12 +50,13 @@ class Driver:
         self._inbox, self._facts = trio.open_memory_channel[Event](INBOX_EVENTS)
         self._stopped = False
 
-    async def post(self, event: Event) -> None:
-        """Hand in a fact; waits while the inbox is full, and is dropped after the end."""
+    async def post(self, event: Event) -> bool:
+        """Hand in a fact; waits while the inbox is full. False if the machine has ended and nobody looks at it."""
         try:
             await self._inbox.send(event)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            await trio.lowlevel.checkpoint()            # the machine has ended; nobody waits for this fact
+            return False
+        return True
 
     def stop(self) -> None:
         """End ``run`` after the effects of the present fact."""
@@ -65,14 +66,19 @@ class Driver:
         """Feed the machine. The only place where a machine's durable effects are let out."""
         with self._facts:
             while not self._stopped:
-                event = await self._next()
-                effects = self._machine.handle(self._clock.now_ns(), event)
-                if durable := [effect for effect in effects if effect.durable]:
-                    if self._record is None:
-                        raise UsageError(f"{type(self._machine).__name__} has durable effects but no journal")
-                    await self._record(durable)
-                for effect in effects:
-                    await self._perform(effect)
+                await self._take(await self._next())
+            # Whoever was told that his fact was taken gets the machine's answer to it.
+            while self._facts.statistics().current_buffer_used:
+                await self._take(self._facts.receive_nowait())
+
+    async def _take(self, event: Event) -> None:
+        effects = self._machine.handle(self._clock.now_ns(), event)
+        if durable := [effect for effect in effects if effect.durable]:
+            if self._record is None:
+                raise UsageError(f"{type(self._machine).__name__} has durable effects but no journal")
+            await self._record(durable)
+        for effect in effects:
+            await self._perform(effect)
 
     async def _next(self) -> Event:
         deadline_ns = self._machine.deadline_ns()

@@ -16,11 +16,11 @@ import trio
 from cocoon.config.network import NetworkFile, check_same, parse_link, to_toml
 from cocoon.config.service import NETWORK_FILE, load, read_network
 from cocoon.config.settings import Settings, check_prices
-from cocoon.core.errors import CocoonError
+from cocoon.core.errors import BootstrapUnreachable, CocoonError, WrongNetwork
 from cocoon.core.groups import single_error
+from cocoon.identity.files import write_private
 from cocoon.identity.service import load_or_create
 from cocoon.node.peer import Parts, run
-from cocoon.store.files import write_private
 from cocoon.store.lock import lock_home
 from cocoon.telemetry.log import Sink, get_logger, hide
 from cocoon.telemetry.service import open_log
@@ -49,6 +49,7 @@ def run_peer(
     resolved = load(flags=flags)
     with ExitStack() as stack:
         stack.enter_context(lock_home(home))
+        newcomer = read_network(home) is None
         network, founder = choose_network(home, join, resolved.settings)
         check_prices(resolved, network.ledger)
         identity = load_or_create(home)
@@ -61,6 +62,8 @@ def run_peer(
                 trio.run(run, parts, out, strict_exception_groups=True)
         except CocoonError as error:
             get_logger("node").failure("peer_ended", error)
+            if newcomer and isinstance(error, BootstrapUnreachable | WrongNetwork):
+                (home / NETWORK_FILE).unlink()          # it never was a member; the next link may be another's
             raise
     return 0
 

@@ -55,3 +55,4 @@ class Purse:
     journal: Journal
     clock: Clock
     log: Log
+    lease_idle_ns: int

@@ -1,7 +1,7 @@
 """Models on this disk: what the user runs, what is public, what a lease brought.
 
     models/<id>/          public models, kept until removed
-    leased/<lease>/       private models of other peers, deleted when the lease ends
+    leased/<lease>/       models on their way here; private ones stay until their lease ends
 
 Purity: shell. Spec: docs/spec/models.md, rules MOD-1 to MOD-6.
 """
@@ -11,10 +11,10 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cocoon.core.errors import BadChunk, LimitExceeded, ModelRefused, NotFound, StorageFull
+from cocoon.core.errors import BadChunk, LimitExceeded, ModelRefused, NotFound, PeerFault, StorageFull
 from cocoon.core.ids import ModelId
 from cocoon.core.limits import CHUNK_BYTES, MANIFEST_BYTES, MODEL_BYTES
 from cocoon.wire.manifest import (
@@ -186,29 +186,41 @@ class ModelShelf:
     def add_public(self, path: Path) -> HeldModel:
         """Copy a file onto the shelf of public models."""
         source = hash_file(path)
-        sink = ModelSink(self._public_dir / source.id.hex(), source.manifest)
+        sink = self.sink(source.manifest, os.urandom(16))
         sink.expect(0, source.hashes[0])
         for index in range(len(source.hashes[0])):
             sink.write(0, index, source.read_chunk(0, index))
         return self.keep(sink)
 
-    def sink(self, manifest: Manifest, lease: bytes | None) -> ModelSink:
-        """Where to write a model that arrives: for one lease, or (None) for everybody."""
-        name = model_id(manifest).hex() if lease is None else lease.hex()
-        return ModelSink((self._public_dir if lease is None else self._leased_dir) / name, manifest)
+    def sink(self, manifest: Manifest, name: bytes) -> ModelSink:
+        """Where to write a model that arrives; ``name`` (a lease id) is nobody else's."""
+        return ModelSink(self._leased_dir / name.hex(), manifest)
 
     def keep(self, sink: ModelSink) -> HeldModel:
-        """Put a complete public model on the shelf for good."""
-        held = sink.held()
-        (sink.folder / "manifest").write_bytes(pack_manifest(held.manifest))
-        self._public[held.id] = held
+        """Put a complete public model on the shelf for good.
+
+        It moves there whole, and never onto one that is there: somebody may be loading that.
+        """
+        arrived = sink.held()
+        if (held := self._public.get(arrived.id)) is not None:
+            sink.discard()
+            return held
+        (sink.folder / "manifest").write_bytes(pack_manifest(arrived.manifest))
+        target = self._public_dir / arrived.id.hex()
+        self._public_dir.mkdir(mode=0o700, exist_ok=True)
+        shutil.rmtree(target, ignore_errors=True)       # not on the shelf, so damaged or half made
+        os.replace(sink.folder, target)
+        held = self._public[arrived.id] = replace(arrived, paths=tuple(target / path.name for path in arrived.paths))
         return held
 
     def _load_public(self) -> Iterator[tuple[ModelId, HeldModel]]:
         for manifest_path in sorted(self._public_dir.glob("*/manifest")):
             if manifest_path.stat().st_size > MANIFEST_BYTES:
                 continue
-            manifest = unpack_manifest(manifest_path.read_bytes())
+            try:
+                manifest = unpack_manifest(manifest_path.read_bytes())
+            except PeerFault:
+                continue                                # damaged: not served, and not in the way of a start
             paths = tuple(manifest_path.parent / f"{i}.onnx" for i in range(len(manifest.files)))
             hashes = tuple(tuple(_chunk_hashes(path)) for path in paths)
             # A shelf that was edited by hand is not announced under the old name.

@@ -19,7 +19,7 @@ import trio
 from cocoon import __version__
 from cocoon.config.network import NetworkFile, format_link
 from cocoon.config.settings import Settings
-from cocoon.core.errors import BootstrapUnreachable, Unreachable
+from cocoon.core.errors import BootstrapUnreachable, CocoonError, Unreachable
 from cocoon.core.ids import kind_key, peer_id
 from cocoon.core.limits import DHT_KEYS_ANNOUNCED, HANDSHAKE_NS
 from cocoon.core.units import MILLISECOND_NS, SECOND_NS, UnitKind
@@ -68,6 +68,7 @@ async def run(parts: Parts, out: Callable[[str], None]) -> None:
         CocoonError: the peer cannot start, or its journal failed.
     """
     peer = _Peer(parts)
+    failure: CocoonError | None = None
     async with AsyncExitStack() as stack:
         # Open before anything is said: whoever reads `ready` may end us at once.
         signals = stack.enter_context(trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT))
@@ -79,8 +80,12 @@ async def run(parts: Parts, out: Callable[[str], None]) -> None:
             await peer.shutdown.wait()
             out("draining")
             await peer.drain()
+        except CocoonError as error:
+            failure = error         # raised at the end: taking the parts down under a cancelled scope would lose it
         finally:
             nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 async def _on_signal(signals: AsyncIterator[int], shutdown: trio.Event) -> None:
@@ -163,7 +168,7 @@ class _Peer:
         serve_blobs(self._mesh, ServedFrom(shelf))
         purse = Purse(
             identity=parts.identity, network=parts.network.id, mesh=self._mesh, journal=journal, clock=self._clock,
-            log=get_logger("buy"),
+            log=get_logger("buy"), lease_idle_ns=parts.settings.lease_idle_ms * MILLISECOND_NS // 2,
         )
         buyer = Buyer(purse, nursery)
         desk = Desk(purse, buyer, shelf, self._status, self.shutdown, announces=self._announces)
@@ -184,6 +189,7 @@ class _Peer:
             out(f"warning: {error.text}; still trying")
         if self._sells:
             await self._mesh.provide(kind_key(parts.network.id, KIND))
+        if self._announces:
             for model in list(self._shelf.public())[: DHT_KEYS_ANNOUNCED - 1]:
                 await self._mesh.provide(model)
         if parts.show_link:
@@ -242,4 +248,5 @@ def terms_of(settings: Settings) -> Terms:
         max_model_bytes=settings.model_limit_bytes, max_memory_bytes=settings.memory_limit_bytes,
         max_run_ms=settings.run_limit_ms, max_payload_bytes=settings.payload_limit_bytes,
         leases_max=settings.max_leases, leases_max_of_requester=settings.max_leases_per_requester,
+        lease_idle_ns=settings.lease_idle_ms * MILLISECOND_NS,
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from cocoon.config.network import check_address
 from cocoon.core.errors import BadLink
 from cocoon.core.units import KIB
-from cocoon.store.files import write_private
+from cocoon.identity.files import write_private
 
 LISTEN_FILE = "listen"
 

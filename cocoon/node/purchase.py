@@ -114,7 +114,7 @@ class Purchase:
         self._progress: Say | None = progress
         self._verifier = ReceiptVerifier(Tab(terms_of(lease)))
         self._machine = purchase.LeasePurchase(
-            purse.clock.now_ns(), terms.duration_s, terms.max_runs, terms.run_ms
+            purse.clock.now_ns(), terms.duration_s, terms.max_runs, terms.run_ms, purse.lease_idle_ns
         )
         self._driver = Driver(self._machine, purse.clock, self._perform)
         self._customers: dict[TaskId, Customer] = {}
@@ -150,7 +150,8 @@ class Purchase:
             await customer.denied(unit, LimitExceeded.code, f"the inputs have {len(inputs)} bytes, {limit}")
             return
         self._inputs[task, unit] = inputs
-        await self._driver.post(purchase.RunOrdered(task, unit))
+        if not await self._driver.post(purchase.RunOrdered(task, unit)):
+            await customer.denied(unit, "released", "the lease has ended")
 
     async def close_tranche(self) -> None:
         """Ask for the receipt over everything answered so far."""
@@ -273,7 +274,7 @@ class Purchase:
                 if (customer := self._customers.get(task)) is not None:
                     await customer.denied(unit, code, text)
             case purchase.EndPurchase(code, text):
-                self._purse.log.info("lease_ended", lease=self.id, code=code, text=text)
+                self._purse.log.info("lease_ended", lease=self.id, code=code)
                 self._lost = from_code(code, text)
                 await self._say(LeaseClose(code=code))
                 for customer in tuple(self._customers.values()):

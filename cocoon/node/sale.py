@@ -95,7 +95,11 @@ class Sale:
         self._issuer = ReceiptIssuer(Tab(terms_of(lease)))
         self._receipt: Signed[Receipt] | None = None
         self._settled = trio.Event()
-        machine = sale.LeaseSale(shop.clock.now_ns(), terms.duration_s, terms.max_runs, highest)
+        # Runs below this may never have reached the requester; those of this link did.
+        self._doubtful_through = highest
+        machine = sale.LeaseSale(
+            shop.clock.now_ns(), terms.duration_s, terms.max_runs, shop.terms.lease_idle_ns, highest
+        )
         self._driver = Driver(machine, shop.clock, self._perform, self._record)
         self._jobs: dict[int, _Job] = {}
         self._manifest: Manifest | None = None
@@ -135,8 +139,8 @@ class Sale:
     async def _clear(self) -> None:
         if self._worker is not None:
             await self._worker.close()
-        if self._sink is not None and self._lease.message.private:
-            self._sink.discard()
+        if self._sink is not None:
+            self._sink.discard()                        # a public model has left it by now, if it came whole
         await self._link.close()
 
     # --- what arrives ------------------------------------------------------
@@ -189,12 +193,16 @@ class Sale:
         return self._sink
 
     async def _store(self, file: int, index: int, data: bytes) -> None:
-        self._expecting().write(file, index, data)
+        if (file, index) not in self._missing:
+            # Taken before it is asked for, it would make a model with holes look complete.
+            raise BadChunk(f"chunk {index} of file {file} came that nobody asked for")
+        sink = self._expecting()
+        sink.write(file, index, data)
         self._missing.discard((file, index))
         if self._missing:
             await self._driver.post(sale.ModelProgressed())
-        elif self._held is None:
-            await self._fetched(self._expecting())
+        else:
+            await self._fetched(sink)
 
     async def _fetched(self, sink: ModelSink) -> None:
         self._held = sink.held() if self._lease.message.private else self._shop.shelf.keep(sink)
@@ -232,11 +240,11 @@ class Sale:
                 await self._answer(self._jobs.pop(number))
             case sale.FailRun(number, code, text):
                 self._jobs.pop(number, None)
-                if code == "run_lost":
+                if code == "run_lost" and number <= self._doubtful_through:
                     await self._tell(StatementsWithdrawn(number - 1))
                 await self._say(RunFailure(number=number, code=code, text=line(text, ERROR_TEXT_CHARS)))
             case sale.EndSale(code, text):
-                self._shop.log.info("lease_ended", lease=self._id, code=code, text=text)
+                self._shop.log.info("lease_ended", lease=self._id, code=code)
                 await self._tell(TrancheClosed(self._issuer.tab.last_number))
                 await self._part(code, text)
                 self._driver.stop()
@@ -258,7 +266,7 @@ class Sale:
         assert manifest is not None                     # FetchModel follows ModelNamed
         private = self._lease.message.private
         try:
-            sink = self._sink = self._shop.shelf.sink(manifest, self._id if private else None)
+            sink = self._sink = self._shop.shelf.sink(manifest, self._id)
             if not private and await self._fetch_public(manifest, sink):
                 await self._fetched(sink)
                 return
@@ -332,6 +340,8 @@ class Sale:
 
     async def _answer(self, job: _Job) -> None:
         assert job.result is not None and job.statement is not None
+        # From here on a number asked again is a replay, which must not make us forget what is owed.
+        self._doubtful_through = 0
         await self._say(job.result)
         await self._settle(self._issuer.handle(self._shop.clock.now_ns(), StatementMade(job.statement)))
 
@@ -350,8 +360,10 @@ class Sale:
         """Journal a fact, then give it to the receipt machine; lateness is looked at with every fact."""
         assert isinstance(event, JOURNALLED)
         now_ns = self._shop.clock.now_ns()
+        before = self._issuer.mark()
         effects = self._issuer.handle(now_ns, event)
-        await self._shop.journal.append_many([self._fact(event)])
+        if self._issuer.mark() != before:               # a replayed word must not cost us a row of the journal
+            await self._shop.journal.append_many([self._fact(event)])
         await self._settle([*effects, *self._issuer.handle(now_ns, DeadlinePassed())])
 
     async def _settle(self, effects: Sequence[Effect], *, aloud: bool = True) -> None:

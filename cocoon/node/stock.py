@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cocoon.core.limits import LEASES_PER_REQUESTER, LEASES_SOLD, MEMORY_BYTES, MODEL_BYTES, PAYLOAD_BYTES, RUN_NS
+from cocoon.core.limits import (
+    LEASE_IDLE_NS,
+    LEASES_PER_REQUESTER,
+    LEASES_SOLD,
+    MEMORY_BYTES,
+    MODEL_BYTES,
+    PAYLOAD_BYTES,
+    RUN_NS,
+)
 from cocoon.core.units import MILLISECOND_NS, UnitKind
 
 
@@ -23,4 +31,4 @@ class Terms:
     max_payload_bytes: int = PAYLOAD_BYTES
     leases_max: int = LEASES_SOLD
     leases_max_of_requester: int = LEASES_PER_REQUESTER
-    threads: int = 1
+    lease_idle_ns: int = LEASE_IDLE_NS

@@ -214,7 +214,7 @@ class TaskRun:
         try:
             lease = await self._buyer.open(quote, self._order, self._say)
         except CocoonError as error:
-            self._purse.log.info("lease_failed", provider=quote.provider, code=error.code, text=error.text)
+            self._purse.log.info("lease_failed", provider=quote.provider, code=error.code)
             await self._driver.post(task.LeaseFailed(error.code, error.text))
         else:
             self._lease = lease

@@ -5,6 +5,7 @@ Purity: shell. Spec: docs/spec/p2p.md, rule P2P-4.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -37,8 +38,8 @@ class Reach(Protocol):
     def now_ns(self) -> int: ...
     def own_addresses(self) -> list[Address]: ...
     def living(self) -> list[Connection]: ...
-    async def reach(self, peer: PeerKey, addresses: list[Address]) -> Connection: ...
-    def shunned(self, peer: PeerKey) -> bool: ...
+    async def reach(self, peer: PeerKey, addresses: Iterable[Address]) -> Connection: ...
+    def shunned(self, peer: PeerKey, addresses: Iterable[Address]) -> bool: ...
     def hint(self, peer: PeerKey, addresses: tuple[Address, ...]) -> None: ...
 
 
@@ -71,17 +72,17 @@ class _Search:
     def meet(self, providers: list[PeerKey]) -> None:
         """Dial new providers; only those that answer count."""
         for peer in providers:
-            if self.limit and not self.mesh.shunned(peer):
+            if self.limit and not self.mesh.shunned(peer, self.lookup.providers[peer]):
                 self.dialling += 1
                 self.nursery.start_soon(self._meet, peer)
 
     async def _ask(self, peer: PeerKey) -> None:
         mesh, lookup = self.mesh, self.lookup
         try:
-            if mesh.shunned(peer):
+            if mesh.shunned(peer, lookup.hints[peer]):
                 lookup.silence(peer)
             else:
-                connection = await mesh.reach(peer, list(lookup.hints[peer]))
+                connection = await mesh.reach(peer, lookup.hints[peer])
                 reply = await mesh.directory.ask(connection, lookup.key)
                 lookup.answer(peer)
                 lookup.learn(reply.closer)
@@ -94,7 +95,7 @@ class _Search:
         try:
             addresses = self.lookup.providers[peer]
             self.mesh.hint(peer, addresses)
-            await self.mesh.reach(peer, list(addresses))
+            await self.mesh.reach(peer, addresses)
             self._count(peer)
         except CocoonError:
             pass                        # a record outlives its peer by up to 48 hours
@@ -102,6 +103,8 @@ class _Search:
         self.ask_on()
 
     def _count(self, peer: PeerKey) -> None:
+        if peer in self.live:
+            return                      # it was met twice, at different addresses
         self.live.append(peer)
         if len(self.live) >= self.limit:
             self.nursery.cancel_scope.cancel()

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from cocoon.core.ids import PeerKey
-from cocoon.core.limits import DHT_CLOSEST, DHT_PARALLEL, DHT_SEEN
+from cocoon.core.limits import ADDRESSES_PER_PEER, DHT_CLOSEST, DHT_PARALLEL, DHT_SEEN
 from cocoon.p2p.addresses import Address
 
 # Identity multihash of a libp2p Ed25519 key, as in core.ids: this form is hashed into the key space.
@@ -48,13 +48,18 @@ class Lookup:
                 self.hints[peer] = addresses
 
     def found(self, providers: Iterable[tuple[PeerKey, tuple[Address, ...]]]) -> list[PeerKey]:
-        """Record providers and return those not seen before (the library names some twice)."""
+        """Record providers; return those worth dialling: not seen before, or at an address not seen before.
+
+        The library names some twice, and a liar may have named one first, at a false address.
+        """
         new: list[PeerKey] = []
         for peer, addresses in providers:
-            if peer == self.self_key or peer in self.providers or len(self.providers) >= DHT_SEEN:
+            had = self.providers.get(peer)
+            if peer == self.self_key or (had is None and len(self.providers) >= DHT_SEEN):
                 continue
-            self.providers[peer] = addresses
-            new.append(peer)
+            self.providers[peer] = tuple(dict.fromkeys([*(had or ()), *addresses]))[:ADDRESSES_PER_PEER]
+            if (had is None or self.providers[peer] != had) and peer not in new:
+                new.append(peer)
         return new
 
     def next_peers(self) -> list[PeerKey]:

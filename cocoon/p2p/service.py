@@ -10,7 +10,7 @@ Purity: shell. Spec: docs/spec/p2p.md, rules P2P-1 to P2P-9.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +25,9 @@ from cocoon.core.errors import (
     StreamClosed,
     Unreachable,
     UsageError,
-    WrongNetwork,
 )
 from cocoon.core.ids import NetworkId, PeerKey, peer_id
 from cocoon.core.limits import (
-    DIAL_HINTS,
-    DIAL_SHUN_NS,
     LOST_QUEUE,
     MESH_UPKEEP_NS,
     STREAMS_PER_PROTOCOL,
@@ -40,6 +37,7 @@ from cocoon.p2p.addresses import Address, parse_peer, usable
 from cocoon.p2p.book import AddressBook
 from cocoon.p2p.bookfile import save_book
 from cocoon.p2p.dht import Directory
+from cocoon.p2p.dialling import Dialler
 from cocoon.p2p.discovery import Announcer, find_live
 from cocoon.p2p.host import Connection, Host, RawStream
 from cocoon.p2p.joining import Joiner
@@ -87,15 +85,13 @@ class Mesh:
         self._bootstraps = [(peer, address) for address, peer in map(parse_peer, settings.bootstraps)]
         self._host = Host(seed, self._guarded)
         self.peer = self._host.peer
+        self._dialler = Dialler(self._host, book, self._bootstraps, clock, self)
         self._directory = Directory(self._host, settings.network, server=settings.dht_server)
         self._announcer = Announcer(self)
         self._hello = Hello(
             network=settings.network, agent=settings.agent, boot_id=settings.boot_id, sells=settings.sells
         )
         self._links: dict[Connection, Link] = {}
-        self._dials: dict[PeerKey, trio.Lock] = {}
-        self._hints: dict[PeerKey, tuple[Address, ...]] = {}
-        self._failed_ns: dict[PeerKey, int] = {}
         self._served: dict[str, int] = {}
         self._watchers: set[trio.MemorySendChannel[PeerLost]] = set()
         self._changed = trio.Event()
@@ -125,7 +121,7 @@ class Mesh:
 
     def hello_of(self, peer: PeerKey) -> Hello | None:
         """What a connected peer said of itself; None if it is not connected."""
-        link = self._link(peer)
+        link = self.link(peer)
         return link.theirs if link else None
 
     @property
@@ -177,10 +173,10 @@ class Mesh:
         """
         if isinstance(target, str):
             address, peer = parse_peer(target)
-            await self.reach(peer, [address])
+            await self._dialler.reach(peer, [address])
         else:
             peer = target
-            await self.reach(peer, self._known(peer))
+            await self.reach(peer, ())
         return peer
 
     async def open_stream(self, peer: PeerKey, protocol: str) -> PeerStream:
@@ -190,7 +186,7 @@ class Mesh:
             Unreachable, WrongNetwork: as for ``connect``, or the peer does not speak ``protocol``.
         """
         await self.connect(peer)
-        link = self._link(peer)
+        link = self.link(peer)
         if link is None:
             raise Unreachable(f"{peer_id(peer)} closed the connection")
         return link.adopt(await link.connection.open(protocol))
@@ -243,33 +239,19 @@ class Mesh:
 
     def living(self) -> list[Connection]:
         """One living connection of each peer."""
-        return [link.connection for p in self.connections() if (link := self._link(p)) is not None]
+        return [link.connection for p in self.connections() if (link := self.link(p)) is not None]
 
-    async def reach(self, peer: PeerKey, addresses: list[Address]) -> Connection:
-        """A living connection to ``peer``, by its present link or by dialling; errors as for ``connect``."""
-        if peer == self.peer:
-            raise UsageError("a peer does not connect to itself")
-        lock = self._dials.setdefault(peer, trio.Lock())
-        try:
-            async with lock:
-                link = self._link(peer) or await self._greeting(peer) or await self._dial(peer, addresses)
-        finally:
-            if not lock.locked() and not lock.statistics().tasks_waiting:
-                self._dials.pop(peer, None)
-        return link.connection
+    async def reach(self, peer: PeerKey, addresses: Iterable[Address]) -> Connection:
+        """A living connection to ``peer``, at any address known or given; errors as for ``connect``."""
+        return await self._dialler.reach(peer, self._dialler.known(peer, addresses))
 
-    def shunned(self, peer: PeerKey) -> bool:
-        """Whether a dial of ``peer`` failed less than ``DIAL_SHUN_NS`` ago."""
-        failed = self._failed_ns.get(peer)
-        return failed is not None and self.now_ns() - failed < DIAL_SHUN_NS
+    def shunned(self, peer: PeerKey, addresses: Iterable[Address]) -> bool:
+        """Whether every address of ``peer``, known or given, failed a moment ago."""
+        return self._dialler.shunned(peer, addresses)
 
     def hint(self, peer: PeerKey, addresses: tuple[Address, ...]) -> None:
         """Remember unproven addresses of a provider, so that ``open_stream`` can dial it again."""
-        if addresses:
-            self._hints.pop(peer, None)
-            self._hints[peer] = addresses
-            while len(self._hints) > DIAL_HINTS:
-                del self._hints[next(iter(self._hints))]
+        self._dialler.hint(peer, addresses)
 
     def known_peers(self) -> tuple[list[PeerKey], list[PeerKey]]:
         """Peers of the link, and peers of the address book best first; without ourselves."""
@@ -281,65 +263,29 @@ class Mesh:
             await self._changed.wait()
         waiter.cancel()
 
-    # --- dialling -----------------------------------------------------------------
-
-    def _known(self, peer: PeerKey) -> list[Address]:
-        linked = [a for p, a in self._bootstraps if p == peer]
-        known = [*self._book.addresses(peer), *linked, *self._hints.get(peer, ())]
-        return list(dict.fromkeys(known))
-
-    async def _greeting(self, peer: PeerKey) -> Link | None:
-        """The link to ``peer`` that is just saying Hello, when it has; None if there is none."""
-        for link in [k for k in self._links.values() if k.peer == peer and not k.ready.is_set()]:
-            await link.wait_ready()
-            return link
-        return None
-
-    async def _dial(self, peer: PeerKey, addresses: list[Address]) -> Link:
-        if not addresses:
-            raise Unreachable(f"no address of {peer_id(peer)} is known")
-        last: Unreachable | None = None
-        for address in addresses:
-            try:
-                return await self._dial_one(peer, address)
-            except Unreachable as error:
-                self._book.failed(peer, address)
-                last = error
-        self._note_failure(peer)
-        assert last is not None, "there was at least one address"
-        self._log.info("p2p.dial_failed", code=last.code, text=last.text)
-        raise last
-
-    async def _dial_one(self, peer: PeerKey, address: Address) -> Link:
-        connection = await self._host.dial(peer, address)
-        link = self._links.get(connection)
-        if link is None:
-            raise Unreachable(f"{address.of(peer)} closed the connection at once")
-        try:
-            await link.wait_ready()
-        except WrongNetwork:
-            self._book.forget(peer)
-            raise
-        self._book.worked(peer, address)
-        self._failed_ns.pop(peer, None)
-        return link
-
-    def _note_failure(self, peer: PeerKey) -> None:
-        now = self.now_ns()
-        self._failed_ns[peer] = now
-        self._directory.forget(peer)
-        if len(self._failed_ns) > DIAL_HINTS:
-            self._failed_ns = {p: t for p, t in self._failed_ns.items() if now - t < DIAL_SHUN_NS}
-
     # --- links ---------------------------------------------------------------------
 
-    def _link(self, peer: PeerKey) -> Link | None:
+    def link(self, peer: PeerKey) -> Link | None:
         """The living link to ``peer``; of two the one that was made last."""
-        living = self._links_of(peer)
+        living = self.links_to(peer)
         return living[-1] if living else None
 
-    def _links_of(self, peer: PeerKey) -> list[Link]:
-        return [link for link in self._links.values() if link.peer == peer and link.alive]
+    def links_to(self, peer: PeerKey) -> list[Link]:
+        """All living links to ``peer``."""
+        return [k for k in self._links.values() if k.peer == peer and k.alive]
+
+    def greeting(self, peer: PeerKey) -> list[Link]:
+        """Links to ``peer`` that have not said Hello yet."""
+        return [k for k in self._links.values() if k.peer == peer and not k.ready.is_set()]
+
+    def link_of(self, connection: Connection) -> Link | None:
+        """The link over ``connection``, while it is open."""
+        return self._links.get(connection)
+
+    def unreached(self, peer: PeerKey, error: Unreachable) -> None:
+        """No address of ``peer`` answered."""
+        self._directory.forget(peer)
+        self._log.info("p2p.dial_failed", code=error.code, text=error.text)
 
     def _on_connection(self, connection: Connection) -> None:
         link = Link(connection, self._hello)
@@ -361,7 +307,7 @@ class Mesh:
     def _after(self, link: Link) -> None:
         reason = link.reason or (link.error.code if link.error else "")
         self._log.info("p2p.link_closed", inbound=link.connection.inbound, reason=reason)
-        if link.theirs is None or self._link(link.peer) is not None:
+        if link.theirs is None or self.link(link.peer) is not None:
             return
         if link.reason:
             self._directory.forget(link.peer)
@@ -382,7 +328,6 @@ class Mesh:
             await link.wait_ready()
         except CocoonError:
             return                      # the link says so itself
-        self._failed_ns.pop(link.peer, None)
         self._notify()
         announced, is_node = await self._directory.identify(link.connection)
         addresses = usable(announced, link.connection.remote_ip)

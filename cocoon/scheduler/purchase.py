@@ -176,6 +176,8 @@ class LeasePurchase:
     duration_s: int
     max_runs: int
     run_ms: int
+    #: Shorter than the provider's patience, so that it is this side that gives an idle lease back.
+    idle_ns: int = LEASE_IDLE_NS // 2
     step: Step = Step.PROPOSED
     quiet_since_ns: int = 0
     next_number: int = 1
@@ -189,7 +191,7 @@ class LeasePurchase:
         """Take one fact; after the end an ordered unit is denied at once."""
         match event:
             case RunOrdered(task, unit) if self.step is Step.ENDED:
-                return [RunDenied(task, unit, "provider_lost", "the lease has ended")]
+                return [RunDenied(task, unit, "released", "the lease has ended")]
             case _ if self.step is Step.ENDED:
                 return []
             case DeadlinePassed():
@@ -237,7 +239,7 @@ class LeasePurchase:
             Step.SENDING: MODEL_STALL_NS,
             # The provider's own limit comes first: its error says what was wrong.
             Step.LOADING: MODEL_LOAD_NS + WORKER_START_NS + ANSWER_GRACE_NS,
-        }.get(self.step, self.run_ms * MILLISECOND_NS + ANSWER_GRACE_NS if self.sent else LEASE_IDLE_NS // 2)
+        }.get(self.step, self.run_ms * MILLISECOND_NS + ANSWER_GRACE_NS if self.sent else self.idle_ns)
         return min(ends_ns, self.quiet_since_ns + patience_ns)
 
     @property

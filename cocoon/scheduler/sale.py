@@ -152,6 +152,7 @@ class LeaseSale:
     opened_ns: int
     duration_s: int
     max_runs: int
+    idle_ns: int = LEASE_IDLE_NS
     highest: int = 0
     stage: Stage = Stage.NAMED
     quiet_since_ns: int = 0
@@ -197,7 +198,7 @@ class LeaseSale:
         """The sooner of the lease's end and the patience of its stage."""
         # The worker's own limit comes first: its error says what was wrong.
         loading_ns = WORKER_START_NS + MODEL_LOAD_NS
-        patience_ns = {Stage.LOADING: loading_ns, Stage.READY: LEASE_IDLE_NS}.get(self.stage, MODEL_STALL_NS)
+        patience_ns = {Stage.LOADING: loading_ns, Stage.READY: self.idle_ns}.get(self.stage, MODEL_STALL_NS)
         ends_ns = self.opened_ns + self.duration_s * SECOND_NS
         # A running model has its own limit in the worker's supervisor.
         return ends_ns if self.running is not None else min(ends_ns, self.quiet_since_ns + patience_ns)
@@ -207,10 +208,10 @@ class LeaseSale:
             return [FailRun(number, "out_of_order", "the model is not ready")]
         if number == self.running or number in self.waiting:
             return []                                   # asked again while it is under way
+        if not 1 <= number <= self.max_runs:
+            return [FailRun(number, "limit_exceeded", f"the lease holds runs 1 to {self.max_runs}")]
         if number <= self.highest:
             return [FailRun(number, "run_lost", f"run {number} was begun before and is never executed twice")]
-        if number > self.max_runs:
-            return [FailRun(number, "limit_exceeded", f"the lease holds {self.max_runs} runs")]
         if len(self.waiting) >= RUNS_IN_FLIGHT:
             return [FailRun(number, "limit_exceeded", f"{RUNS_IN_FLIGHT} runs wait already")]
         self.waiting.append(number)
@@ -227,7 +228,7 @@ class LeaseSale:
         if now_ns >= self.opened_ns + self.duration_s * SECOND_NS:
             return self._end("deadline_exceeded", f"the lease of {self.duration_s} s is over")
         if self.stage is Stage.READY:
-            return self._end("idle", f"no run for {LEASE_IDLE_NS // SECOND_NS} s")
+            return self._end("idle", f"no run for {self.idle_ns // SECOND_NS} s")
         return self._end("deadline_exceeded", f"no progress while {self.stage.value}")
 
     def _end(self, code: str, text: str) -> list[Effect]:

@@ -225,6 +225,11 @@ class Task:
                 if self.sellers and _another_may_do(code):
                     return [OpenLease(self.sellers.popleft())]
                 return self._end(code, text)
+            case LeaseFailed(code, _) if self.phase is Phase.RUNNING and code in UNBEGUN_CODES:
+                self.phase = Phase.FINDING
+                return [FindSellers()]
+            case LeaseFailed(code, text) if self.phase is Phase.RUNNING:
+                return self._end(code, text)
             case LeaseFailed(code, text) if self.phase is Phase.SETTLING:
                 return self._end("receipt_missing", f"the lease ended before the receipt came: {text}")
         return []

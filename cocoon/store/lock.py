@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cocoon.core.errors import HomeInUse
-from cocoon.store.files import private_dir, touch_private
+from cocoon.identity.files import private_dir, touch_private
 
 LOCK_FILE = "lock"
 

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from cocoon.core.units import MIB
-from cocoon.store.files import FULL_ERRNOS, sync_dir
+from cocoon.identity.files import FULL_ERRNOS, sync_dir
 
 _PROBE_BYTES = 64 * 1_024
 

@@ -10,7 +10,7 @@ import sqlite3
 from pathlib import Path
 
 from cocoon.core.errors import Corrupt, SchemaNewer
-from cocoon.store.files import touch_private
+from cocoon.identity.files import touch_private
 
 #: Statements of one version; step n leads from version n to n + 1.
 Step = tuple[str, ...]

@@ -19,7 +19,6 @@ import trio
 from cocoon.core.errors import CocoonError, Corrupt, UsageError
 from cocoon.core.limits import JOURNAL_BATCH, JOURNAL_QUEUE, JOURNAL_QUEUE_BYTES, JOURNAL_ROW_BYTES
 from cocoon.store.chain import Entry
-from cocoon.store.files import private_dir, write_private
 from cocoon.store.lock import lock_home
 from cocoon.store.reader import Reader, open_reader
 from cocoon.store.writer import Room, Row, Ticket, Writer
@@ -32,8 +31,6 @@ __all__ = [
     "lock_home",
     "open_journal",
     "open_reader",
-    "private_dir",
-    "write_private",
 ]
 
 JOURNAL_FILE = "journal.db"

@@ -25,9 +25,9 @@ from cocoon.core.limits import (
     JOURNAL_RESERVE_BYTES,
 )
 from cocoon.core.units import MIB, SECOND_NS
+from cocoon.identity.files import sync_dir, touch_private, unavailable
 from cocoon.store import reserve, schema
 from cocoon.store.chain import link
-from cocoon.store.files import sync_dir, touch_private, typed
 from cocoon.store.reader import Reader
 
 _PRIMARY = 0xFF
@@ -329,7 +329,7 @@ class Writer:
         try:
             return self._connect_or_make_room()
         except OSError as error:
-            raise typed(f"cannot open the journal {self._path}", error) from error
+            raise unavailable(f"cannot open the journal {self._path}", error) from error
 
     def _connect_or_make_room(self) -> sqlite3.Connection:
         try:

@@ -11,7 +11,7 @@ from tools.contracts import modules
 
 
 def _declared() -> list[type[errors.CocoonError]]:
-    return [cls for cls in errors.all_errors() if cls.__module__ == errors.__name__]
+    return [cls for cls in errors.all_errors() if cls.__module__ in errors_reference.PLACES]
 
 
 def test_the_reference_lists_every_error_with_exit_code_and_remedy(root: Path) -> None:
@@ -31,11 +31,16 @@ def test_exit_codes_tell_errors_from_success_signals_and_shells() -> None:
     assert all(0 < cls.exit_code < 126 for cls in _declared())
 
 
-def test_codes_are_declared_in_core_errors_only() -> None:
+def test_each_exit_code_stands_for_one_error_of_its_own() -> None:
+    own = [(cls.exit_code, cls.code) for cls in _declared() if "exit_code" in vars(cls)]
+    assert len({exit_code for exit_code, _ in own}) == len(own), sorted(own)
+
+
+def test_codes_are_declared_where_the_reference_looks_for_them() -> None:
     """A subclass elsewhere may refine a type, not invent a code that no table knows."""
     found = []
     for name, path in modules():
-        if name == "cocoon.core.errors":
+        if name in errors_reference.PLACES:
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ClassDef) and _is_error(node) and _sets_code(node):

@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from cocoon.core.errors import HomeInUse, LaxPermissions, Unavailable
-from cocoon.store.service import lock_home, private_dir, write_private
+from cocoon.identity.files import private_dir, write_private
+from cocoon.store.service import lock_home
 
 HOLDER = """
 import sys

@@ -13,7 +13,7 @@ import trio
 
 from cocoon.core.errors import StorageFull
 from cocoon.core.units import KIB, MIB
-from cocoon.store.files import write_private
+from cocoon.identity.files import write_private
 from cocoon.store.service import Journal, Room, Row, open_journal, open_reader
 
 BODY = bytes(20 * KIB)

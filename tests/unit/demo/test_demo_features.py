@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cocoon.core.errors import DemoModelBroken, WrongField
+from cocoon.core.errors import WrongField
+from cocoon.demo.errors import DemoModelBroken
 from cocoon.demo.features import Geometry, edges_of, model_input, tokens_of
 from cocoon.demo.labels import Label, by_model, by_rule, parse_rules
 

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cocoon.core.errors import DemoModelBroken, DemoModelMissing, NotFound, NothingToDo, PeerFault, WrongField
+from cocoon.core.errors import NotFound, NothingToDo, PeerFault, WrongField
 from cocoon.demo import main
 from cocoon.demo.cases import Case
+from cocoon.demo.errors import DemoModelBroken, DemoModelMissing
 from cocoon.demo.labels import Label
 from cocoon.demo.main import run_demo
 from cocoon.demo.screen import Screen, printable

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from cocoon.core.errors import PeerNotStarted
 from cocoon.demo import processes
+from cocoon.demo.errors import PeerNotStarted
 from cocoon.demo.interrupts import Interrupts
 from cocoon.demo.processes import Crew, crew, environment
 

@@ -129,7 +129,20 @@ async def test_a_deadline_is_told_when_it_is_due_and_not_before(autojump_clock: 
     assert due_ns is not None and machine.late_at_ns[0] >= due_ns
 
 
-async def test_facts_for_an_ended_machine_are_dropped() -> None:
+async def test_a_fact_taken_before_the_end_is_answered_after_it() -> None:
+    performed: list[Effect] = []
+
+    async def perform(effect: Effect) -> None:
+        performed.append(effect)
+        driver.stop()
+
+    driver = Driver(Echo(), Clock(), perform)
+    assert await driver.post(Happened(2)) and await driver.post(Happened(4))
+    await driver.run()
+    assert performed == [Wave(2), Wave(4)]
+
+
+async def test_who_hands_in_a_fact_after_the_end_is_told_that_nobody_looks_at_it() -> None:
     async def perform(effect: Effect) -> None:
         driver.stop()
 
@@ -137,5 +150,4 @@ async def test_facts_for_an_ended_machine_are_dropped() -> None:
     await driver.post(Happened(2))
     await driver.run()
     with trio.fail_after(5):
-        for number in range(200):
-            await driver.post(Happened(number))
+        assert not any([await driver.post(Happened(number)) for number in range(200)])

@@ -111,3 +111,17 @@ def test_what_is_no_file_is_not_found(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing"):
         with pytest.raises(NotFound):
             shelf.of_file(path)
+
+
+def test_a_held_public_model_is_never_written_to_again(model: Path, tmp_path: Path) -> None:
+    """Two leases may bring one model; the first may be running it when the second begins, or breaks off."""
+    shelf = ModelShelf(tmp_path / "home")
+    source = hash_file(model)
+    first = filled(shelf.sink(source.manifest, b"\1" * 32), source)
+    begun = shelf.sink(source.manifest, b"\2" * 32)
+    held = shelf.keep(first)
+    shelf.sink(source.manifest, b"\3" * 32).discard()
+    assert held.paths[0].read_bytes() == BODY
+    assert shelf.keep(filled(begun, source)) is held and not begun.folder.exists()
+    assert shelf.add_public(model) is held
+    assert held.paths[0].read_bytes() == BODY

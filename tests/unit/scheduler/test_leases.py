@@ -116,7 +116,7 @@ def test_an_idle_warm_lease_is_given_back() -> None:
     machine = ready_purchase()
     assert machine.handle(LEASE_IDLE_NS // 2, DeadlinePassed()) == [purchase.EndPurchase("released", "idle")]
     assert machine.handle(LEASE_IDLE_NS, purchase.RunOrdered(TASK, 0)) == [
-        purchase.RunDenied(TASK, 0, "provider_lost", "the lease has ended")
+        purchase.RunDenied(TASK, 0, "released", "the lease has ended")
     ]
 
 

@@ -80,6 +80,23 @@ def test_a_lost_provider_ends_the_task() -> None:
     assert machine.handle(0, task.UnitAnswered(0)) == []
 
 
+def test_a_lease_lost_between_two_units_does_not_leave_the_task_waiting() -> None:
+    machine = running(units=2)
+    machine.handle(0, task.UnitArrived())
+    machine.handle(0, task.UnitAnswered(0))
+    assert ends(machine.handle(0, task.LeaseFailed("provider_lost", "x"))) == ["provider_lost"]
+
+
+def test_a_lease_given_back_between_two_units_is_replaced() -> None:
+    machine = running(units=2)
+    machine.handle(0, task.UnitArrived())
+    machine.handle(0, task.UnitAnswered(0))
+    assert machine.handle(0, task.LeaseFailed("draining", "x")) == [task.FindSellers()]
+    assert machine.handle(0, task.UnitArrived()) == []
+    machine.handle(0, task.SellersRanked(Ranked((SECOND,)), 1))
+    assert machine.handle(0, task.LeaseOpened()) == [task.OrderRun(1)]
+
+
 def test_a_faulty_unit_does_not_stop_the_others() -> None:
     machine = running(units=2)
     machine.handle(0, task.UnitArrived())
