@@ -12,6 +12,8 @@ VENV := .venv/bin/python
 PIP := -m pip --disable-pip-version-check -qq --no-input install --no-deps --require-hashes
 LOCKS := requirements
 FILES ?=
+# Processes that run tests side by side; a file's tests stay together, because they share peers.
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-long lint mutants bench wheel contracts docs lock clean tools-present
@@ -27,7 +29,7 @@ demo: .venv/.cocoon build/magika/.done ## three peers on this machine classify f
 	@.venv/bin/cocoon demo $(if $(FILES),"$(FILES)")
 
 test: .venv/.dev build/magika/.done .venv-oracle/.done ## every test but the long ones (under 5 minutes on 2 cores)
-	@$(VENV) -m pytest -q
+	@$(VENV) -m pytest -q -n $(WORKERS) --dist loadfile
 
 test-long: .venv/.dev build/magika/.done .venv-oracle/.done ## the long tests: kills at random moments, 1,000 files
 	@$(VENV) -m pytest -q -m long -o faulthandler_timeout=1800

@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar
 import trio
 
 from cocoon.core.errors import BadChunk, CocoonError, NotFound, OutOfOrder, Unreachable, from_code
+from cocoon.core.groups import single_error
 from cocoon.core.ids import ModelId, PeerKey
 from cocoon.core.limits import (
     BLOB_CHUNKS_ASKED,
@@ -26,7 +27,6 @@ from cocoon.core.limits import (
 )
 from cocoon.core.units import KIB, SECOND_NS
 from cocoon.p2p.streams import PeerStream
-from cocoon.p2p.unwrap import single_error
 from cocoon.wire.manifest import (
     Manifest,
     chunk_count,

@@ -22,13 +22,13 @@ from cocoon.core.errors import (
     WrongNetwork,
     from_code,
 )
+from cocoon.core.groups import single_error
 from cocoon.core.ids import PeerKey, peer_id
 from cocoon.core.limits import CLOSE_GRACE_NS, HANDSHAKE_NS, HEARTBEAT_NS
 from cocoon.core.units import SECOND_NS
 from cocoon.p2p.heartbeat import Pulse
 from cocoon.p2p.host import Connection, RawStream
 from cocoon.p2p.streams import PeerStream
-from cocoon.p2p.unwrap import single_error
 from cocoon.wire.messages import Beat, Hello, Refusal, refusal
 from cocoon.wire.schema import pack, unpack
 

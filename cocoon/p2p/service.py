@@ -26,6 +26,7 @@ from cocoon.core.errors import (
     Unreachable,
     UsageError,
 )
+from cocoon.core.groups import single_error
 from cocoon.core.ids import NetworkId, PeerKey, peer_id
 from cocoon.core.limits import (
     LOST_QUEUE,
@@ -44,7 +45,6 @@ from cocoon.p2p.joining import Joiner
 from cocoon.p2p.links import BEAT_PROTOCOL, Link, PeerLost
 from cocoon.p2p.local import reachable_addresses
 from cocoon.p2p.streams import PeerStream
-from cocoon.p2p.unwrap import single_error
 from cocoon.wire.messages import Hello
 
 
@@ -390,7 +390,7 @@ class Mesh:
             with single_error():
                 await loop()
         except Exception as error:      # supervisor border
-            self._log.info("p2p.task_failed", task=name, error=repr(error)[:200])
+            self._log.info("p2p.task_failed", kind=name, error=repr(error)[:200])
 
     async def _forever(self, name: str, period_ns: int, step: Callable[[], Awaitable[None]]) -> None:
         while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import time
@@ -9,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import trio
 
+from cocoon.core.groups import leaves
 from cocoon.core.ids import NetworkId
 from cocoon.p2p.book import AddressBook
 from cocoon.p2p.host import Host
@@ -18,6 +20,25 @@ NETWORK = NetworkId(hashlib.sha256(b"the network of these tests").digest())
 KEY = hashlib.sha256(b"cocoon/test/infer").digest()
 PATIENCE_S = 20
 """No test waits longer; nothing is asserted about how long it took."""
+
+
+def never_raises(*kinds: type[Exception]):
+    """Turn an error that must not happen into a failed assertion of the test."""
+
+    def decorate(test):
+        @functools.wraps(test)
+        async def run(*args, **kwargs):
+            try:
+                await test(*args, **kwargs)
+            except (*kinds, BaseExceptionGroup) as error:
+                found = [e for e in leaves(error) if isinstance(e, kinds)]
+                if not found:
+                    raise
+                raise AssertionError(f"{found[0]!r} happened") from error
+
+        return run
+
+    return decorate
 
 
 class MonotonicClock:

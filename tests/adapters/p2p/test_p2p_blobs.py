@@ -183,7 +183,36 @@ class SwapsChunks(Model):
         return await super().read(model, file, 1 - index)
 
 
-LIARS = [LiesAboutManifest, LiesAboutHashes, LeavesOutAHash, FlipsOneBit, CutsAChunk, SwapsChunks]
+class ServesAnotherFile(Model):
+    """Hashes and chunks agree with each other, and not with the manifest."""
+
+    async def hashes(self, model, file):
+        return [chunk_hash(bytes(len(c))) for c in cut(self.files[file])]
+
+    async def read(self, model, file, index):
+        return bytes(len(cut(self.files[file])[index]))
+
+
+class ServesAnotherModel(Model):
+    """Everything agrees, and is not what was asked for."""
+
+    def __init__(self, files):
+        super().__init__([bytes(len(data)) for data in files])
+
+    async def manifest(self, model):
+        return pack_manifest(self.manifest_object)
+
+
+LIARS = [
+    ServesAnotherModel,
+    ServesAnotherFile,
+    LiesAboutManifest,
+    LiesAboutHashes,
+    LeavesOutAHash,
+    FlipsOneBit,
+    CutsAChunk,
+    SwapsChunks,
+]
 
 
 @pytest.mark.parametrize("liar", LIARS, ids=lambda liar: liar.__name__)

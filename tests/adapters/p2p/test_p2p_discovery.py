@@ -62,7 +62,7 @@ async def test_records_of_dead_sellers_are_skipped_and_living_ones_still_found()
             async with mesh(bootstraps=known) as buyer:
                 await buyer.join()
                 assert await buyer.find_providers(KEY, 8) == [seller.peer]
-                assert buyer.shunned(dead) and not buyer.shunned(seller.peer)
+                assert buyer.shunned(dead, ()) and not buyer.shunned(seller.peer, ())
 
 
 async def test_a_node_that_never_answers_does_not_hide_what_others_know():
@@ -120,6 +120,20 @@ async def test_a_look_up_reaches_nodes_that_only_others_know():
         async with mesh() as buyer:
             await buyer.connect(boot.addresses()[0])
             assert await buyer.find_providers(KEY, 8) == [seller.peer]
+
+
+async def test_a_false_address_spread_by_a_liar_does_not_hide_a_seller():
+    async with (
+        mesh(dht_server=True) as liar, mesh(dht_server=True) as honest, mesh(dht_server=True) as seller,
+        mesh() as buyer,
+    ):
+        true = [Address(*_parts(a)) for a in seller.addresses()]
+        liar.directory._kad.provider_store.add_provider(KEY, _info(seller.peer, [NOBODY]))
+        honest.directory._kad.provider_store.add_provider(KEY, _info(seller.peer, true))
+        await buyer.connect(liar.addresses()[0])
+        assert await buyer.find_providers(KEY, 8) == []
+        await buyer.connect(honest.addresses()[0])
+        assert await buyer.find_providers(KEY, 8) == [seller.peer]
 
 
 def _parts(text):

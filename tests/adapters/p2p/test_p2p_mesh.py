@@ -21,7 +21,17 @@ from cocoon.core.errors import (
 from cocoon.p2p import links
 from cocoon.p2p.addresses import parse_peer
 from cocoon.p2p.links import BEAT_PROTOCOL
-from tests.adapters.p2p.p2p_hosts import KEY, PATIENCE_S, Recorder, bare_host, echo, mesh, pair, silent
+from tests.adapters.p2p.p2p_hosts import (
+    KEY,
+    PATIENCE_S,
+    Recorder,
+    bare_host,
+    echo,
+    mesh,
+    never_raises,
+    pair,
+    silent,
+)
 
 
 async def test_frames_of_every_size_come_back_unchanged():
@@ -53,6 +63,7 @@ async def test_a_peer_of_another_network_is_refused_with_a_typed_error_on_both_s
         assert not here.connections() and not there.connections()
 
 
+@never_raises(trio.TooSlowError)
 async def test_a_connection_that_never_says_hello_is_closed(monkeypatch):
     monkeypatch.setattr(links, "HANDSHAKE_NS", 100_000_000)
     log = Recorder()
@@ -91,6 +102,7 @@ async def test_nonsense_on_the_heartbeat_stream_ends_the_connection_and_nothing_
         assert server.connections() == [friend.peer]
 
 
+@never_raises(trio.TooSlowError)
 async def test_closing_a_stream_wakes_its_own_blocked_reader():
     async with pair("/test/silent/1", silent) as (server, client):
         for end in ("close", "reset"):
@@ -110,6 +122,7 @@ async def test_closing_a_stream_wakes_its_own_blocked_reader():
             assert raised
 
 
+@never_raises(trio.TooSlowError)
 async def test_a_vanished_peer_wakes_blocked_readers_and_is_reported_lost_once():
     async with mesh() as client, client.watch() as lost:
         async with mesh() as server:
@@ -126,6 +139,7 @@ async def test_a_vanished_peer_wakes_blocked_readers_and_is_reported_lost_once()
             lost.receive_nowait()
 
 
+@never_raises(trio.TooSlowError)
 async def test_silence_of_a_connected_peer_is_death_even_if_its_socket_stays_open(monkeypatch):
     monkeypatch.setattr(links, "HEARTBEAT_NS", 50_000_000)
 

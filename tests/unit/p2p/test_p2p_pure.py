@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cocoon.core.errors import OutOfOrder, UsageError
+from cocoon.core.groups import single_error
 from cocoon.core.ids import PeerKey, peer_id
 from cocoon.core.limits import (
     ADDRESSES_PER_PEER,
@@ -23,7 +24,6 @@ from cocoon.p2p.addresses import Address, address_class, parse, parse_peer, read
 from cocoon.p2p.heartbeat import Pulse
 from cocoon.p2p.lookup import Lookup, distance
 from cocoon.p2p.retry import Backoff
-from cocoon.p2p.unwrap import single_error
 
 KEY = hashlib.sha256(b"key").digest()
 SELF = PeerKey(b"\xff" * 32)
