@@ -7,14 +7,9 @@ from __future__ import annotations
 
 import trio
 
-from cocoon.core.errors import Malformed
-from cocoon.core.limits import LINK_FRAME_BYTES
 from cocoon.p2p.streams import PeerStream
-from cocoon.privacy.link import SealedReader, SealedWriter
+from cocoon.privacy.link import SEALED_FRAME_BYTES, SealedReader, SealedWriter
 from cocoon.wire.schema import Message, pack, unpack
-
-#: AEAD tag and flag byte on top of a full frame of plaintext.
-SEALED_FRAME_BYTES = LINK_FRAME_BYTES + 64
 
 
 class WorkLink:
@@ -29,8 +24,10 @@ class WorkLink:
     async def send(self, message: Message) -> None:
         """Seal and send one message; whole messages leave in the order of the calls."""
         async with self._sending:
-            for frame in self._writer.seal(pack(message)):
-                await self._stream.send(frame)
+            # Half a message would end the link for every task of the lease; the stream bounds the wait.
+            with trio.CancelScope(shield=True):
+                for frame in self._writer.seal(pack(message)):
+                    await self._stream.send(frame)
 
     async def receive(self, *expected: type[Message]) -> Message:
         """The next message, which must be of an expected kind.
@@ -44,8 +41,6 @@ class WorkLink:
             message = self._reader.feed_frame(frame)
             if message is not None:
                 return unpack(message, *expected)
-            if not frame:
-                raise Malformed("an empty frame on a sealed link")
 
     async def close(self) -> None:
         """Close the stream; a blocked ``receive`` ends with ``StreamClosed``."""

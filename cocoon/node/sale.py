@@ -78,6 +78,8 @@ class _Job:
     received_ns: int
     result: RunResult | None = None
     statement: Statement | None = None
+    #: What the receipt machine ordered when it took the statement; due after the result has left.
+    orders: Sequence[Effect] = ()
 
 
 class Sale:
@@ -93,7 +95,7 @@ class Sale:
         self._id = LeaseId(lease.digest)
         self._link = link
         self._issuer = ReceiptIssuer(Tab(terms_of(lease)))
-        self._receipt: Signed[Receipt] | None = None
+        self._receipts: dict[int, Signed[Receipt]] = {}
         self._settled = trio.Event()
         # Runs below this may never have reached the requester; those of this link did.
         self._doubtful_through = highest
@@ -218,9 +220,12 @@ class Sale:
                     body = records.pack_run(self._id, number)
                     rows.append(Row(records.RUN_STARTED, body, records.run_key(self._id, number)))
                 case sale.AnswerRun(number):
-                    statement = self._jobs[number].statement
-                    assert statement is not None        # RunFinished is posted only after it was made
-                    rows.append(self._fact(StatementMade(statement), records.statement_key(self._id, number)))
+                    job = self._jobs[number]
+                    assert job.statement is not None    # RunFinished is posted only after it was made
+                    made = StatementMade(job.statement)
+                    # Taken and queued for the disk without a pause between: a replay sees the same order (REC-18).
+                    job.orders = self._issuer.handle(self._shop.clock.now_ns(), made)
+                    rows.append(self._fact(made, records.statement_key(self._id, number)))
         await self._shop.journal.append_many(rows)
 
     def _fact(self, event: ProviderEvent, unique: bytes | None = None) -> Row:
@@ -339,11 +344,11 @@ class Sale:
             raise LimitExceeded(f"the outputs have {len(outputs)} bytes, this provider gives {limit} a run")
 
     async def _answer(self, job: _Job) -> None:
-        assert job.result is not None and job.statement is not None
+        assert job.result is not None                   # AnswerRun follows RunFinished
         # From here on a number asked again is a replay, which must not make us forget what is owed.
         self._doubtful_through = 0
         await self._say(job.result)
-        await self._settle(self._issuer.handle(self._shop.clock.now_ns(), StatementMade(job.statement)))
+        await self._settle(job.orders)
 
     # --- receipts ----------------------------------------------------------
 
@@ -370,16 +375,15 @@ class Sale:
         for effect in effects:
             match effect:
                 case IssueReceipt(body):
-                    self._receipt = sign(body, self._shop.identity)
-                    key = records.receipt_key(self._receipt.digest)
-                    await self._once(records.RECEIPT_ISSUED, self._receipt.pack(), key)
+                    receipt = self._receipts[body.seq] = sign(body, self._shop.identity)
+                    await self._once(records.RECEIPT_ISSUED, receipt.pack(), records.receipt_key(receipt.digest))
                     if aloud:
-                        await self._say(ReceiptIssued(receipt=self._receipt.pack()))
-                case SettleTranche(_, statements, voucher, signature):
-                    assert self._receipt is not None    # it was issued by this machine, or again on resuming
-                    words = Countersigned.of(self._lease, self._accept, self._receipt, voucher.pack(), signature)
+                        await self._say(ReceiptIssued(receipt=receipt.pack()))
+                case SettleTranche(body, statements, voucher, signature):
+                    receipt = self._receipts.pop(body.seq)
+                    words = Countersigned.of(self._lease, self._accept, receipt, voucher.pack(), signature)
                     record = ReceiptRecord(words, statements).pack()
-                    await self._once(records.RECEIPT_SETTLED, record, records.settled_key(self._receipt.digest))
+                    await self._once(records.RECEIPT_SETTLED, record, records.settled_key(receipt.digest))
                     self._settled.set()
                     self._settled = trio.Event()
                 case ReportUnsettled(seq):
