@@ -5,12 +5,14 @@ Purity: shell. Protocol ``/cocoon/offer/1``. Spec: docs/spec/scheduling.md, rule
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from cocoon.core.clock import Clock
 from cocoon.core.errors import CocoonError, Draining, KindRefused, wrong
 from cocoon.core.ids import NetworkId
 from cocoon.core.limits import OFFER_TTL_S
+from cocoon.core.machine import DeadlinePassed
 from cocoon.identity.keys import Identity
 from cocoon.node.stock import Terms
 from cocoon.p2p.service import Mesh
@@ -37,24 +39,27 @@ class OfferCounter:
     """Answers offer requests and recognises the offers that leases name."""
 
     def __init__(
-        self, identity: Identity, network: NetworkId, boot_id: bytes, terms: Terms, profile: Profile, clock: Clock
+        self, load_identity: Callable[[], Identity], network: NetworkId, boot_id: bytes, terms: Terms,
+        profile: Profile, clock: Clock,
     ) -> None:
-        bundle = KeyBundle(
-            network=network, boot_id=boot_id, suite=SUITE_MLKEM768_X25519, public=public_bytes(identity.hpke)
-        )
+        """``load_identity`` reads the keys of today; it is asked again with every new offer."""
         self.capacity = Capacity()
-        self._identity = identity
+        #: HPKE seeds that a box may be sealed to: today's, and yesterday's for offers still held.
+        self.sealing_seeds: tuple[bytes, ...] = ()
+        self._load_identity = load_identity
+        self._identity = identity = load_identity()
         self._clock = clock
         self._log = get_logger("sell")
-        self._keys = sign(bundle, identity).pack()
+        self._keys = b""
         self._profile = pack(profile)
         self._standing = StandingOffer()
         self._offer = Offer(
-            network=network, boot_id=boot_id, seq=0, ttl_s=OFFER_TTL_S, keys_digest=digest(bundle),
+            network=network, boot_id=boot_id, seq=0, ttl_s=OFFER_TTL_S, keys_digest=bytes(32),
             profile_digest=digest(profile), kinds=("infer",), setup_nanoton=terms.setup_nanoton, prices=terms.prices,
             max_model_bytes=terms.max_model_bytes, max_memory_bytes=terms.max_memory_bytes,
             max_run_ms=terms.max_run_ms, max_payload_bytes=terms.max_payload_bytes, queue=0,
         )
+        self._take_keys(identity)
         self._signed: Signed[Offer] = sign(self._offer, identity)
 
     def serve(self, mesh: Mesh) -> None:
@@ -90,11 +95,26 @@ class OfferCounter:
 
     def _current(self) -> Signed[Offer]:
         now_ns = self._clock.now_ns()
+        self._standing.handle(now_ns, DeadlinePassed())
         for effect in self._standing.handle(now_ns, OfferAsked(self.capacity.leases_open)):
             match effect:
                 case SignOffer(seq, queue):
+                    self._take_keys(self._load_identity())
                     self._signed = sign(replace(self._offer, seq=seq, queue=queue), self._identity)
                     self._standing.handle(now_ns, OfferSigned(seq, self._signed.digest))
                 case GiveOffer():
                     pass
         return self._signed
+
+    def _take_keys(self, identity: Identity) -> None:
+        """Offer the HPKE key of ``identity``, and keep the one before for boxes that are on their way."""
+        if identity.hpke in self.sealing_seeds[:1]:
+            return
+        self.sealing_seeds = (identity.hpke, *self.sealing_seeds[:1])
+        offer = self._offer
+        bundle = KeyBundle(
+            network=offer.network, boot_id=offer.boot_id, suite=SUITE_MLKEM768_X25519,
+            public=public_bytes(identity.hpke),
+        )
+        self._keys = sign(bundle, identity).pack()
+        self._offer = replace(offer, keys_digest=digest(bundle))

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from cocoon.core.ids import kind_key, peer_id
 from cocoon.core.limits import DHT_KEYS_ANNOUNCED, HANDSHAKE_NS
 from cocoon.core.units import MILLISECOND_NS, SECOND_NS, UnitKind
 from cocoon.identity.keys import Identity
+from cocoon.identity.service import load_or_create
 from cocoon.node.buying import Buyer
 from cocoon.node.clock import MonotonicClock, wall_ns
 from cocoon.node.control import ControlServer, open_control
@@ -153,7 +155,7 @@ class _Peer:
         report = asdict(runtime.device)
         report.pop("confinement")
         counter = OfferCounter(
-            parts.identity, parts.network.id, boot_id, terms, Profile(**report), self._clock
+            partial(load_or_create, parts.home), parts.network.id, boot_id, terms, Profile(**report), self._clock
         )
         counter.serve(self._mesh)
         shop = Shop(

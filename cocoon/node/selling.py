@@ -10,7 +10,7 @@ from collections import Counter
 
 import trio
 
-from cocoon.core.errors import CocoonError, Draining, Replayed, StorageFull, wrong
+from cocoon.core.errors import BadSeal, CocoonError, Draining, Replayed, StorageFull, wrong
 from cocoon.core.ids import LeaseId, PeerKey
 from cocoon.core.limits import CHUNK_BYTES, MESSAGE_HEADER_BYTES
 from cocoon.node import records
@@ -74,9 +74,17 @@ class Seller:
         keybox = open_signed(opening.keybox, KeyBox, signer=peer)
         if keybox.message.lease != lease.digest:
             raise wrong("lease", "the box of keys is for another lease")
-        me = self._shop.identity
-        keys = open_keys(me.hpke, LeaseId(lease.digest), keybox.message.box, sender=peer, receiver=me.key)
-        return lease, keys, keybox.digest
+        return lease, self._open_box(LeaseId(lease.digest), keybox.message.box, peer), keybox.digest
+
+    def _open_box(self, lease: LeaseId, box: bytes, peer: PeerKey) -> LinkKeys:
+        """Open the box with today's key or, while its offers are held, with the one before."""
+        refusal = BadSeal("this provider has no sealing key")
+        for seed in self._shop.counter.sealing_seeds:
+            try:
+                return open_keys(seed, lease, box, sender=peer, receiver=self._shop.identity.key)
+            except BadSeal as error:
+                refusal = error
+        raise refusal
 
     def _admit(self, lease: Signed[Lease]) -> int | None:
         """Admit a new lease (None), or a known one again: the highest run number begun."""
