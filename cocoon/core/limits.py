@@ -178,6 +178,8 @@ MAP_BATCH_UNITS = 64
 """Units per task when the caller's iterable does not know its length."""
 DESCRIPTORS_LOW = 1_024
 """`cocoon doctor` warns below this: CONNECTIONS, their listeners and the workers' pipes, doubled."""
+TASK_SEARCHES = 8
+"""Leases of one task that may be given back before a unit was begun; an honest one is, when it was idle or drains."""
 UNITS_PER_TASK = 1_000_000
 JOURNAL_BATCH = 256
 JOURNAL_QUEUE = 4_096

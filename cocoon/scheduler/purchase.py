@@ -21,6 +21,7 @@ from cocoon.core.ids import TaskId
 from cocoon.core.limits import (
     LEASE_IDLE_NS,
     LEASE_REPLY_NS,
+    MODEL_FILES,
     MODEL_LOAD_NS,
     MODEL_STALL_NS,
     RUNS_IN_FLIGHT,
@@ -180,6 +181,7 @@ class LeasePurchase:
     idle_ns: int = LEASE_IDLE_NS // 2
     step: Step = Step.PROPOSED
     quiet_since_ns: int = 0
+    parts_asked: int = 0
     next_number: int = 1
     sent: dict[int, tuple[TaskId, int]] = field(default_factory=dict)
     queued: deque[tuple[TaskId, int]] = field(default_factory=deque)
@@ -210,6 +212,9 @@ class LeasePurchase:
                 self.step = Step.LOADING
                 return [OfferModel()]
             case ModelPartAsked(file, first, count) if self.step in (Step.LOADING, Step.SENDING):
+                self.parts_asked += 1
+                if self.parts_asked > MODEL_FILES:      # once a file; each question costs us an upload
+                    return self._end("out_of_order", f"the provider asked {self.parts_asked} times for the model")
                 self.step = Step.SENDING
                 return [SendModelPart(file, first, count)]
             case ModelPartSent() if self.step is Step.SENDING:

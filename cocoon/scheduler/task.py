@@ -20,7 +20,7 @@ from enum import Enum
 from typing import ClassVar
 
 from cocoon.core.errors import PeerFault, from_code
-from cocoon.core.limits import RECEIPT_REPLY_NS, RUNS_IN_FLIGHT
+from cocoon.core.limits import RECEIPT_REPLY_NS, RUNS_IN_FLIGHT, TASK_SEARCHES
 from cocoon.core.machine import DeadlinePassed, Effect, Event
 from cocoon.scheduler.selection import AllAboveCeiling, NoneFits, Quote, Ranked
 
@@ -32,7 +32,7 @@ NEXT_SELLER_CODES = frozenset({
 })
 #: A unit's own fault: the other units go on.
 UNIT_CODES = frozenset({
-    "inputs_mismatch", "limit_exceeded", "run_lost", "run_failed", "dtype_unsupported", "memory_exceeded", "malformed",
+    "inputs_mismatch", "limit_exceeded", "run_lost", "run_failed", "dtype_unsupported", "memory_exceeded",
 })
 
 
@@ -180,6 +180,7 @@ class Task:
     failed: int = 0
     sellers: deque[Quote] = field(default_factory=deque)
     settle_at_ns: int | None = None
+    searches_left: int = TASK_SEARCHES
 
     def handle(self, now_ns: int, event: Event) -> list[Effect]:
         """Take one fact; nothing happens after the end."""
@@ -225,9 +226,8 @@ class Task:
                 if self.sellers and _another_may_do(code):
                     return [OpenLease(self.sellers.popleft())]
                 return self._end(code, text)
-            case LeaseFailed(code, _) if self.phase is Phase.RUNNING and code in UNBEGUN_CODES:
-                self.phase = Phase.FINDING
-                return [FindSellers()]
+            case LeaseFailed(code, text) if self.phase is Phase.RUNNING and code in UNBEGUN_CODES:
+                return self._find_again(code, text)
             case LeaseFailed(code, text) if self.phase is Phase.RUNNING:
                 return self._end(code, text)
             case LeaseFailed(code, text) if self.phase is Phase.SETTLING:
@@ -247,8 +247,9 @@ class Task:
                 self.open_units.discard(unit)
                 self.accepted += 1
                 return [AcceptUnit(unit), *self._grant(), *self._settle(now_ns)]
-            case UnitDenied(unit, code, _) if unit in self.open_units and code in UNBEGUN_CODES:
-                return self._postpone(unit)
+            case UnitDenied(unit, code, text) if unit in self.open_units and code in UNBEGUN_CODES:
+                self.postponed.append(unit)
+                return self._find_again(code, text) if self.phase is Phase.RUNNING else []
             case UnitDenied(unit, code, text) if unit in self.open_units and code in UNIT_CODES:
                 self.open_units.discard(unit)
                 self.failed += 1
@@ -257,10 +258,11 @@ class Task:
                 return self._end(code, text)
         return []
 
-    def _postpone(self, unit: int) -> list[Effect]:
-        self.postponed.append(unit)
-        if self.phase is not Phase.RUNNING:
-            return []
+    def _find_again(self, code: str, text: str) -> list[Effect]:
+        """Look for another lease; a provider that gives every lease back must not keep the task busy."""
+        if self.searches_left == 0:
+            return self._end(code, text)
+        self.searches_left -= 1
         self.phase = Phase.FINDING
         return [FindSellers()]
 

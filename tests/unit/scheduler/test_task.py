@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from cocoon.core.ids import PeerKey
-from cocoon.core.limits import RECEIPT_REPLY_NS, RUNS_IN_FLIGHT
+from cocoon.core.limits import RECEIPT_REPLY_NS, RUNS_IN_FLIGHT, TASK_SEARCHES
 from cocoon.core.machine import DeadlinePassed, Effect
 from cocoon.core.units import SECOND_NS
 from cocoon.scheduler import task
@@ -95,6 +95,16 @@ def test_a_lease_given_back_between_two_units_is_replaced() -> None:
     assert machine.handle(0, task.UnitArrived()) == []
     machine.handle(0, task.SellersRanked(Ranked((SECOND,)), 1))
     assert machine.handle(0, task.LeaseOpened()) == [task.OrderRun(1)]
+
+
+def test_providers_that_give_every_lease_back_do_not_keep_a_task_busy() -> None:
+    machine = running()
+    machine.handle(0, task.UnitArrived())
+    for _ in range(TASK_SEARCHES):
+        assert machine.handle(0, task.UnitDenied(0, "draining", "x")) == [task.FindSellers()]
+        machine.handle(0, task.SellersRanked(Ranked((FIRST,)), 1))
+        assert machine.handle(0, task.LeaseOpened()) == [task.OrderRun(0)]
+    assert ends(machine.handle(0, task.UnitDenied(0, "draining", "x"))) == ["draining"]
 
 
 def test_a_faulty_unit_does_not_stop_the_others() -> None:

@@ -1,0 +1,276 @@
+"""A requester's peer believes nothing that its provider says.
+
+The requester is a real process; the provider lives in this one and lies in one
+field, or speaks out of turn. The requester's last word on the lease is the
+code, the task ends typed, and no unit or receipt is accepted that should not be.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cocoon
+from cocoon.core.errors import CocoonError
+from cocoon.core.limits import MODEL_FILES
+from cocoon.node import records
+from cocoon.wire.messages import ModelOffer, ModelReady, ModelWant, RunFailure, RunRequest, TrancheClose
+from cocoon.wire.schema import Message, pack
+from cocoon.wire.tensors import encode_tensors
+from tests.attack.conftest import gained, tally
+from tests.attack.hostile_provider import HostileProvider, Talk
+from tests.attack.matrix import Lie, lies
+from tests.loopback.town import PATIENCE_S, Peer, town
+
+
+@dataclass
+class Market:
+    """A hostile provider, and a requester that knows only that one."""
+
+    provider: HostileProvider
+    requester: Peer
+    folder: Path
+
+    def attempt(self, units: int = 1, **options: Any) -> tuple[str, list[dict[str, Any]]]:
+        """Run a new model on it: the code of the error or ``done``, and the events."""
+        model = self.folder / os.urandom(8).hex()
+        model.write_bytes(os.urandom(64))           # a model of its own, so that no warm lease is found
+        events: list[dict[str, Any]] = []
+        inputs = [{"x": np.frombuffer(os.urandom(8), np.uint8)} for _ in range(units)]
+        try:
+            cocoon.connect(self.requester.home).run(model, inputs, deadline_s=30, on_event=events.append, **options)
+        except CocoonError as error:
+            return error.code, events
+        return "done", events
+
+    def last_word(self) -> str:
+        """The code with which the requester ended the lease."""
+        while (code := self.provider.heard.get(timeout=PATIENCE_S)) == "released":
+            pass                                        # an idle lease of an earlier test was given back meanwhile
+        return code
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
+    folder = tmp_path_factory.mktemp("market")
+    with HostileProvider().running() as provider, town(folder) as place:
+        place.link = provider.link
+        yield Market(provider, place.requester(), folder)
+
+
+@pytest.fixture
+def market(stage: Market) -> Iterator[Market]:
+    """With a provider that is honest until told otherwise; the requester must survive."""
+    stage.provider.lie = None
+    stage.provider.turns.clear()
+    for heard in (stage.provider.heard, stage.provider.countersigned):
+        while not heard.empty():
+            heard.get()
+    yield stage
+    assert stage.requester.process.poll() is None, stage.requester.last_words()
+
+
+def test_without_a_lie_the_same_provider_is_believed(market: Market) -> None:
+    before = tally(market.requester.home)
+    assert market.attempt(units=2)[0] == "done"
+    assert gained(market.requester.home, before) == {
+        records.LEASE_BOUGHT: 1, records.UNIT_ACCEPTED: 2, records.RECEIPT_ACCEPTED: 1,
+    }
+    assert market.provider.countersigned.get(timeout=PATIENCE_S)
+
+
+OFFERS = lies("offer", "key_bundle")
+PRICED = [lie for lie in OFFERS if lie.code == "wrong_price"]
+
+
+@pytest.mark.parametrize("lie", [lie for lie in OFFERS if lie not in PRICED], ids=str)
+def test_a_lie_in_an_offer_is_no_offer(market: Market, lie: Lie) -> None:
+    market.provider.lie = lie
+    before = tally(market.requester.home)
+    code, events = market.attempt()
+    assert code == "no_provider"
+    if lie.code != code:
+        (gathered,) = [event for event in events if event["event"] == "offers"]
+        assert [item["code"] for item in gathered["missed"]] == [lie.code]
+    assert gained(market.requester.home, before) == {}
+
+
+@pytest.mark.parametrize("lie", PRICED, ids=str)
+def test_a_price_on_a_network_without_a_ledger_is_never_agreed_to(market: Market, lie: Lie) -> None:
+    market.provider.lie = lie
+    before = tally(market.requester.home)
+    assert market.attempt(max_price_nanoton=1_000)[0] == lie.code
+    assert gained(market.requester.home, before) == {}
+
+
+@pytest.mark.parametrize("lie", lies("lease_accept"), ids=str)
+def test_a_lie_in_the_acceptance_ends_the_task_before_the_model_is_sent(market: Market, lie: Lie) -> None:
+    market.provider.lie = lie
+    seen: list[Message] = []
+
+    async def note(talk: Talk, message: Message) -> None:
+        seen.append(message)
+        await talk.ready(message)
+
+    market.provider.turns = {ModelOffer: note}
+    before = tally(market.requester.home)
+    assert market.attempt()[0] == lie.code
+    assert not gained(market.requester.home, before).keys() - {records.LEASE_BOUGHT}
+    if lie.field != "nonce":                        # without the right nonce nothing can be read on either side
+        assert gained(market.requester.home, before) == {} and not seen
+
+
+@pytest.mark.parametrize("lie", lies("statement"), ids=str)
+def test_a_lie_in_a_statement_is_no_result(market: Market, lie: Lie) -> None:
+    market.provider.lie = lie
+    before = tally(market.requester.home)
+    assert market.attempt()[0] == lie.code
+    assert market.last_word() == lie.code
+    assert gained(market.requester.home, before) == {records.LEASE_BOUGHT: 1}
+
+
+@pytest.mark.parametrize("lie", lies("receipt"), ids=str)
+def test_a_lie_in_a_receipt_is_no_receipt(market: Market, lie: Lie) -> None:
+    market.provider.lie = lie
+    before = tally(market.requester.home)
+    assert market.attempt()[0] == "receipt_missing"
+    assert market.last_word() == lie.code
+    assert gained(market.requester.home, before) == {records.LEASE_BOUGHT: 1, records.UNIT_ACCEPTED: 1}
+    assert market.provider.countersigned.empty()
+
+
+# --- out of turn -------------------------------------------------------------
+
+
+async def _other_outputs(talk: Talk, request: RunRequest) -> None:
+    result = talk.result_of(request)
+    other = encode_tensors({"x": np.zeros(8, np.uint8)})
+    await talk.link.send(type(result)(number=result.number, outputs=other, statement=result.statement))
+
+
+async def _result_of_another_run(talk: Talk, request: RunRequest) -> None:
+    result = talk.result_of(request)
+    await talk.link.send(type(result)(number=7, outputs=result.outputs, statement=result.statement))
+
+
+async def _result_with_a_torn_statement(talk: Talk, request: RunRequest) -> None:
+    result = talk.result_of(request)
+    await talk.link.send(type(result)(number=1, outputs=result.outputs, statement=b"\0" + result.statement[1:]))
+
+
+async def _a_frame_of_noise(talk: Talk, request: RunRequest) -> None:
+    await talk.raw(os.urandom(1_041))
+
+
+async def _a_flipped_frame(talk: Talk, request: RunRequest) -> None:
+    (frame,) = talk.writer.seal(pack(talk.result_of(request)))
+    await talk.raw(frame[:-1] + bytes([frame[-1] ^ 1]))
+
+
+async def _a_lost_frame(talk: Talk, request: RunRequest) -> None:
+    talk.writer.seal(pack(ModelReady(load_us=2)))   # its counter is used up, the frame never leaves
+    await talk.answer(request)
+
+
+async def _a_request_of_its_own(talk: Talk, request: RunRequest) -> None:
+    await talk.link.send(request)
+
+
+async def _a_receipt_before_any_result(talk: Talk, request: RunRequest) -> None:
+    talk.result_of(request)
+    await talk.link.send(talk.receipt_of(request.number))
+
+
+@pytest.mark.parametrize(("turn", "code"), [
+    (_other_outputs, "wrong_output"),
+    (_result_of_another_run, "out_of_order"),
+    (_result_with_a_torn_statement, "malformed"),
+    (_a_frame_of_noise, "bad_seal"),
+    (_a_flipped_frame, "bad_seal"),
+    (_a_lost_frame, "bad_seal"),
+    (_a_request_of_its_own, "unknown_kind"),
+    (_a_receipt_before_any_result, "wrong_runs"),
+], ids=lambda value: getattr(value, "__name__", value))
+def test_a_provider_that_answers_wrongly_loses_the_lease(market: Market, turn: Any, code: str) -> None:
+    market.provider.turns = {RunRequest: turn}
+    before = tally(market.requester.home)
+    assert market.attempt()[0] == code
+    assert market.last_word() == code
+    assert gained(market.requester.home, before) == {records.LEASE_BOUGHT: 1}
+
+
+async def _answer_twice(talk: Talk, request: RunRequest) -> None:
+    result = talk.result_of(request)
+    await talk.link.send(result)
+    await talk.link.send(result)
+
+
+async def _account_for_nobody(talk: Talk, close: TrancheClose) -> None:
+    return
+
+
+def test_a_result_sent_twice_is_accepted_once(market: Market) -> None:
+    market.provider.turns = {RunRequest: _answer_twice, TrancheClose: _account_for_nobody}
+    before = tally(market.requester.home)
+    assert market.attempt()[0] in ("receipt_missing", "out_of_order")
+    assert market.last_word() == "out_of_order"
+    assert gained(market.requester.home, before) == {records.LEASE_BOUGHT: 1, records.UNIT_ACCEPTED: 1}
+
+
+def test_a_sealed_frame_sent_twice_ends_the_link(market: Market) -> None:
+    async def replay(talk: Talk, request: RunRequest) -> None:
+        (frame,) = talk.writer.seal(pack(talk.result_of(request)))
+        await talk.raw(frame, frame)
+
+    market.provider.turns = {RunRequest: replay, TrancheClose: _account_for_nobody}
+    before = tally(market.requester.home)
+    assert market.attempt()[0] in ("receipt_missing", "bad_seal")
+    assert market.last_word() == "bad_seal"
+    assert gained(market.requester.home, before)[records.UNIT_ACCEPTED] <= 1
+
+
+def test_a_receipt_sent_twice_is_countersigned_twice_with_the_same_words_and_kept_once(market: Market) -> None:
+    async def twice(talk: Talk, close: TrancheClose) -> None:
+        receipt = talk.receipt_of(close.through)
+        await talk.link.send(receipt)
+        await talk.link.send(receipt)
+
+    market.provider.turns = {TrancheClose: twice}
+    before = tally(market.requester.home)
+    assert market.attempt()[0] == "done"
+    first, second = (market.provider.countersigned.get(timeout=PATIENCE_S) for _ in range(2))
+    assert first == second
+    assert gained(market.requester.home, before)[records.RECEIPT_ACCEPTED] == 1
+
+
+def test_chunks_that_do_not_exist_are_not_sent(market: Market) -> None:
+    async def want(talk: Talk, message: ModelOffer) -> None:
+        await talk.link.send(ModelWant(file=0, first=0, count=2))
+
+    market.provider.turns = {ModelOffer: want}
+    assert market.attempt()[0] == "not_found"
+    assert market.last_word() == "not_found"
+
+
+def test_a_model_is_not_sent_as_often_as_a_provider_likes(market: Market) -> None:
+    async def want(talk: Talk, message: ModelOffer) -> None:
+        for _ in range(MODEL_FILES + 1):
+            await talk.link.send(ModelWant(file=0, first=0, count=1))
+
+    market.provider.turns = {ModelOffer: want}
+    assert market.attempt()[0] == "out_of_order"
+    assert market.last_word() == "out_of_order"
+
+
+def test_a_failure_that_names_no_code_of_ours_is_the_providers_fault(market: Market) -> None:
+    async def fail(talk: Talk, request: RunRequest) -> None:
+        await talk.link.send(RunFailure(number=request.number, code="no_such_code", text="x"))
+
+    market.provider.turns = {RunRequest: fail}
+    assert market.attempt()[0] == "peer_fault"
