@@ -20,7 +20,6 @@ from cocoon.core.errors import BootstrapUnreachable, CocoonError, WrongNetwork
 from cocoon.core.groups import single_error
 from cocoon.identity.files import write_private
 from cocoon.identity.service import load_or_create
-from cocoon.node.peer import Parts, run
 from cocoon.store.lock import lock_home
 from cocoon.telemetry.log import Sink, get_logger, hide
 from cocoon.telemetry.service import open_log
@@ -56,6 +55,9 @@ def run_peer(
         stack.enter_context(_log(home, resolved.settings))
         hide(identity.seed)
         hide(identity.hpke)
+        # Here, not above: libp2p takes a second to import, and a bad link or home should be told at once.
+        from cocoon.node.peer import Parts, run
+
         parts = Parts(home, resolved.settings, network, identity, founder=founder, show_link=join is None)
         try:
             with single_error():

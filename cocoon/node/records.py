@@ -30,12 +30,22 @@ def lease_key(lease: LeaseId) -> bytes:
 
 def run_key(lease: LeaseId, number: int) -> bytes:
     """Unique key of the start of one run (LEA-3)."""
-    return b"run:" + lease + number.to_bytes(4, "big")
+    return runs_of(lease) + number.to_bytes(4, "big")
 
 
-def statement_key(lease: LeaseId, number: int) -> bytes:
-    """Unique key of the statement of one run."""
-    return b"statement:" + lease + number.to_bytes(4, "big")
+def runs_of(lease: LeaseId) -> bytes:
+    """What the unique keys of all runs of a lease begin with; they rise with the number."""
+    return b"run:" + lease
+
+
+def fact_key(lease: LeaseId, index: int) -> bytes:
+    """Unique key of the ``index``-th fact that the receipt machine of a lease took."""
+    return facts_of(lease) + index.to_bytes(4, "big")
+
+
+def facts_of(lease: LeaseId) -> bytes:
+    """What the unique keys of all receipt facts of a lease begin with; they rise in order."""
+    return b"fact:" + lease
 
 
 def receipt_key(digest: bytes) -> bytes:

@@ -96,6 +96,7 @@ class Sale:
         self._link = link
         self._issuer = ReceiptIssuer(Tab(terms_of(lease)))
         self._receipts: dict[int, Signed[Receipt]] = {}
+        self._facts = 0
         self._settled = trio.Event()
         # Runs below this may never have reached the requester; those of this link did.
         self._doubtful_through = highest
@@ -117,9 +118,7 @@ class Sale:
             with single_error():
                 await self._serve()
         except CocoonError as error:
-            # Where our disk lies is nobody's business.
-            text = "the provider's disk is full" if isinstance(error, StorageFull) else error.text
-            await self._part(error.code, text)
+            await self._part(error.code, _outward(error))
             raise
         finally:
             with trio.CancelScope(shield=True):
@@ -152,7 +151,7 @@ class Sale:
             while True:
                 await self._take(await self._link.receive(*_FROM_REQUESTER))
         except CocoonError as error:
-            await self._driver.post(sale.LeaseBroke(error.code, error.text))
+            await self._driver.post(sale.LeaseBroke(error.code, _outward(error)))
 
     async def _take(self, message: Message) -> None:
         match message:
@@ -225,11 +224,13 @@ class Sale:
                     made = StatementMade(job.statement)
                     # Taken and queued for the disk without a pause between: a replay sees the same order (REC-18).
                     job.orders = self._issuer.handle(self._shop.clock.now_ns(), made)
-                    rows.append(self._fact(made, records.statement_key(self._id, number)))
+                    rows.append(self._fact(made))
         await self._shop.journal.append_many(rows)
 
-    def _fact(self, event: ProviderEvent, unique: bytes | None = None) -> Row:
-        return Row(records.RECEIPT_FACT, records.pack_fact(self._id, pack_event(event)), unique)
+    def _fact(self, event: ProviderEvent) -> Row:
+        self._facts += 1
+        key = records.fact_key(self._id, self._facts)
+        return Row(records.RECEIPT_FACT, records.pack_fact(self._id, pack_event(event)), key)
 
     async def _perform(self, effect: Effect) -> None:
         match effect:
@@ -276,7 +277,7 @@ class Sale:
                 await self._fetched(sink)
                 return
         except CocoonError as error:
-            await self._driver.post(sale.LeaseBroke(error.code, error.text))
+            await self._driver.post(sale.LeaseBroke(error.code, _outward(error)))
             return
         counts = [chunk_count(file.size_bytes) for file in manifest.files]
         self._missing = {(file, index) for file, count in enumerate(counts) for index in range(count)}
@@ -354,10 +355,12 @@ class Sale:
 
     async def _resume(self) -> None:
         """Bring the receipt machine to where it stood before the link, or this peer, was lost."""
-        facts = (records.unpack_fact(entry.body) for entry in self._shop.journal.entries(records.RECEIPT_FACT))
+        entries = self._shop.journal.under(records.facts_of(self._id))
+        facts = [records.unpack_fact(entry.body)[1] for entry in entries]
+        self._facts = len(facts)
         now_ns = self._shop.clock.now_ns()
         # What a crash kept from being recorded is recorded now; what was said then is not said again.
-        orders = replay(self._issuer, now_ns, [fact for lease, fact in facts if lease == self._id])
+        orders = replay(self._issuer, now_ns, facts)
         await self._settle(orders, aloud=False)
         await self._settle(self._issuer.handle(now_ns, LinkResumed()))
 
@@ -393,3 +396,8 @@ class Sale:
         """Record what is idempotent by its key."""
         if self._shop.journal.find(key) is None:
             await self._shop.journal.append(kind, body, key)
+
+
+def _outward(error: CocoonError) -> str:
+    """What the other side is told: whose disk is full, and not where it lies."""
+    return "the provider's disk is full" if isinstance(error, StorageFull) else error.text

@@ -107,8 +107,8 @@ class Seller:
         return self._highest(lease_id) if known else None
 
     def _highest(self, lease: LeaseId) -> int:
-        started = (records.unpack_run(entry.body) for entry in self._shop.journal.entries(records.RUN_STARTED))
-        return max((number for of, number in started if of == lease), default=0)
+        last = self._shop.journal.last_under(records.runs_of(lease))
+        return 0 if last is None else records.unpack_run(last.body)[1]
 
     async def _accept(
         self, stream: PeerStream, lease: Signed[Lease], keys: LinkKeys, keybox: bytes, *, resumed: bool

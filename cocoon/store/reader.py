@@ -57,11 +57,35 @@ class Reader:
             Corrupt: the record does not fit its hash.
         """
         rows = self._rows(f"{_WITH_PREVIOUS} WHERE e.unique_key = ?", (unique,), 0)
-        if not rows:
-            return None
-        entry = _entry(rows[0])
-        check(_previous(rows[0], entry.seq), entry)
-        return entry
+        return self._checked(rows[0]) if rows else None
+
+    def under(self, prefix: bytes) -> Iterator[Entry]:
+        """Records whose unique key begins with ``prefix``, by ascending key, however long the journal is.
+
+        Raises:
+            Corrupt: a record does not fit its hash.
+        """
+        last, end = prefix, _after(prefix)
+        where = "e.unique_key >= ? AND e.unique_key < ?"
+        while True:
+            query = f"{_WITH_PREVIOUS} WHERE {where} ORDER BY e.unique_key LIMIT {_PAGE_ROWS}"
+            rows = self._rows(query, (last, end), 0)
+            for row in rows:
+                yield self._checked(row)
+            if len(rows) < _PAGE_ROWS:
+                return
+            last = _entry(rows[-1]).unique or b""
+            where = "e.unique_key > ? AND e.unique_key < ?"
+
+    def last_under(self, prefix: bytes) -> Entry | None:
+        """The record with the highest unique key that begins with ``prefix``; None if there is none.
+
+        Raises:
+            Corrupt: the record does not fit its hash.
+        """
+        where = "e.unique_key >= ? AND e.unique_key < ? ORDER BY e.unique_key DESC LIMIT 1"
+        rows = self._rows(f"{_WITH_PREVIOUS} WHERE {where}", (prefix, _after(prefix)), 0)
+        return self._checked(rows[0]) if rows else None
 
     def head(self) -> tuple[int, bytes]:
         """Number of records and hash of the last, as the journal itself says it."""
@@ -104,6 +128,11 @@ class Reader:
         if found != [head_hash]:
             raise Corrupt(f"journal record {seq} is not the one that was written last")
         return seq, head_hash
+
+    def _checked(self, row: Any) -> Entry:
+        entry = _entry(row)
+        check(_previous(row, entry.seq), entry)
+        return entry
 
     def _walk(self) -> Iterator[Entry]:
         last = 0
@@ -161,3 +190,9 @@ def _previous(row: Any, seq: int) -> bytes:
     if not isinstance(row[6], bytes):
         raise Corrupt(f"journal record {seq - 1} is missing; the next one is {seq}")
     return row[6]
+
+
+def _after(prefix: bytes) -> bytes:
+    """The lowest key above all that begin with ``prefix``, which is not all 0xff."""
+    stem = prefix.rstrip(b"\xff")
+    return stem[:-1] + bytes([stem[-1] + 1])

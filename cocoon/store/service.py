@@ -126,6 +126,14 @@ class Journal:
         """The durable record with this unique key, checked; None if there is none."""
         return self._reader.find(unique)
 
+    def under(self, prefix: bytes) -> Iterator[Entry]:
+        """Durable records whose unique key begins with ``prefix``, by ascending key, each checked."""
+        return self._reader.under(prefix)
+
+    def last_under(self, prefix: bytes) -> Entry | None:
+        """The durable record with the highest unique key that begins with ``prefix``, checked."""
+        return self._reader.last_under(prefix)
+
     def verify(self) -> int:
         """Walk the whole chain in the calling thread; the number of records.
 

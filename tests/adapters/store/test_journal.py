@@ -378,7 +378,7 @@ async def test_a_reader_follows_a_running_journal(tmp_path):
 
 
 async def test_the_connection_writes_ahead_and_flushes_fully(tmp_path):
-    """STO-1: what FACTS measured to survive power cuts."""
+    """STO-1: the one mode that was measured to survive power cuts."""
     seen: list[str] = []
     real = sqlite3.connect
 
