@@ -36,6 +36,8 @@ LEASE_DURATION_S = 3_600
 """A lease ends after this however warm it is."""
 LEASE_IDLE_NS = 60 * SECOND_NS
 """A warm lease without a run is given back after this."""
+ACQUAINT_NS = 60 * SECOND_NS
+"""Between looks for sellers to know; a look-up costs each of a few peers one question."""
 OFFER_TTL_S = 180
 """Life of an offer after it was received."""
 OFFER_REFRESH_NS = 60 * SECOND_NS

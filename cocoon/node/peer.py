@@ -22,7 +22,7 @@ from cocoon.config.network import NetworkFile, format_link
 from cocoon.config.settings import Settings
 from cocoon.core.errors import BootstrapUnreachable, CocoonError, Unreachable
 from cocoon.core.ids import kind_key, peer_id
-from cocoon.core.limits import DHT_KEYS_ANNOUNCED, HANDSHAKE_NS
+from cocoon.core.limits import ACQUAINT_NS, DHT_KEYS_ANNOUNCED, HANDSHAKE_NS, PEERS_WANTED
 from cocoon.core.units import MILLISECOND_NS, SECOND_NS, UnitKind
 from cocoon.identity.keys import Identity
 from cocoon.identity.service import load_or_create
@@ -79,6 +79,7 @@ async def run(parts: Parts, out: Callable[[str], None]) -> None:
             nursery.start_soon(_on_signal, signals, peer.shutdown)
             await peer.open(stack, nursery)
             await peer.announce(out)
+            nursery.start_soon(peer.meet_sellers)
             await peer.shutdown.wait()
             out("draining")
             await peer.drain()
@@ -199,6 +200,12 @@ class _Peer:
             out(format_link(parts.network.with_bootstraps(known)))
         self._log.info("ready", peer=parts.identity.key, version=__version__)
         out("ready")
+
+    async def meet_sellers(self) -> None:
+        """Stay acquainted with a few sellers, so that the address book outlives the bootstraps."""
+        while self._parts.settings.role == "peer":
+            await self._mesh.find_providers(kind_key(self._parts.network.id, KIND), PEERS_WANTED)
+            await trio.sleep(ACQUAINT_NS / SECOND_NS)
 
     async def _ask_foreigners(self) -> None:
         """Raise ``WrongNetwork`` if somebody does answer at an address of the link, on another network."""
