@@ -86,7 +86,7 @@ tools-present:
 	@$(VENV) -m compileall -q cocoon sim
 	@touch $@
 
-.venv/.dev: $(LOCKS)/dev.lock | .venv/.cocoon
+.venv/.dev: $(LOCKS)/dev.lock .venv/.product | .venv/.cocoon
 	@echo "installing the tools for tests and linting"
 	@$(VENV) $(PIP) --no-build-isolation -r $(LOCKS)/dev.lock
 	@$(VENV) -m compileall -q -j 0 .venv/lib >/dev/null 2>&1 || true
