@@ -165,8 +165,8 @@ def test_a_failed_unit_raises_its_error_or_is_a_value(home: Path, model: Path) -
     def second_fails(talk: Talk, verb: str, args: dict[str, Any]) -> None:
         talk.event("credit", count=3)
         for _ in range(3):
-            message = talk.receive()
-            assert message is not None
+            if (message := talk.receive()) is None:
+                return  # the client gave up after the failure
             if message["unit"] == 1:
                 talk.event("failed", unit=1, code="inputs_mismatch", text="x should be float32")
             else:
