@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -215,6 +216,8 @@ def test_bytes_that_are_no_handshake_are_hung_up_on(settled: Settled) -> None:
                         pass
                 except ConnectionError:
                     pass                                # hung up in the middle of it
+                except OSError as error:
+                    assert error.errno == errno.ENOTCONN, error     # hung up before we could stop talking
 
 
 # --- the control socket --------------------------------------------------------
