@@ -37,6 +37,7 @@ class Buyer:
         self._purse = purse
         self._nursery = nursery
         self._warm: dict[tuple[ModelId, bool], Purchase] = {}
+        self._opening: dict[tuple[ModelId, bool], trio.Lock] = {}
 
     def warm(self, model: ModelId, private: bool) -> Purchase | None:
         """An open lease for this model that takes another unit."""
@@ -44,11 +45,27 @@ class Buyer:
         return lease if lease is not None and lease.usable else None
 
     async def open(self, quote: Quote, order: Order, progress: Say) -> Purchase:
-        """Propose a lease, deliver the model, and return once runs may go.
+        """A lease that takes runs now: a new one, or one that another task has just opened for this model.
+
+        Tasks that want one cold model at the same time share a lease; a provider has few for each requester.
 
         Raises:
             CocoonError: refused, unreachable, or the model was not accepted.
         """
+        key = (order.model.id, order.private)
+        turn = self._opening.setdefault(key, trio.Lock())
+        try:
+            async with turn:
+                warm = self.warm(*key)
+                if warm is not None and warm.costs_what(quote.offer):
+                    return warm
+                return await self._open(quote, order, progress)
+        finally:
+            if not turn.locked():
+                self._opening.pop(key, None)
+
+    async def _open(self, quote: Quote, order: Order, progress: Say) -> Purchase:
+        """Propose a lease, deliver the model, and return once runs may go."""
         await self._make_room(quote.provider)
         lease, accept, link = await self._agree(quote, order)
         try:

@@ -53,6 +53,7 @@ from cocoon.wire.messages import (
     ModelOffer,
     ModelReady,
     ModelWant,
+    Offer,
     Receipt,
     ReceiptIssued,
     Refusal,
@@ -135,6 +136,11 @@ class Purchase:
     def idle(self) -> bool:
         """Ready, and nobody waits for anything on it."""
         return self.usable and not self._machine.sent and not self._machine.queued and not self._customers
+
+    def costs_what(self, offer: Offer) -> bool:
+        """Whether this lease has the prices of ``offer``."""
+        terms = self.lease.message
+        return (terms.setup_nanoton, terms.prices) == (offer.setup_nanoton, offer.prices)
 
     async def ready(self) -> None:
         """Wait until runs may go; raises why they never will."""
