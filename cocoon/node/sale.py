@@ -5,6 +5,7 @@ Purity: shell. Spec: docs/spec/leases.md, rules LEA-1 to LEA-9.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -97,7 +98,7 @@ class Sale:
         self._issuer = ReceiptIssuer(Tab(terms_of(lease)))
         self._receipts: dict[int, Signed[Receipt]] = {}
         self._facts = 0
-        self._settled = trio.Event()
+        self._receipt_news = trio.Event()
         # Runs below this may never have reached the requester; those of this link did.
         self._doubtful_through = highest
         machine = sale.LeaseSale(
@@ -130,6 +131,7 @@ class Sale:
             if self._accept.message.resumed:
                 await self._resume()
             nursery.start_soon(self._read)
+            nursery.start_soon(self._mind_receipts)
             await self._driver.run()
             nursery.cancel_scope.cancel()
 
@@ -333,7 +335,7 @@ class Sale:
         """Wait until another unpaid run may be executed (REC-11); a requester that never signs loses the lease."""
         with trio.move_on_after(RECEIPT_REPLY_NS / SECOND_NS):
             while self._issuer.room() == 0:
-                await self._settled.wait()
+                await self._receipt_news.wait()
             return True
         text = f"{RUNS_UNSETTLED} runs wait for a countersignature"
         await self._driver.post(sale.LeaseBroke("receipt_unsettled", text))
@@ -365,14 +367,14 @@ class Sale:
         await self._settle(self._issuer.handle(now_ns, LinkResumed()))
 
     async def _tell(self, event: ProviderEvent) -> None:
-        """Journal a fact, then give it to the receipt machine; lateness is looked at with every fact."""
+        """Give a fact to the receipt machine and queue it for the journal without a pause between."""
         assert isinstance(event, JOURNALLED)
         now_ns = self._shop.clock.now_ns()
         before = self._issuer.mark()
         effects = self._issuer.handle(now_ns, event)
         if self._issuer.mark() != before:               # a replayed word must not cost us a row of the journal
             await self._shop.journal.append_many([self._fact(event)])
-        await self._settle([*effects, *self._issuer.handle(now_ns, DeadlinePassed())])
+        await self._settle(effects)
 
     async def _settle(self, effects: Sequence[Effect], *, aloud: bool = True) -> None:
         for effect in effects:
@@ -380,6 +382,7 @@ class Sale:
                 case IssueReceipt(body):
                     receipt = self._receipts[body.seq] = sign(body, self._shop.identity)
                     await self._once(records.RECEIPT_ISSUED, receipt.pack(), records.receipt_key(receipt.digest))
+                    self._tell_news()
                     if aloud:
                         await self._say(ReceiptIssued(receipt=receipt.pack()))
                 case SettleTranche(body, statements, voucher, signature):
@@ -387,10 +390,26 @@ class Sale:
                     words = Countersigned.of(self._lease, self._accept, receipt, voucher.pack(), signature)
                     record = ReceiptRecord(words, statements).pack()
                     await self._once(records.RECEIPT_SETTLED, record, records.settled_key(receipt.digest))
-                    self._settled.set()
-                    self._settled = trio.Event()
+                    self._tell_news()
                 case ReportUnsettled(seq):
                     await self._driver.post(sale.LeaseBroke("receipt_unsettled", f"receipt {seq} is not countersigned"))
+
+    def _tell_news(self) -> None:
+        """Wake whoever waits for a receipt to be issued or settled."""
+        self._receipt_news.set()
+        self._receipt_news = trio.Event()
+
+    async def _mind_receipts(self) -> None:
+        """Tell the receipt machine when its time is up: it sends again, then gives the requester up (REC-12)."""
+        while True:
+            news, due_ns = self._receipt_news, self._issuer.deadline_ns()
+            now_ns = self._shop.clock.now_ns()
+            if due_ns is not None and now_ns >= due_ns:
+                await self._settle(self._issuer.handle(now_ns, DeadlinePassed()))
+                continue
+            patience_s = math.inf if due_ns is None else (due_ns - now_ns) / SECOND_NS
+            with trio.move_on_after(patience_s):
+                await news.wait()
 
     async def _once(self, kind: str, body: bytes, key: bytes) -> None:
         """Record what is idempotent by its key."""

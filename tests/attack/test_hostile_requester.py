@@ -16,6 +16,7 @@ import trio
 
 from cocoon.core.errors import StreamClosed
 from cocoon.core.ids import LeaseId
+from cocoon.core.limits import RECEIPT_RESENDS
 from cocoon.identity.keys import Identity
 from cocoon.ledger.record import unpack_record
 from cocoon.ledger.tab import voucher_of
@@ -413,3 +414,15 @@ async def test_after_all_of_it_an_honest_customer_is_served(seller: Seller) -> N
         assert isinstance(result, RunResult)
         assert Statement.unpack(result.statement).lease == deal.lease.digest
         await deal.part()
+
+
+@pytest.mark.long
+async def test_a_requester_that_never_countersigns_is_reminded_and_then_given_up(seller: Seller) -> None:
+    async with customer(seller.network) as guest:
+        deal = await opened(guest)
+        await deal.deliver()
+        assert isinstance(await deal.run(1), RunResult)
+        await deal.say(TrancheClose(through=1))
+        received = [await deal.hear(ReceiptIssued) for _ in range(1 + RECEIPT_RESENDS)]
+        assert len({words.receipt for words in received}) == 1, "a receipt changed while it was sent again"
+        assert await deal.last_word() == "receipt_unsettled"
