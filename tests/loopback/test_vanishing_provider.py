@@ -22,7 +22,7 @@ from tests.models import five_models
 NOTICED_S = 10.0
 #: Moments are drawn from this span after submission; a task of UNITS units takes about that long.
 SPAN_S = 3.0
-UNITS = 400
+UNITS = 1_000
 
 
 def signal_later(settled: Settled, number: signal.Signals, moment_s: float) -> tuple[threading.Thread, list[float]]:
