@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import pytest
 
 import cocoon
+from cocoon.core import limits
 from cocoon.core.errors import CocoonError, NoProvider
 from tests.loopback.conftest import settle
 from tests.loopback.town import Town
 from tests.models import five_models
 
-UNITS = 600
+#: Far above the client's window: while a test has taken one result only, most units have not left the client, however
+#: fast the peers are.
+UNITS = 8 * limits.CLIENT_WINDOW_UNITS
 
 
 def model_file(folder: Path) -> Path:
@@ -25,15 +27,12 @@ def model_file(folder: Path) -> Path:
 def test_a_requester_that_is_told_to_end_finishes_its_task_first(empty_town: Town, tmp_path: Path) -> None:
     settled = settle(empty_town)
     client, inputs = cocoon.connect(settled.requester.home), five_models()[0][2]
-    told = threading.Event()
-
-    def tell(event: dict[str, object]) -> None:
-        if event["event"] == "result" and not told.is_set():
-            told.set()
+    results = []
+    for result in client.map(model_file(tmp_path), [inputs] * UNITS):
+        if not results:
             settled.requester.process.terminate()
-
-    results = list(client.map(model_file(tmp_path), [inputs] * 100, on_event=tell))
-    assert len(results) == 100 and all(result.receipt for result in results)
+        results.append(result)
+    assert len(results) == UNITS and all(result.receipt for result in results)
     assert settled.requester.wait_exit() == 0
     assert not (settled.requester.home / "control.json").exists()
 
@@ -42,17 +41,12 @@ def test_a_provider_that_is_told_to_end_answers_what_it_began(empty_town: Town, 
     settled = settle(empty_town)
     client, inputs = cocoon.connect(settled.requester.home), five_models()[0][2]
     answered: list[int] = []
-
-    def tell(event: dict[str, object]) -> None:
-        if event["event"] == "result":
-            answered.append(int(str(event["unit"])))
-            if len(answered) == 1:
-                settled.provider.process.terminate()
-
     with pytest.raises(CocoonError) as caught:
-        client.run(model_file(tmp_path), [inputs] * UNITS, on_event=tell)
+        for result in client.map(model_file(tmp_path), [inputs] * UNITS):
+            if not answered:
+                assert settled.provider.terminate() == 0
+            answered.append(result.unit)
     assert caught.value.code == NoProvider.code, "the rest was never begun, and nobody else sells"
-    assert settled.provider.wait_exit() == 0
     assert answered == list(range(len(answered))) and 0 < len(answered) < UNITS
 
 
