@@ -1,11 +1,18 @@
-"""What every test shares: the root of the tree, and Hypothesis without wall-clock deadlines."""
+"""What every test shares: the root of the tree, Hypothesis without wall-clock deadlines, signals that arrive."""
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# Under nohup, or started by a script in the background, these come to us ignored; every process of the tests would
+# inherit that, and a peer respects it, so that what a test sends would be lost.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # On two shared cores an example may take a second for no fault of its own; timings are never asserted.
 settings.register_profile("cocoon", deadline=None, print_blob=True)

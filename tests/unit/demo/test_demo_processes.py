@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -120,30 +121,38 @@ def test_the_users_own_settings_do_not_reach_the_peers(
     assert found["PATH"] == os.environ["PATH"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_every_peer_and_shows_in_the_exit_code(number: signal.Signals) -> None:
-    program = [sys.executable, str(HERE / "crew_stand_in.py"), "good"]
+@contextmanager
+def running_crew(how: str) -> Iterator[tuple[subprocess.Popen[str], list[int], Path]]:
+    """A process that runs a crew: itself, its peers, its directory. One that hangs fails the test, not the run."""
+    program = [sys.executable, str(HERE / "crew_stand_in.py"), how]
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         *pids, directory = process.stdout.readline().split()
+        try:
+            yield process, [int(pid) for pid in pids], Path(directory)
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_every_peer_and_shows_in_the_exit_code(number: signal.Signals) -> None:
+    with running_crew("good") as (process, pids, directory):
         process.send_signal(number)
         assert process.wait(PATIENCE_S) == 128 + number
-    assert not any(is_alive(int(pid)) for pid in pids)
-    assert not Path(directory).exists()
+    assert not any(is_alive(pid) for pid in pids)
+    assert not directory.exists()
 
 
 def test_a_second_signal_ends_stubborn_peers_at_once() -> None:
     """Without the second one, SIGKILL would come after the whole drain time."""
-    program = [sys.executable, str(HERE / "crew_stand_in.py"), "stubborn"]
-    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
+    with running_crew("stubborn") as (process, pids, directory):
         assert process.stdout is not None
-        *pids, directory = process.stdout.readline().split()
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == "ending\n"
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE_S) == 130
-    assert not any(is_alive(int(pid)) for pid in pids)
-    assert not Path(directory).exists()
+    assert not any(is_alive(pid) for pid in pids)
+    assert not directory.exists()
 
 
 def test_an_interrupt_inside_a_held_section_comes_after_it() -> None:
