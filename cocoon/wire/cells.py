@@ -1,33 +1,62 @@
-"""TVM cells, as far as signing needs them: bits in, representation hash out.
+"""TVM cells: bits and references in, representation hash out, and back.
 
 The hash is SHA-256 over two descriptor bytes, the data filled up to whole bytes
 by one 1 and then 0s (the completion tag), and depth and hash of each reference.
-Only ordinary cells of level 0.
+A cell computes it once, when it is made, from those of its references: shared
+subtrees cost nothing twice, and a deep tree needs no recursion. Only ordinary
+cells of level 0.
 
-Purity: pure. Spec: docs/spec/judged.md, rule JUD-1; the TVM white paper, 3.1.4 to 3.1.7.
+Purity: pure. Spec: docs/spec/judged.md, rules JUD-1 and JUD-7; the TVM white paper, 3.1.4 to 3.1.7.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cocoon.core.errors import Malformed, UsageError
 
 MAX_BITS = 1_023
 MAX_REFS = 4
+MAX_DEPTH = 1_023
 _ADDR_STD = 0b100  # addr_std$10 and no anycast
 _ADDR_STD_BITS = 3
 _WORKCHAIN_BITS = 8
+#: An amount is its length in bytes (four bits), then so many bytes.
+_COINS_LENGTH_BITS = 4
+_COINS_BYTES = 15
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Cell:
     """An ordinary cell: ``bits`` data bits as one big-endian integer, and references."""
 
     value: int
     bits: int
     refs: tuple[Cell, ...] = ()
+    _depth: int = field(init=False)
+    _hash: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        depth = 1 + max(ref._depth for ref in self.refs) if self.refs else 0
+        if len(self.refs) > MAX_REFS or depth > MAX_DEPTH:
+            raise UsageError(f"a cell has at most {MAX_REFS} references and depth {MAX_DEPTH}")
+        if not 0 <= self.bits <= MAX_BITS or not 0 <= self.value < 1 << self.bits:
+            raise UsageError(f"a cell has at most {MAX_BITS} bits, and its value fits them")
+        descriptors = bytes((len(self.refs), self.bits // 8 + (self.bits + 7) // 8))
+        below = b"".join(ref._depth.to_bytes(2, "big") for ref in self.refs)
+        below += b"".join(ref._hash for ref in self.refs)
+        object.__setattr__(self, "_depth", depth)
+        object.__setattr__(self, "_hash", hashlib.sha256(descriptors + self.data() + below).digest())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Cell) and self._hash == other._hash
+
+    def __hash__(self) -> int:
+        return hash(self._hash)
+
+    def __repr__(self) -> str:
+        return f"Cell({self.bits} bits, {len(self.refs)} refs, {self._hash.hex()[:16]})"
 
     def data(self) -> bytes:
         """The data bits as whole bytes, with the completion tag if they do not fill the last one."""
@@ -37,14 +66,11 @@ class Cell:
 
     def depth(self) -> int:
         """Longest way down; 0 without references."""
-        return 1 + max(ref.depth() for ref in self.refs) if self.refs else 0
+        return self._depth
 
     def hash(self) -> bytes:
         """Representation hash, 32 bytes: what contracts and signatures name this cell by."""
-        descriptors = bytes((len(self.refs), self.bits // 8 + (self.bits + 7) // 8))
-        depths = b"".join(ref.depth().to_bytes(2, "big") for ref in self.refs)
-        hashes = b"".join(ref.hash() for ref in self.refs)
-        return hashlib.sha256(descriptors + self.data() + depths + hashes).digest()
+        return self._hash
 
 
 def representation_hash(data: bytes, bits: int) -> bytes:
@@ -87,6 +113,24 @@ class CellBuilder:
         self.uint(_ADDR_STD, _ADDR_STD_BITS).uint(0, _WORKCHAIN_BITS)
         return self.blob(hash_part, 32)
 
+    def coins(self, nanoton: int) -> CellBuilder:
+        """Append an amount: its length in bytes (4 bits), then the bytes."""
+        length = (nanoton.bit_length() + 7) // 8
+        if nanoton < 0 or length > _COINS_BYTES:
+            raise UsageError(f"{nanoton} is no amount of at most {_COINS_BYTES} bytes")
+        return self.uint(length, _COINS_LENGTH_BITS).uint(nanoton, 8 * length)
+
+    def inline(self, cell: Cell) -> CellBuilder:
+        """Append the bits and references of another cell."""
+        self.uint(cell.value, cell.bits)
+        for ref in cell.refs:
+            self.ref(ref)
+        return self
+
+    def maybe(self, cell: Cell | None) -> CellBuilder:
+        """Append one bit, and a reference if there is a cell."""
+        return self.uint(0, 1) if cell is None else self.uint(1, 1).ref(cell)
+
     def ref(self, cell: Cell) -> CellBuilder:
         """Append a reference."""
         if len(self._refs) == MAX_REFS:
@@ -100,12 +144,12 @@ class CellBuilder:
 
 
 class CellReader:
-    """Takes bits in the order in which they were stored, from the data bytes of one cell."""
+    """Takes bits and references in the order in which they were stored."""
 
-    __slots__ = ("_value", "_left")
+    __slots__ = ("_value", "_left", "_refs")
 
     def __init__(self, data: bytes, bits: int) -> None:
-        """``data``: as ``Cell.data`` gives it, for a cell of exactly ``bits`` bits.
+        """``data``: as ``Cell.data`` gives it, for a cell of exactly ``bits`` bits and no references.
 
         Raises:
             Malformed: another length, or padding that is no completion tag.
@@ -118,6 +162,24 @@ class CellReader:
             raise Malformed("the bits after the cell's data are no completion tag")
         self._value = value >> spare
         self._left = bits
+        self._refs: tuple[Cell, ...] = ()
+
+    @classmethod
+    def of(cls, cell: Cell) -> CellReader:
+        """A reader at the beginning of ``cell``."""
+        made = cls.__new__(cls)
+        made._value, made._left, made._refs = cell.value, cell.bits, cell.refs
+        return made
+
+    @property
+    def bits_left(self) -> int:
+        """Bits that nobody read yet."""
+        return self._left
+
+    @property
+    def refs_left(self) -> int:
+        """References that nobody read yet."""
+        return len(self._refs)
 
     def uint(self, bits: int) -> int:
         """The next unsigned integer of ``bits`` bits."""
@@ -140,7 +202,41 @@ class CellReader:
             raise Malformed("the address is no plain addr_std of workchain 0")
         return self.blob(32)
 
+    def coins(self) -> int:
+        """The next amount, nanoton.
+
+        Raises:
+            Malformed: it ends early, or begins with a zero byte (a second spelling).
+        """
+        length = self.uint(_COINS_LENGTH_BITS)
+        amount = self.uint(8 * length)
+        if amount.bit_length() <= 8 * (length - 1):
+            raise Malformed(f"the amount {amount} takes fewer than {length} bytes")
+        return amount
+
+    def ref(self) -> Cell:
+        """The next reference.
+
+        Raises:
+            Malformed: there is none.
+        """
+        if not self._refs:
+            raise Malformed("a reference wanted, none left in the cell")
+        first, *rest = self._refs
+        self._refs = tuple(rest)
+        return first
+
+    def maybe(self) -> Cell | None:
+        """One bit, and a reference if it is 1."""
+        return self.ref() if self.uint(1) else None
+
+    def rest(self) -> Cell:
+        """What nobody read yet, as a cell."""
+        cell = Cell(self._value & ((1 << self._left) - 1), self._left, self._refs)
+        self._left, self._refs = 0, ()
+        return cell
+
     def end(self) -> None:
-        """Refuse bits that nobody read."""
-        if self._left:
-            raise Malformed(f"{self._left} bits left in the cell")
+        """Refuse bits and references that nobody read."""
+        if self._left or self._refs:
+            raise Malformed(f"{self._left} bits and {len(self._refs)} references left in the cell")

@@ -76,6 +76,24 @@ def verify(root: bytes, leaf: bytes, index: int, count: int, path: Sequence[byte
     return last == 0 and value == root
 
 
+def sides(index: int, count: int) -> list[bool]:
+    """Whether each hash of the path of leaf ``index`` of ``count`` is on the left, from the leaf upwards.
+
+    Raises:
+        UsageError: no such leaf.
+    """
+    if not 0 <= index < count:
+        raise UsageError(f"no leaf {index} among {count}")
+    found, last = [], count - 1
+    while last:
+        if index & 1:
+            found.append(True)
+        elif index < last:
+            found.append(False)
+        index, last = index >> 1, last >> 1
+    return found
+
+
 def _levels(leaves: Sequence[bytes]) -> Iterator[list[bytes]]:
     """All levels of the tree, leaf hashes first, the root's level last; none if there are no leaves."""
     level = [leaf_hash(leaf) for leaf in leaves]

@@ -4,7 +4,7 @@ Ids and hashes are 32 bytes, times and sizes carry their unit in the name, text
 is printable (``wire.types.line`` cleans it). Which message may come when is the
 business of the machines; what is impossible in itself is refused here.
 
-Purity: pure. Spec: docs/spec/messages.md, rules MSG-1 to MSG-9.
+Purity: pure. Spec: docs/spec/messages.md, rules MSG-1 to MSG-11.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from cocoon.wire.schema import Message, field, message
 from cocoon.wire.types import U8, U16, U32, U64, Each, Exactly, Flag, Line, Row, UpTo, Word, line
 from cocoon.wire.widths import (
     BOOT_ID_BYTES,
+    CELL_BYTES,
     HASH_BYTES,
     HPKE_PUBLIC_BYTES,
     KEY_BYTES,
@@ -137,12 +138,14 @@ class Offer(Message):
 
 @message(kind=7, version=1, name="key_bundle", signed_by="provider")
 class KeyBundle(Message):
-    """The provider's HPKE key of the day."""
+    """The provider's HPKE key of the day, and where it is paid: both zero on networks without a ledger."""
 
     network: bytes = field(1, HASH)
     boot_id: bytes = field(2, BOOT_ID)
     suite: int = field(3, U8)
     public: bytes = field(4, UpTo(2_048))
+    payout: bytes = field(5, HASH)
+    provider_key: bytes = field(6, KEY)
 
     def flaw(self) -> str | None:
         """The suite decides the length of the key."""
@@ -178,7 +181,12 @@ class OfferReply(Message):
 
 @message(kind=10, version=1, name="lease", signed_by="requester")
 class Lease(Message):
-    """What both sides owe: runs of one model, below a ceiling, before an end."""
+    """What both sides owe: runs of one model, below a ceiling, before an end.
+
+    The last six fields are zero on price-0 leases. On others ``owner`` to
+    ``network_tag`` are the birth of the escrow, so that the lease alone proves
+    whose key signs its vouchers (MON-11).
+    """
 
     network: bytes = field(1, HASH)
     nonce: bytes = field(2, Exactly(LEASE_NONCE_BYTES))
@@ -196,6 +204,12 @@ class Lease(Message):
     escrow: bytes = field(14, HASH)
     lane: int = field(15, U32)
     run_ms: int = field(16, U32)
+    tranche_nanoton: int = field(17, U64)
+    owner: bytes = field(18, HASH)
+    lane_key: bytes = field(19, KEY)
+    index: int = field(20, U32)
+    close_delay_s: int = field(21, U32)
+    network_tag: int = field(22, U32)
 
     def flaw(self) -> str | None:
         """Nobody leases from himself, and prices have one order."""
@@ -214,10 +228,21 @@ class KeyBox(Message):
 
 @message(kind=9, version=1, name="lease_open")
 class LeaseOpen(Message):
-    """First frame of a lease stream: the signed proposal and the signed box of keys."""
+    """First frame of a lease stream: the signed proposal, the signed box of keys, the lane's newest voucher.
+
+    Voucher (judged cell) and signature are empty on a lane without one.
+    """
 
     lease: bytes = field(1, UpTo(Lease.shape.max_bytes))
     keybox: bytes = field(2, UpTo(KeyBox.shape.max_bytes))
+    voucher: bytes = field(3, UpTo(VOUCHER_BYTES, step=VOUCHER_BYTES))
+    signature: bytes = field(4, UpTo(SIGNATURE_BYTES, step=SIGNATURE_BYTES))
+
+    def flaw(self) -> str | None:
+        """A voucher is worth nothing without its signature."""
+        if bool(self.voucher) != bool(self.signature):
+            return "a voucher and its signature go together"
+        return None
 
 
 @message(kind=12, version=1, name="lease_accept", signed_by="provider")
@@ -228,6 +253,24 @@ class LeaseAccept(Message):
     keybox: bytes = field(2, HASH)
     nonce: bytes = field(3, Exactly(LINK_NONCE_BYTES))
     resumed: bool = field(4, Flag())
+
+
+# --- close: /cocoon/close/1 ------------------------------------------------
+
+
+@message(kind=13, version=1, name="close_ask")
+class CloseAsk(Message):
+    """The requester asks to close a lane now: the close order (judged cell) and the lane key's signature."""
+
+    order: bytes = field(1, UpTo(CELL_BYTES))
+    signature: bytes = field(2, SIGNATURE)
+
+
+@message(kind=14, version=1, name="close_agree")
+class CloseAgree(Message):
+    """The provider key's signature of the same order."""
+
+    signature: bytes = field(1, SIGNATURE)
 
 
 # --- inside the sealed link ------------------------------------------------

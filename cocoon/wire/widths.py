@@ -18,3 +18,5 @@ HPKE_PUBLIC_BYTES = 1_216
 #: Data bytes of the judged cells: 715 bits with completion tag, and 1,008 bits.
 VOUCHER_BYTES = 90
 STATEMENT_BYTES = 126
+#: Data bytes of any cell: 1,023 bits with completion tag.
+CELL_BYTES = 128

@@ -111,7 +111,6 @@ BREACHES = {
     "pure-shell": ("cocoon.core.rng", "cocoon.identity.service"),
     "sim": ("sim", "cocoon.identity.service"),
     "worker": ("cocoon.node", "onnxruntime"),
-    "doorless": ("cocoon.node", "pytoniq"),
 }
 
 

@@ -17,6 +17,9 @@ def _declared() -> list[type[errors.CocoonError]]:
 def test_the_reference_lists_every_error_with_exit_code_and_remedy(root: Path) -> None:
     written = (root / "docs" / "reference" / "errors.md").read_text(encoding="utf-8")
     assert written == errors_reference.render(), "run `make docs`"
+    exported = {cls for cls in _declared() if cls.__module__.startswith(errors.__name__)}
+    named = {cls.__name__ for cls in exported if errors.WrongField not in cls.__bases__}
+    assert len(named) > 50 and named <= set(errors.__all__)
     for cls in _declared():
         assert f"`{cls.code}`" in written
         assert cls.remedy

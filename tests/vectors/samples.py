@@ -129,7 +129,10 @@ PROFILE = m.Profile(
     memory_bytes=1 << 31,
     platform="linux x86_64",
 )
-KEYS = m.KeyBundle(network=NETWORK, boot_id=BOOT, suite=1, public=word("hpke", 1_216))
+KEYS = m.KeyBundle(
+    network=NETWORK, boot_id=BOOT, suite=1, public=word("hpke", 1_216), payout=word("payout"),
+    provider_key=word("provider key"),
+)
 OFFER = m.Offer(
     network=NETWORK,
     boot_id=BOOT,
@@ -160,9 +163,15 @@ LEASE = m.Lease(
     ceiling_nanoton=1 << 40,
     max_runs=1_000_000,
     duration_s=3_600,
-    escrow=NO_ESCROW,
-    lane=0,
+    escrow=word("escrow"),
+    lane=7,
     run_ms=30_000,
+    tranche_nanoton=1_000_000,
+    owner=word("owner"),
+    lane_key=word("lane key"),
+    index=1,
+    close_delay_s=86_400,
+    network_tag=0xC0FFEE01,
 )
 KEYBOX = m.KeyBox(lease=digest(LEASE), box=word("box", 1_200))
 RECEIPT = m.Receipt(
@@ -192,8 +201,13 @@ def _messages() -> list[Message]:
         m.OfferReply(offer=signed(OFFER).pack(), keys=signed(KEYS).pack(), profile=pack(PROFILE)),
         LEASE,
         KEYBOX,
-        m.LeaseOpen(lease=signed(LEASE).pack(), keybox=signed(KEYBOX).pack()),
+        m.LeaseOpen(
+            lease=signed(LEASE).pack(), keybox=signed(KEYBOX).pack(), voucher=VOUCHER.pack(),
+            signature=sign_cell(VOUCHER.hash(), REQUESTER),
+        ),
         m.LeaseAccept(lease=digest(LEASE), keybox=digest(KEYBOX), nonce=word("fresh"), resumed=False),
+        m.CloseAsk(order=word("order", 88), signature=word("lane key's", 64)),
+        m.CloseAgree(signature=word("provider key's", 64)),
         m.ModelOffer(manifest=pack_manifest(MANIFEST)),
         m.ModelWant(file=0, first=1, count=1),
         m.ChunkHashes(file=0, hashes=b"".join(HASHES)),

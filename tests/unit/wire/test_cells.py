@@ -222,3 +222,58 @@ def test_a_malleated_signature_is_refused() -> None:
     scalar = int.from_bytes(signature[32:], "little") + order
     with pytest.raises(BadSignature):
         verify_cell(VOUCHER.hash(), samples.REQUESTER.key, signature[:32] + scalar.to_bytes(32, "little"))
+
+
+@pytest.mark.parametrize("amount", [0, 1, 255, 256, 10**9, (1 << 120) - 1])
+def test_an_amount_has_one_spelling_and_is_read_back(amount: int) -> None:
+    cell = CellBuilder().coins(amount).end()
+    assert cell.hash() == begin_cell().store_coins(amount).end_cell().hash
+    reader = CellReader.of(cell)
+    assert reader.coins() == amount
+    reader.end()
+
+
+@pytest.mark.parametrize(("value", "bits"), [(0x1_00, 12), (0x2_00_01, 20), (0x2_01, 12), (0xF, 4)])
+def test_an_amount_with_a_leading_zero_or_too_short_is_malformed(value: int, bits: int) -> None:
+    with pytest.raises(Malformed):
+        CellReader.of(Cell(value, bits)).coins()
+
+
+def test_references_are_read_in_order_and_none_may_be_left() -> None:
+    first, second = CellBuilder().uint(1, 1).end(), CellBuilder().uint(2, 2).end()
+    cell = CellBuilder().uint(5, 3).maybe(first).maybe(None).ref(second).end()
+    reader = CellReader.of(cell)
+    assert reader.uint(3) == 5
+    assert (reader.maybe(), reader.maybe(), reader.refs_left) == (first, None, 1)
+    with pytest.raises(Malformed, match="references"):
+        reader.end()
+    assert reader.ref() == second
+    with pytest.raises(Malformed, match="reference"):
+        reader.ref()
+    reader.end()
+    assert CellBuilder().inline(cell).end() == cell
+
+
+def test_what_is_left_of_a_cell_is_a_cell() -> None:
+    leaf = CellBuilder().end()
+    reader = CellReader.of(CellBuilder().uint(0xABC, 12).ref(leaf).end())
+    reader.uint(4)
+    assert reader.bits_left == 8
+    assert reader.rest() == CellBuilder().uint(0xBC, 8).ref(leaf).end()
+    reader.end()
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: Cell(2, 1),
+        lambda: Cell(-1, 4),
+        lambda: Cell(0, 1_024),
+        lambda: Cell(0, 0, (Cell(0, 0),) * 5),
+        lambda: CellBuilder().coins(1 << 120),
+        lambda: CellBuilder().coins(-1),
+    ],
+)
+def test_a_cell_that_cannot_be_is_never_made(build: Any) -> None:
+    with pytest.raises(UsageError):
+        build()

@@ -91,3 +91,18 @@ def test_a_leaf_cannot_be_repeated_or_reordered_unnoticed() -> None:
     a, b, c = some_leaves(3)
     roots = [merkle.root(x) for x in ([a, b, c], [a, b, c, c], [a, c, b], [a, b], [a, b, c, b])]
     assert len(set(roots)) == len(roots)
+
+
+@pytest.mark.parametrize("count", [*range(1, 34), 100, 1_000])
+def test_the_sides_of_a_path_lead_to_the_root(count: int) -> None:
+    """What a contract folds, which knows neither index nor count."""
+    leaves = [bytes([number & 255, number >> 8]) for number in range(count)]
+    for index in {0, 1, count // 2, count - 2, count - 1} & set(range(count)):
+        value = merkle.leaf_hash(leaves[index])
+        path = merkle.path(leaves, index)
+        for left, neighbour in zip(merkle.sides(index, count), path, strict=True):
+            value = merkle.node_hash(neighbour, value) if left else merkle.node_hash(value, neighbour)
+        assert value == merkle.root(leaves)
+    for index in (-1, count):
+        with pytest.raises(UsageError):
+            merkle.sides(index, count)

@@ -72,6 +72,7 @@ def _open_lease_open(data: bytes) -> None:
     lease = open_signed(opened.lease, m.Lease, signer=samples.REQUESTER.key)
     if open_signed(opened.keybox, m.KeyBox, signer=samples.REQUESTER.key).message.lease != lease.digest:
         raise BadSignature("keybox")
+    verify_cell(Voucher.unpack(opened.voucher).hash(), samples.REQUESTER.key, opened.signature)
 
 
 def _open_receipt_issued(data: bytes) -> None:

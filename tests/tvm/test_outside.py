@@ -1,0 +1,148 @@
+"""Claims from outside the chain, what peers recognise, and what years do to an escrow, on the real TVM."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from cocoon.core.errors import Malformed, PeerFault
+from cocoon.ledger import escrow
+from cocoon.wire.cells import Cell, CellBuilder
+from cocoon.wire.orders import NewLane
+from tests.tvm.chain import TON, Chain, Prices
+from tests.tvm.parties import (
+    CAP,
+    DAY_S,
+    EMPTY,
+    OWNER,
+    Escrow,
+    key,
+    payout,
+)
+from tests.tvm.refusals import (
+    LANE_ID,
+    refused,
+)
+
+# --- external claims -------------------------------------------------------
+
+
+def test_an_external_claim_costs_the_escrow_no_more_than_the_due(one: Escrow) -> None:
+    before = one.balance
+    result = one.external_claim(0, 5 * 10**7)
+    (sent,) = result.outs
+    assert result.ok and sent.dest == payout(0)
+    assert 0 <= 5 * 10**7 - (before - one.balance) < 10**6
+    assert 5 * 10**7 - sent.value < 8 * 10**6
+    assert one.state.lanes[0].paid_nanoton == 5 * 10**7
+
+
+def test_a_padded_external_message_is_refused(one: Escrow) -> None:
+    body = one.external_body(one.voucher(0, 5 * 10**7))
+    junk = Cell((1 << 1_000) - 1, 1_000)
+    padded = Cell(body.value, body.bits, (*body.refs, junk))
+    assert not one.chain.external(one.address, padded).accepted
+    wide = Cell(body.value << 400, body.bits + 400, body.refs)
+    assert not one.chain.external(one.address, wide).accepted
+    deep = CellBuilder().uint(0, 5).ref(Cell(1, 1)).end()
+    assert not one.chain.external(one.address, body, deep).accepted
+    assert not one.chain.external(one.address, body, one.birth.state_init()).accepted
+    assert one.chain.external(one.address, body).ok
+
+
+def test_an_external_claim_needs_the_providers_signature(one: Escrow) -> None:
+    """Else anybody who saw vouchers could burn the provider's due, step by step."""
+    body = one.external_body(one.voucher(0, 5 * 10**7), provider_key=key("somebody"))
+    assert not one.chain.external(one.address, body).accepted
+    body = one.external_body(one.voucher(0, 5 * 10**7), signer=key("somebody"))
+    assert not one.chain.external(one.address, body).accepted
+
+
+def test_an_external_claim_below_twice_its_cost_is_refused(one: Escrow) -> None:
+    least = escrow.external_due_nanoton(Prices(), one.state.depth)
+    assert not one.external_claim(0, least // 2).accepted
+    assert one.external_claim(0, least).ok
+
+
+def test_bad_external_messages_cost_the_escrow_nothing(one: Escrow) -> None:
+    one.claim(0, 3 * 10**7)
+    before = one.balance
+    for number in range(200):
+        voucher = one.voucher(number % 3, 6 * 10**7, escrow=OWNER if number % 3 == 0 else one.address)
+        signer = key(f"spam {number}")
+        assert not one.chain.external(one.address, one.external_body(voucher, signer)).accepted
+    assert one.balance == before
+
+
+def test_an_external_claim_is_checked_within_the_credit_also_among_64_scattered_lanes(one: Escrow) -> None:
+    """Ids 65 apart make the deepest dictionary that the gaps allow in one order."""
+    one.deposit(20 * TON)
+    assert one.open(one.new([1 + 65 * number for number in range(63)]), value=2 * TON).ok
+    before = one.balance
+    result = one.external_claim(66, 6 * 10**7)
+    assert result.ok and 0 <= 6 * 10**7 - (before - one.balance) < 2 * 10**6
+
+
+# --- recognition, years ----------------------------------------------------
+
+
+def test_forged_initial_data_are_not_recognised(one: Escrow) -> None:
+    """Known code whose data show a lane that nothing covers: it lives at another address."""
+    honest = one.chain.data(one.address)
+    forged = Cell(honest.value, honest.bits, honest.refs)
+    init = escrow.state_init(escrow.bytecode.escrow_code(), forged)
+    one.chain.internal(init.hash(), TON, EMPTY, source=OWNER, state_init=init)
+    code = one.chain.code(init.hash())
+    assert code is not None and code.hash() == escrow.CODE_HASH
+    assert escrow.recognise(one.address, one.birth, code.hash(), honest) == one.state
+    for wrong in (
+        (init.hash(), one.birth, code.hash(), forged),
+        (one.address, dataclasses.replace(one.birth, close_delay_s=1), code.hash(), honest),
+        (one.address, one.birth, bytes(32), honest),
+        (one.address, one.birth, code.hash(), dataclasses.replace(one.birth, index=1).data()),
+    ):
+        with pytest.raises(PeerFault) as caught:
+            escrow.recognise(*wrong)
+        assert caught.value.code == "wrong_escrow"
+
+
+def test_data_whose_sums_do_not_fit_are_malformed(one: Escrow) -> None:
+    honest = one.chain.data(one.address)
+    for flipped in (1, 8, 37):  # locked money, and the number of lanes
+        with pytest.raises(Malformed):
+            escrow.read_state(Cell(honest.value ^ 1 << flipped, honest.bits, honest.refs))
+    with pytest.raises(Malformed):
+        escrow.read_state(Cell(honest.value ^ 1, honest.bits))
+
+
+def test_ten_years_of_storage_are_borne_by_the_requesters_money(one: Escrow) -> None:
+    one.chain.now_s += 3_652 * DAY_S
+    result = one.prune([0])
+    assert result.ok and 10**8 < result.storage < 3 * 10**8
+    assert result.delta == -result.storage
+    assert one.owner(escrow.owner_withdraw_body(1)).ok
+    assert one.balance == escrow.reserve_nanoton(0)
+    one.chain.check_supply()
+
+
+def test_a_lane_of_400_days_is_paid_whole_at_its_end(one: Escrow) -> None:
+    """Locked money and reserve to the last nanoton: storage of the longest life fits the reserve, for 1 lane and 64."""
+    for number, count in ((1, 1), (2, 64)):
+        full = Escrow(Chain(), dataclasses.replace(one.birth, index=number))
+        full.deploy(range(count), deposit=count * CAP + escrow.reserve_nanoton(count), life_s=escrow.LANE_LIFE_S)
+        full.chain.now_s += escrow.LANE_LIFE_S - 1
+        for lane in range(count):
+            result = full.claim(lane, CAP)
+            assert result.ok and result.delta + result.storage == -CAP, lane
+        full.chain.check_supply()
+
+
+def test_an_escrow_is_never_destroyed_by_what_it_does(one: Escrow) -> None:
+    """Emptied to the reserve it stays, with its counters; deploying it again changes nothing."""
+    one.close(0, CAP)
+    one.withdraw()
+    numbers = one.state.order_number, one.state.next_lane
+    one.chain.internal(one.address, TON, EMPTY, source=OWNER, state_init=one.birth.state_init())
+    assert (one.state.order_number, one.state.next_lane) == numbers
+    refused(one, one.open([NewLane(0, CAP, one.chain.now_s + DAY_S, payout(0), bytes(32))]), LANE_ID)
