@@ -76,6 +76,10 @@ class Settings:
     )
     role: str = _word("peer", ("peer", "bootstrap"), "`bootstrap` only helps others to find each other.")
     network_name: str = _name("local", "Name of the network that is made when the home belongs to none.")
+    ledger: str = _word(
+        "ton", LEDGERS, "Ledger of a network that is made: `ton` starts a devnet beside this peer; `none` has no money."
+    )
+    devnet_block_ms: int = _count(500, 20, 60_000, "Time between blocks of a devnet that this peer started.")
     listen: tuple[str, ...] = _list(
         ("/ip4/127.0.0.1/tcp/0",), "Multiaddresses to listen on; port 0 takes a free one.", "listen", 8
     )
@@ -84,10 +88,27 @@ class Settings:
     )
     provide: bool = _flag(False, "Sell runs on this machine.")
     price_setup_nanoton: int = _count(
-        0, 0, _MOST_NANOTON, "Price of loading a model, in nanoton. 0 on a network without ledger."
+        0, 0, _MOST_NANOTON, "Price of loading a model, once a lease, in nanoton. 0 on a network without ledger."
     )
     price_run_nanoton: int = _count(
         0, 0, _MOST_NANOTON, "Price of 1,000 runs, in nanoton. 0 on a network without ledger."
+    )
+    tranche_nanoton: int = _count(
+        limits.TRANCHE_NANOTON, 1, _MOST_NANOTON,
+        "Most unpaid work that is risked for one buyer, or one unit if that costs more.",
+    )
+    strangers_nanoton: int = _count(
+        limits.CREDIT_STRANGERS_NANOTON, 0, _MOST_NANOTON,
+        "Most unpaid work that is risked for all buyers together whose lane is not on chain yet; 0 gives no credit.",
+    )
+    lane_cap_nanoton: int = _count(
+        0, 0, _MOST_NANOTON, "Least that is locked for one provider; 0 takes what the network's fees suggest."
+    )
+    wallet_hour_nanoton: int = _count(
+        limits.WALLET_HOUR_NANOTON, 0, _MOST_NANOTON, "Most that the wallet signs away within an hour."
+    )
+    wallet_day_nanoton: int = _count(
+        limits.WALLET_DAY_NANOTON, 0, _MOST_NANOTON, "Most that the wallet signs away within a day."
     )
     threads: int = _count(1, 1, 1_024, "CPU threads of one worker process.")
     memory_limit_bytes: int = _count(

@@ -73,6 +73,31 @@ class Identity:
         raise UsageError("an identity never leaves its process")
 
 
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """An Ed25519 key that is no peer's name: wallet, lane and provider keys; a ``wire.signing.Signer``.
+
+    Attributes:
+        key: Public key, 32 bytes.
+        seed: Private seed, 32 bytes.
+    """
+
+    key: PeerKey
+    seed: bytes = field(repr=False)
+
+    def sign(self, message: bytes) -> bytes:
+        """Ed25519 signature of ``message``, 64 bytes."""
+        return _signing_key(self.seed).sign(message).signature
+
+    def __reduce__(self) -> NoReturn:
+        raise UsageError("a key pair never leaves its process")
+
+
+def key_pair(seed: bytes) -> KeyPair:
+    """The key pair of a 32-byte seed."""
+    return KeyPair(public_key(seed), seed)
+
+
 def identity_of(seed: bytes, hpke: bytes, hpke_day: int) -> Identity:
     """Assemble an identity from its private parts; lengths as in ``Identity``."""
     return Identity(public_key(seed), seed, hpke, hpke_day)

@@ -25,7 +25,7 @@ class StatementMade(Event):
 
 @dataclass(frozen=True, slots=True)
 class StatementsWithdrawn(Event):
-    """Results above number ``after`` never reached the requester; we answered ``run_lost``."""
+    """Results above number ``after`` never reached the requester: it asked for one again, or resumed below it."""
 
     after: int
 
@@ -36,6 +36,11 @@ class CountersignReceived(Event):
 
     voucher: Voucher
     signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LaneProven(Event):
+    """The lane is in proven state and covers the lease: the credit before it is not needed any more."""
 
 
 # --- facts, requester ------------------------------------------------------
@@ -55,6 +60,11 @@ class ReceiptReceived(Event):
     receipt: Signed[Receipt]
 
 
+@dataclass(frozen=True, slots=True)
+class LeaseResumed(Event):
+    """The lease is opened again, to settle it; told before anything else on the new link."""
+
+
 # --- facts, both -----------------------------------------------------------
 
 
@@ -70,8 +80,8 @@ class LinkResumed(Event):
     """The lease goes on over a new connection; what was under way may be lost."""
 
 
-ProviderEvent = StatementMade | StatementsWithdrawn | CountersignReceived | TrancheClosed | LinkResumed
-RequesterEvent = RunAccepted | ReceiptReceived | TrancheClosed | LinkResumed
+ProviderEvent = StatementMade | StatementsWithdrawn | CountersignReceived | LaneProven | TrancheClosed | LinkResumed
+RequesterEvent = RunAccepted | ReceiptReceived | LeaseResumed | TrancheClosed | LinkResumed
 
 # --- orders, provider ------------------------------------------------------
 

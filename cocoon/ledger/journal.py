@@ -13,6 +13,7 @@ from cocoon.core.limits import RECORD_BYTES
 from cocoon.core.machine import Effect, Event
 from cocoon.ledger.events import (
     CountersignReceived,
+    LeaseResumed,
     ReceiptReceived,
     RunAccepted,
     StatementMade,
@@ -27,7 +28,7 @@ from cocoon.wire.signing import open_signed
 
 #: Facts that a shell appends, in the order in which the machine took them; timers and links are none.
 JOURNALLED = (
-    StatementMade, StatementsWithdrawn, CountersignReceived, RunAccepted, ReceiptReceived, TrancheClosed,
+    StatementMade, StatementsWithdrawn, CountersignReceived, RunAccepted, ReceiptReceived, LeaseResumed, TrancheClosed,
 )
 
 
@@ -44,6 +45,8 @@ def pack_event(event: Event) -> bytes:
             return encode(["accepted", statement.pack()])
         case ReceiptReceived(receipt):
             return encode(["received", receipt.pack()])
+        case LeaseResumed():
+            return encode(["resumed"])
         case TrancheClosed(through):
             return encode(["closed", through])
     raise UsageError(f"{type(event).__name__} is not a fact of record")
@@ -73,6 +76,8 @@ def _read(value: Any) -> Event:
             return RunAccepted(Statement.unpack(statement))
         case ["received", bytes(receipt)]:
             return ReceiptReceived(open_signed(receipt, Receipt))
+        case ["resumed"]:
+            return LeaseResumed()
         case ["closed", int(through)]:
             return TrancheClosed(through)
     raise Corrupt("a journalled fact of no known kind")

@@ -1,16 +1,18 @@
 """Receipts, both sides: the provider issues one per tranche, the requester checks and countersigns.
 
 One receipt is without countersignature at a time; runs go on meanwhile, up to
-``RUNS_UNSETTLED``. A tranche ends at ``TRANCHE_RUNS`` runs or when the requester
-asks. Refused input raises and changes nothing.
+``RUNS_UNSETTLED`` and, on paid leases, up to one tranche of value. A tranche ends
+at ``TRANCHE_RUNS`` runs, at half its value, or when the requester asks. Refused
+input raises and changes nothing.
 
 Invariants
-    Each statement is under exactly one receipt; receipts of a lane are numbered
-    without gap, each names the digest of the one before.
+    Each statement is under at most one countersigned receipt; receipts of a lane
+    are numbered in rising order, each names the digest of the one countersigned before.
     A total never falls. Two different receipts with one number are never issued,
     and never countersigned.
+    Delivered unpaid value never exceeds one tranche, or one unit if dearer.
 
-Purity: pure. Spec: docs/spec/receipts.md, rules REC-5 to REC-17.
+Purity: pure. Spec: docs/spec/receipts.md, rules REC-5 to REC-17; money.md, MON-13 to MON-16.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ from cocoon.ledger.events import (
     Countersign,
     CountersignReceived,
     IssueReceipt,
+    LaneProven,
+    LeaseResumed,
     LinkResumed,
     ProviderEvent,
     ReceiptReceived,
@@ -39,6 +43,7 @@ from cocoon.ledger.events import (
     StatementsWithdrawn,
     TrancheClosed,
 )
+from cocoon.ledger.exposure import affordable, fits, ripe, within
 from cocoon.ledger.tab import Tab, check_voucher, voucher_of
 from cocoon.wire.judged import Statement, Voucher, verify_cell
 from cocoon.wire.messages import Receipt
@@ -51,6 +56,8 @@ class ReceiptIssuer:
     """The provider's side of one lease."""
 
     tab: Tab
+    #: False while a paid lease runs on credit: its lane is not in proven state yet (MON-16).
+    proven: bool = True
     #: Issued and not countersigned.
     outstanding: Receipt | None = field(default=None, init=False)
     #: Newest voucher that settled a receipt of this lease: what a claim will show.
@@ -64,14 +71,16 @@ class ReceiptIssuer:
 
         Raises:
             UsageError: a statement of ours that the lease does not allow.
-            LimitExceeded: a statement beyond ``room()``.
+            LimitExceeded: a statement beyond what ``may_start`` allowed.
             BadSignature, WrongField, Replayed: a countersignature that is not due.
         """
         match event:
             case StatementMade(statement):
                 return self._made(now_ns, statement)
             case StatementsWithdrawn(after):
-                self.tab.withdraw(after, keep=self.outstanding.runs if self.outstanding else 0)
+                return self._withdrawn(now_ns, after)
+            case LaneProven():
+                self.proven = True
             case TrancheClosed(through):
                 # Later runs belong to a later tranche, whatever number was named.
                 self._closed_through = max(self._closed_through, min(through, self.tab.last_number))
@@ -90,20 +99,47 @@ class ReceiptIssuer:
         return self._deadline_ns
 
     def room(self) -> int:
-        """Runs that may still be executed before a countersignature is needed (REC-11)."""
+        """Runs that may still be executed before a countersignature is needed, by count alone (REC-11)."""
         return RUNS_UNSETTLED - len(self.tab.open)
+
+    def may_start(self, open_runs: int = 0) -> bool:
+        """Whether one more run may start now, while ``open_runs`` others are under way (REC-11, MON-13, MON-16).
+
+        False until the next countersignature, or until the lane is proven.
+        """
+        return fits(self.tab, open_runs, unproven=not self.proven)
+
+    def affordable(self, open_runs: int = 0) -> bool:
+        """Whether one more run stays below the ceiling; if not, the lease takes no further run."""
+        return affordable(self.tab, open_runs)
+
+    def parting(self) -> tuple[bool, int]:
+        """For ``LaneLeft``: whether nothing waits for a voucher, and the numbers used up above the head (LAN-10)."""
+        return not self.tab.open, self.tab.head.skipped + (self.outstanding is not None)
 
     def mark(self) -> tuple[object, ...]:
         """What the facts so far have made of this side; one that leaves it equal changed nothing."""
-        return self.settled, self.outstanding, self._closed_through, self.tab.last_number, len(self.tab.open)
+        tab = self.tab
+        return self.settled, self.outstanding, self._closed_through, tab.last_number, len(tab.open), tab.head
 
     def _made(self, now_ns: int, statement: Statement) -> list[Effect]:
-        if self.room() == 0 and statement not in self.tab.open:
-            raise LimitExceeded(f"{RUNS_UNSETTLED} runs wait for a countersignature; wait for it")
-        try:
+        if not self.tab.holds(statement):
+            try:
+                self.tab.check_next(statement)
+            except PeerFault as error:
+                raise UsageError(f"own statement of run {statement.number}: {error.text}") from error
+            if not within(self.tab, statement):
+                raise LimitExceeded(f"{len(self.tab.open)} runs wait for a countersignature; wait for it")
             self.tab.add(statement)
-        except PeerFault as error:
-            raise UsageError(f"own statement of run {statement.number}: {error.text}") from error
+        return self._issue(now_ns)
+
+    def _withdrawn(self, now_ns: int, after: int) -> list[Effect]:
+        """Forget results that never arrived, and void the receipt that speaks of one (REC-13)."""
+        out = self.outstanding
+        if out is not None and self.tab.open[out.runs - 1].number > after:
+            self.outstanding, self._deadline_ns = None, None
+            self.tab.skip()
+        self.tab.withdraw(after)
         return self._issue(now_ns)
 
     def _issue(self, now_ns: int) -> list[Effect]:
@@ -115,7 +151,7 @@ class ReceiptIssuer:
 
     def _due(self) -> int:
         closed = sum(statement.number <= self._closed_through for statement in self.tab.open)
-        return TRANCHE_RUNS if len(self.tab.open) >= TRANCHE_RUNS else closed
+        return min(TRANCHE_RUNS, len(self.tab.open) if ripe(self.tab) else closed)
 
     def _send(self, now_ns: int) -> list[Effect]:
         assert self.outstanding is not None
@@ -175,6 +211,8 @@ class ReceiptVerifier:
                 return self._received(now_ns, receipt)
             case LinkResumed():
                 return self._ask(now_ns)
+            case LeaseResumed():
+                return self._resumed(now_ns)
             case DeadlinePassed() if self._deadline_ns is not None and now_ns >= self._deadline_ns:
                 self._deadline_ns = None
                 return [ReportReceiptLate(self._due_through() or 0)]
@@ -184,17 +222,41 @@ class ReceiptVerifier:
         """When the receipt of an ended tranche is due; None while none is awaited."""
         return self._deadline_ns
 
+    @property
+    def settled(self) -> bool:
+        """Whether everything accepted is under a voucher."""
+        return not self.tab.open
+
+    def affordable(self, open_runs: int = 0) -> bool:
+        """Whether one more run, beside ``open_runs`` that were asked for, stays below the ceiling."""
+        return affordable(self.tab, open_runs)
+
+    def mark(self) -> tuple[object, ...]:
+        """What the facts so far have made of this side; one that leaves it equal changed nothing."""
+        return self.promised, self._closed_through, self.tab.last_number, len(self.tab.open), self.tab.head
+
     def _accepted(self, now_ns: int, statement: Statement) -> None:
-        if len(self.tab.open) >= RUNS_UNSETTLED and statement not in self.tab.open:
-            raise OutOfOrder(f"run {statement.number} after {RUNS_UNSETTLED} runs without a receipt")
+        if self.tab.holds(statement):
+            return
+        self.tab.check_next(statement)
+        if not within(self.tab, statement):
+            raise OutOfOrder(f"run {statement.number} after {len(self.tab.open)} runs without a receipt")
+        due_before = ripe(self.tab)
         self.tab.add(statement)
-        if self._deadline_ns is None and len(self.tab.open) == TRANCHE_RUNS:
+        if self._deadline_ns is None and not due_before and ripe(self.tab):
             self._deadline_ns = now_ns + RECEIPT_REPLY_NS
+
+    def _resumed(self, now_ns: int) -> list[Effect]:
+        """Say what we hold; what we do not is withdrawn, and may have been under one receipt (REC-13)."""
+        self.tab.skip()
+        self._closed_through = self.tab.last_number
+        self._deadline_ns = now_ns + RECEIPT_REPLY_NS if self.tab.open else None
+        return [AskReceipt(self.tab.last_number)]
 
     def _due_through(self) -> int | None:
         """Last number of the tranche that has ended and has no receipt yet."""
-        if len(self.tab.open) >= TRANCHE_RUNS:
-            return self.tab.open[TRANCHE_RUNS - 1].number
+        if (count := ripe(self.tab)) > 0:
+            return self.tab.open[count - 1].number
         closed = [statement.number for statement in self.tab.open if statement.number <= self._closed_through]
         return closed[-1] if closed else None
 

@@ -13,25 +13,30 @@ Purity: pure. Spec: docs/spec/receipts.md, rules REC-5 to REC-10; money.md, MON-
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cocoon.core.errors import Replayed, wrong
-from cocoon.core.ids import ReceiptHash, network_tag
+from cocoon.core.ids import ReceiptHash
 from cocoon.core.limits import TRANCHE_RUNS
 from cocoon.ledger.statement import check_units
 from cocoon.ledger.terms import LeaseTerms
 from cocoon.wire import merkle
-from cocoon.wire.judged import Statement, Voucher
+from cocoon.wire.judged import Statement, Voucher, verify_cell
 from cocoon.wire.messages import Receipt
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The newest countersigned receipt of a lane; all zero before the first."""
+    """The newest countersigned receipt of a lane; all zero before the first.
+
+    ``skipped`` numbers above ``seq`` may have been given to receipts that were
+    voided: their results never reached the requester (REC-13).
+    """
 
     seq: int = 0
     digest: ReceiptHash = ReceiptHash(bytes(32))
     total_nanoton: int = 0
+    skipped: int = 0
 
 
 @dataclass(slots=True)
@@ -47,9 +52,14 @@ class Tab:
     head: Head = field(init=False)
     #: Checked and not yet under a countersigned receipt, by rising number.
     open: list[Statement] = field(default_factory=list, init=False)
+    #: Sums over ``open``.
+    open_units: int = field(default=0, init=False)
+    open_nanoton: int = field(default=0, init=False)
     #: Units under countersigned receipts of this lease.
     units_settled: int = field(default=0, init=False)
     last_number: int = field(default=0, init=False)
+    #: Price of results that left and, as the requester says, never arrived.
+    withdrawn_nanoton: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self.head = self.opening
@@ -57,7 +67,11 @@ class Tab:
     @property
     def units(self) -> int:
         """Units of all statements of this lease so far."""
-        return self.units_settled + sum(statement.units for statement in self.open)
+        return self.units_settled + self.open_units
+
+    def holds(self, statement: Statement) -> bool:
+        """Whether this very statement is on the tab, under no countersigned receipt."""
+        return statement.number <= self.last_number and statement in self.open
 
     def price_nanoton(self, units: int) -> int:
         """Price of the next run if it has ``units`` units: the difference of two bills (MON-2)."""
@@ -68,18 +82,31 @@ class Tab:
         """Take the statement of the next run; False if it is on the tab already.
 
         Raises:
+            As ``check_next``; the tab is unchanged.
+        """
+        if self.holds(statement):
+            return False
+        self.check_next(statement)
+        self.open.append(statement)
+        self.open_units += statement.units
+        self.open_nanoton += statement.price_nanoton
+        self.last_number = statement.number
+        return True
+
+    def check_next(self, statement: Statement) -> None:
+        """Return if ``statement`` may follow those on the tab.
+
+        Raises:
             Replayed: the run was settled before, or withdrawn.
             WrongField: ``wrong_lease``, ``wrong_number``, ``wrong_units``,
-                ``wrong_price`` or ``wrong_ceiling``; the tab is unchanged.
+                ``wrong_price`` or ``wrong_ceiling``.
         """
-        if statement in self.open:
-            return False
         number = statement.number
         if statement.lease != self.terms.lease:
             raise wrong("lease", f"statement for lease {statement.lease.hex()[:16]}")
-        if any(number == known.number for known in self.open):
-            raise wrong("statement", f"a second, different statement of run {number}")
         if 1 <= number <= self.last_number:
+            if any(number == known.number for known in self.open):
+                raise wrong("statement", f"a second, different statement of run {number}")
             raise Replayed(f"run {number} after run {self.last_number}")
         if not 1 <= number <= self.terms.max_runs:
             raise wrong("number", f"run {number} of a lease of {self.terms.max_runs} runs")
@@ -88,13 +115,23 @@ class Tab:
             raise wrong("price", f"run {number} is stated at {statement.price_nanoton} nanoton, due {due}")
         if (bill := self.terms.bill_nanoton(self.units + statement.units)) > self.terms.ceiling_nanoton:
             raise wrong("ceiling", f"a bill of {bill} nanoton; the ceiling is {self.terms.ceiling_nanoton}")
-        self.open.append(statement)
-        self.last_number = number
-        return True
 
-    def withdraw(self, after: int, *, keep: int) -> None:
-        """Forget open statements with a number above ``after``, but never the first ``keep``."""
-        self.open[keep:] = [statement for statement in self.open[keep:] if statement.number <= after]
+    def withdraw(self, after: int) -> None:
+        """Forget open statements with a number above ``after``."""
+        lost = [statement for statement in self.open if statement.number > after]
+        self.withdrawn_nanoton += self._take(lost)
+        del self.open[len(self.open) - len(lost) :]
+
+    def _take(self, statements: Sequence[Statement]) -> int:
+        """Keep the sums right while these leave the tab; what they are worth."""
+        value = sum(statement.price_nanoton for statement in statements)
+        self.open_units -= sum(statement.units for statement in statements)
+        self.open_nanoton -= value
+        return value
+
+    def skip(self) -> None:
+        """One more number above the head's stands, or may stand, for a voided receipt (REC-13)."""
+        self.head = replace(self.head, skipped=self.head.skipped + 1)
 
     def receipt(self, runs: int) -> Receipt:
         """The one receipt that follows the head and covers the first ``runs`` open statements."""
@@ -104,7 +141,7 @@ class Tab:
             network=self.terms.network,
             lease=self.terms.lease,
             lane=self.terms.lane,
-            seq=self.head.seq + 1,
+            seq=self.head.seq + self.head.skipped + 1,
             previous=self.head.digest,
             root=receipt_root(tranche),
             first_number=tranche[0].number,
@@ -123,7 +160,9 @@ class Tab:
         # Compared with any possible tranche first, so that a wrong lease is not called a wrong count.
         for name, code in (("network", "network_id"), ("lease", "lease"), ("lane", "lane")):
             _same(getattr(receipt, name), getattr(self.terms, name), name, code)
-        _same(receipt.seq, self.head.seq + 1, "seq", "seq")
+        last = self.head.seq + self.head.skipped + 1
+        if not self.head.seq < receipt.seq <= last:
+            raise wrong("seq", f"seq is {receipt.seq}, due is {last}")
         _same(receipt.previous, self.head.digest, "previous", "previous")
         if not 1 <= receipt.runs <= most:
             raise wrong("runs", f"a receipt over {receipt.runs} runs, where 1 to {most} can be due")
@@ -137,6 +176,7 @@ class Tab:
         """Make ``receipt``, which was checked, the head; return the statements it covers."""
         tranche = tuple(self.open[: receipt.runs])
         del self.open[: receipt.runs]
+        self._take(tranche)
         self.units_settled = receipt.units
         self.head = Head(receipt.seq, digest, receipt.total_nanoton)
         return tranche
@@ -150,7 +190,7 @@ def receipt_root(statements: Sequence[Statement]) -> bytes:
 def voucher_of(terms: LeaseTerms, receipt: Receipt, digest: ReceiptHash) -> Voucher:
     """The voucher whose signature countersigns ``receipt``."""
     return Voucher(
-        network_tag=network_tag(terms.network),
+        network_tag=terms.network_tag,
         escrow=terms.escrow,
         lane=terms.lane,
         seq=receipt.seq,
@@ -166,6 +206,22 @@ def check_voucher(voucher: Voucher, due: Voucher) -> None:
         ("seq", "seq"), ("total_nanoton", "total"), ("head", "head"),
     ):
         _same(getattr(voucher, name), getattr(due, name), name, code)
+
+
+def shown_voucher(terms: LeaseTerms, voucher: bytes, signature: bytes) -> Voucher | None:
+    """The voucher that a lease shows for its lane, checked for lane and signer; None if it shows none (LAN-8).
+
+    Raises:
+        Malformed, BadSignature: no voucher, or not the lane key's.
+        WrongField: of another lane (``wrong_network_id``, ``wrong_escrow``, ``wrong_lane``).
+    """
+    if not voucher:
+        return None
+    shown = Voucher.unpack(voucher)
+    for name, code in (("network_tag", "network_id"), ("escrow", "escrow"), ("lane", "lane")):
+        _same(getattr(shown, name), getattr(terms, name), name, code)
+    verify_cell(shown.hash(), terms.voucher_key, signature)
+    return shown
 
 
 def _same(found: int | bytes, due: int | bytes, name: str, code: str) -> None:

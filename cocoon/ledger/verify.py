@@ -37,6 +37,9 @@ class ReceiptFacts:
     requester: PeerKey
     model: ModelId
     receipt: ReceiptHash
+    #: What pays it; zeros and 0 on price-0 leases.
+    escrow: bytes
+    lane: int
     #: Digest of the receipt before; zero for the first of a lane.
     previous: ReceiptHash
     seq: int
@@ -54,12 +57,11 @@ class ReceiptFacts:
         return tuple(Commitment(s.output_alg, s.output) for s in self.statements)
 
 
-def verify_record(record: ReceiptRecord | bytes, *, lane_key: PeerKey | None = None) -> ReceiptFacts:
+def verify_record(record: ReceiptRecord | bytes) -> ReceiptFacts:
     """Check a whole record.
 
     Args:
         record: Packed or unpacked.
-        lane_key: Of the lease's lane; None on price-0 leases.
 
     Raises:
         Malformed: bytes that are no record.
@@ -67,7 +69,7 @@ def verify_record(record: ReceiptRecord | bytes, *, lane_key: PeerKey | None = N
     """
     if isinstance(record, bytes):
         record = unpack_record(record)
-    terms, model, receipt, digest = _words(record.words, lane_key)
+    terms, model, receipt, digest = _words(record.words)
     statements = record.statements
     if receipt.runs != len(statements):
         raise wrong("runs", f"a receipt over {receipt.runs} runs with {len(statements)} statements")
@@ -79,7 +81,7 @@ def verify_record(record: ReceiptRecord | bytes, *, lane_key: PeerKey | None = N
     return _facts(terms, model, receipt, digest, statements)
 
 
-def verify_run(proof: RunProof | bytes, *, lane_key: PeerKey | None = None) -> ReceiptFacts:
+def verify_run(proof: RunProof | bytes) -> ReceiptFacts:
     """Check the proof of a single run; ``statements`` of the facts holds it alone.
 
     Raises:
@@ -87,7 +89,7 @@ def verify_run(proof: RunProof | bytes, *, lane_key: PeerKey | None = None) -> R
     """
     if isinstance(proof, bytes):
         proof = unpack_proof(proof)
-    terms, model, receipt, digest = _words(proof.words, lane_key)
+    terms, model, receipt, digest = _words(proof.words)
     _statement(proof.statement, terms)
     if not merkle.verify(receipt.root, proof.statement.hash(), proof.index, receipt.runs, list(proof.path)):
         raise wrong("root", f"run {proof.statement.number} is not under the receipt's root")
@@ -111,12 +113,10 @@ def check_payloads(statement: Statement, salt: bytes, inputs: bytes, outputs: by
         raise wrong("output", f"these are not the outputs of run {statement.number}")
 
 
-def _words(
-    words: Countersigned, lane_key: PeerKey | None
-) -> tuple[LeaseTerms, ModelId, Receipt, ReceiptHash]:
+def _words(words: Countersigned) -> tuple[LeaseTerms, ModelId, Receipt, ReceiptHash]:
     """Check all signatures, and every field that needs no statement."""
     lease = open_signed(words.lease, Lease)
-    terms = terms_of(lease, lane_key=lane_key)
+    terms = terms_of(lease)
     accept = open_signed(words.accept, LeaseAccept, signer=terms.provider)
     if accept.message.lease != terms.lease:
         raise wrong("lease", "the provider accepted another lease")
@@ -138,7 +138,8 @@ def _receipt(receipt: Receipt, terms: LeaseTerms) -> None:
         raise wrong("lane", f"the receipt is of lane {receipt.lane}, the lease of lane {terms.lane}")
     if receipt.seq < 1:
         raise wrong("seq", "receipts are numbered from 1")
-    if (receipt.seq == 1) != (receipt.previous == bytes(32)):
+    # A later receipt may be the first that was countersigned: those before it were voided (REC-13).
+    if receipt.seq == 1 and receipt.previous != bytes(32):
         raise wrong("previous", f"receipt {receipt.seq} follows {receipt.previous.hex()[:16]}")
     if not 1 <= receipt.runs <= TRANCHE_RUNS:
         raise wrong("runs", f"a receipt over {receipt.runs} runs; 1 to {TRANCHE_RUNS} are possible")
@@ -181,6 +182,8 @@ def _facts(
         requester=terms.requester,
         model=model,
         receipt=digest,
+        escrow=terms.escrow,
+        lane=terms.lane,
         previous=ReceiptHash(receipt.previous),
         seq=receipt.seq,
         runs=receipt.runs,

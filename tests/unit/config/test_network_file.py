@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,12 +11,14 @@ from hypothesis import strategies as st
 
 from cocoon.config import network
 from cocoon.config.network import (
+    ChainFacts,
     NetworkFile,
     check_address,
     check_same,
     format_link,
     from_toml,
     parse_link,
+    parse_liteserver,
     to_toml,
 )
 from cocoon.core.errors import BadConfig, BadLink, WrongNetwork
@@ -187,3 +190,174 @@ def test_a_bad_network_file_is_named(old, new):
     assert old in text
     with pytest.raises(BadConfig, match="net.toml: "):
         from_toml(text.replace(old, new), "net.toml")
+
+
+# --- networks with a chain (NET-6 to NET-9) ----------------------------------
+
+GENESIS = bytes(range(32, 64))
+FACTS = ChainFacts(GENESIS, 60, 60, False, bytes(range(64, 96)))
+SERVER = f"127.0.0.1:4924:{network.format_key(bytes(range(32)))}"
+OTHER = f"192.0.2.7:4924:{network.format_key(bytes(range(1, 33)))}"
+PAID = NetworkFile("paid", "ton", NONCE, (ADDRESS,), FACTS, (SERVER,))
+PUBLIC = ChainFacts(network.MAINNET_GENESIS, 86_400, 43_200, True)
+
+hashes = st.binary(min_size=32, max_size=32)
+liteservers = st.builds(
+    lambda key, port: f"198.51.100.3:{port}:{network.format_key(key)}", hashes, st.integers(1, 65_535)
+)
+chains = st.builds(
+    ChainFacts, hashes, st.integers(1, network.MAX_DELAY_S), st.integers(1, network.MAX_DELAY_S), st.just(False),
+    st.none() | hashes,
+)
+paid_networks = st.builds(
+    NetworkFile,
+    names,
+    st.just("ton"),
+    st.binary(min_size=16, max_size=16),
+    st.lists(addresses, max_size=4, unique=True).map(tuple),
+    chains,
+    st.lists(liteservers, max_size=8, unique_by=lambda text: text.rpartition(":")[2]).map(tuple),
+)
+
+
+@given(paid_networks)
+def test_links_and_files_of_paid_networks_come_back_as_they_were(found):
+    assert parse_link(format_link(found)) == found
+    assert from_toml(to_toml(found)) == found
+
+
+def test_the_facts_of_the_chain_are_under_the_id_and_its_liteservers_are_not():
+    assert replace(PAID, liteservers=()).id == PAID.id
+    for other in (
+        replace(FACTS, genesis=GENESIS[::-1]),
+        replace(FACTS, close_delay_s=61),
+        replace(FACTS, claim_margin_s=61),
+        replace(FACTS, faucet=None),
+    ):
+        assert replace(PAID, chain=other).id != PAID.id
+    assert PAID.id != NetworkFile("paid", "none", NONCE).id
+
+
+def test_judged_messages_name_a_paid_network_by_its_genesis():
+    """A devnet that was reset has another tag, so that no old voucher is valid on it (7a)."""
+    assert PAID.network_tag == int.from_bytes(GENESIS[:4], "big")
+    assert LOCAL.network_tag == int.from_bytes(LOCAL.id[:4], "big")
+
+
+def test_a_paid_link_is_what_it_was_yesterday():
+    assert hashlib.sha256(format_link(PAID).encode()).hexdigest() == PAID_GOLDEN
+    assert PAID.id.hex() == PAID_ID
+
+
+PAID_GOLDEN = "bb942f97d9981c36831e145811a049e6e885cd19d33234dea8289d854ab4149d"
+PAID_ID = "93e1e9f9fb3e499a627b8ffaebe7f79e41fe4ccbc76b57ab461ceef77de8c39b"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: NetworkFile("paid", "ton", NONCE),
+        lambda: NetworkFile("paid", "none", NONCE, (), FACTS),
+        lambda: NetworkFile("paid", "none", NONCE, (), None, (SERVER,)),
+        lambda: replace(PAID, liteservers=(SERVER, SERVER.replace("4924", "4925"))),
+        lambda: replace(PAID, liteservers=("127.0.0.1:4924",)),
+        lambda: replace(FACTS, genesis=GENESIS[1:]),
+        lambda: replace(FACTS, faucet=b""),
+        lambda: replace(FACTS, close_delay_s=0),
+        lambda: replace(FACTS, claim_margin_s=-1),
+        lambda: replace(FACTS, claim_margin_s=network.MAX_DELAY_S + 1),
+        lambda: replace(PUBLIC, public=False),
+        lambda: replace(PUBLIC, close_delay_s=60),
+        lambda: replace(PUBLIC, claim_margin_s=60),
+        lambda: replace(PUBLIC, faucet=GENESIS),
+        lambda: NetworkFile("main", "ton", NONCE, (), PUBLIC, (SERVER,)),
+        lambda: NetworkFile("main", "ton", NONCE, (), PUBLIC),
+    ],
+)
+def test_a_network_that_contradicts_itself_is_refused(make):
+    with pytest.raises(BadLink):
+        make()
+
+
+def test_a_public_network_names_two_liteservers_with_keys_of_their_own():
+    found = NetworkFile("main", "ton", NONCE, (), PUBLIC, (SERVER, OTHER))
+    assert parse_link(format_link(found)) == found
+    assert (PUBLIC.global_id, FACTS.global_id) == (-239, -3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "127.0.0.1",
+        SERVER[:-1],
+        SERVER + "=",
+        SERVER.replace("4924", "0"),
+        SERVER.replace("4924", "04924"),
+        SERVER.replace("4924", "65536"),
+        SERVER.replace("4924", "٤"),
+        SERVER.replace("127.0.0.1", "127.0.0.01"),
+        SERVER.replace("127.0.0.1", "localhost"),
+        SERVER.replace("127.0.0.1", "::1"),
+        SERVER.replace("=", ""),
+        SERVER[:-2] + "9=",
+        SERVER + "\n",
+        SERVER + ":1",
+    ],
+)
+def test_what_is_no_liteserver_is_refused(text):
+    with pytest.raises(BadLink):
+        parse_liteserver(text)
+
+
+def test_a_liteserver_reads_back():
+    assert parse_liteserver(SERVER) == network.Liteserver("127.0.0.1", 4924, bytes(range(32)))
+
+
+def test_joining_again_puts_the_links_liteservers_first_and_keeps_one_a_key():
+    moved = SERVER.replace("4924", "5000")
+    merged = network.join(PAID, replace(PAID, liteservers=(moved, OTHER)))
+    assert merged.liteservers == (moved, OTHER)
+    assert merged.id == PAID.id
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda text: text.replace("[chain]", "[chian]"),
+        lambda text: text.replace("public = false", "public = 0"),
+        lambda text: text.replace("close_delay_s = 60", "close_delay_s = true"),
+        lambda text: text.replace("close_delay_s = 60", 'close_delay_s = "60"'),
+        lambda text: text + "more = 1\n",
+        lambda text: text.replace("claim_margin_s = 60\n", ""),
+        lambda text: text.replace(GENESIS.hex(), GENESIS.hex()[:-1] + "x"),
+        lambda text: text.replace(f'    "{SERVER}",', "    4924,"),
+        lambda text: text[: text.index("[chain]")],
+    ],
+)
+def test_a_spoiled_file_of_a_paid_network_is_refused_by_name(spoil):
+    with pytest.raises(BadConfig, match="network.toml"):
+        from_toml(spoil(to_toml(PAID)))
+
+
+def test_a_well_checked_link_to_a_nonsensical_chain_is_refused():
+    import base64
+
+    from cocoon.wire.codec import encode
+
+    good = [GENESIS, 60, 60, False, b""]
+    bodies = [
+        [2, "paid", "ton", NONCE, [], good],
+        [2, "paid", "ton", NONCE, [], good, [1]],
+        [2, "paid", "ton", NONCE, [], good[:4], []],
+        [2, "paid", "ton", NONCE, [], [GENESIS, True, 60, False, b""], []],
+        [2, "paid", "ton", NONCE, [], [GENESIS, 60, 60, 0, b""], []],
+        [2, "paid", "none", NONCE, [], good, []],
+        [1, "paid", "ton", NONCE, []],
+        [3, "paid", "ton", NONCE, [], good, []],
+    ]
+    for fields in bodies:
+        body = encode(fields)
+        data = body + hashlib.sha256(body).digest()[:8]
+        with pytest.raises(BadLink):
+            parse_link("cocoon://join/" + base64.urlsafe_b64encode(data).rstrip(b"=").decode())

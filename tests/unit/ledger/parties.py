@@ -8,6 +8,7 @@ from typing import Any
 from nacl.signing import SigningKey
 
 from cocoon.core.ids import PeerKey
+from cocoon.ledger.escrow import EscrowBirth
 from cocoon.ledger.events import (
     AskReceipt,
     Countersign,
@@ -48,24 +49,30 @@ class Peer:
 REQUESTER, PROVIDER, LANE_OWNER, STRANGER = (Peer(SigningKey(bytes([n]) * 32)) for n in (1, 2, 3, 4))
 
 
+#: The requester's escrow.
+BIRTH = EscrowBirth(owner=b"\x0b" * 32, lane_key=LANE_OWNER.key, network_tag=0xC0FFEE01, index=0, close_delay_s=60)
+
+
 def lease(**changes: Any) -> Signed[Lease]:
-    """A price-0 lease; ``paid=True`` prices 1,000 runs at 1,500 nanoton with a set-up of 7."""
+    """A price-0 lease; ``paid=True`` prices 1,000 runs at 1,500 nanoton with a set-up of 7, in tranches of 500."""
     body: dict[str, Any] = {
         "network": NETWORK, "nonce": b"\x02" * 16, "requester": REQUESTER.key, "provider": PROVIDER.key,
         "offer": b"\x03" * 32, "model": b"\x04" * 32, "private": True, "kind": "infer", "setup_nanoton": 0,
         "prices": ((1, 0),), "ceiling_nanoton": 0, "max_runs": 1_000, "duration_s": 3_600,
-        "escrow": bytes(32), "lane": 0, "run_ms": 30_000,
+        "escrow": bytes(32), "lane": 0, "run_ms": 30_000, "tranche_nanoton": 0, "owner": bytes(32),
+        "lane_key": bytes(32), "index": 0, "close_delay_s": 0, "network_tag": 0,
     }
     if changes.pop("paid", False):
         body |= {
-            "setup_nanoton": 7, "prices": ((1, 1_500),), "ceiling_nanoton": 1_000,
-            "escrow": b"\x06" * 32, "lane": 9,
+            "setup_nanoton": 7, "prices": ((1, 1_500),), "ceiling_nanoton": 1_000, "tranche_nanoton": 500,
+            "escrow": BIRTH.address(), "lane": 9, "owner": BIRTH.owner, "lane_key": BIRTH.lane_key,
+            "index": BIRTH.index, "close_delay_s": BIRTH.close_delay_s, "network_tag": BIRTH.network_tag,
         }
     return sign(Lease(**(body | changes)), REQUESTER)
 
 
 def terms(paid: bool = False, **changes: Any) -> LeaseTerms:
-    return replace(terms_of(lease(paid=paid), lane_key=LANE_OWNER.key if paid else None), **changes)
+    return replace(terms_of(lease(paid=paid)), **changes)
 
 
 def voucher_signer(agreed: LeaseTerms) -> Peer:

@@ -23,6 +23,7 @@ from cocoon.ledger.events import (
     Countersign,
     CountersignReceived,
     IssueReceipt,
+    LeaseResumed,
     LinkResumed,
     ReceiptReceived,
     RepeatCountersign,
@@ -398,19 +399,62 @@ def test_a_resumed_link_repeats_what_may_be_lost() -> None:
     assert buyer.handle(7, LinkResumed()) == [AskReceipt(2)]
 
 
-def test_results_that_never_arrived_can_be_withdrawn_until_they_are_receipted() -> None:
+def test_results_that_never_arrived_are_withdrawn() -> None:
     seller, buyer = issuer(paid=True), verifier(paid=True)
     deliver(seller, buyer, 2)
     seller.handle(0, StatementMade(next_statement(seller.tab)))
     seller.handle(0, StatementsWithdrawn(2))
     order = close(seller, buyer)
-    assert order.receipt.runs == 2
-    seller.handle(0, StatementsWithdrawn(0))
-    assert len(seller.tab.open) == 2
+    assert (order.receipt.seq, order.receipt.runs) == (1, 2)
     settle(seller, buyer, order)
     with pytest.raises(UsageError):
         seller.handle(0, StatementMade(next_statement(seller.tab, 3)))
     deliver(*_skipped(seller, buyer))
+
+
+def test_a_receipt_over_a_result_that_never_arrived_is_voided_and_its_number_never_used_again() -> None:
+    seller, buyer = issuer(paid=True), verifier(paid=True)
+    deliver(seller, buyer, 2)
+    seller.handle(0, StatementMade(next_statement(seller.tab)))
+    (void,) = seller.handle(0, TrancheClosed(3))
+    assert (void.receipt.seq, void.receipt.runs) == (1, 3)
+    (ask,) = buyer.handle(0, LeaseResumed())
+    assert ask == AskReceipt(2)
+    (order,) = seller.handle(0, StatementsWithdrawn(ask.through))
+    assert (order.receipt.seq, order.receipt.runs, order.receipt.previous) == (2, 2, bytes(32))
+    with pytest.raises(WrongField):
+        buyer.handle(0, signed(void))
+    promise = settle(seller, buyer, order)
+    assert promise.voucher.seq == 2 and seller.tab.head == buyer.tab.head
+    assert seller.tab.head.skipped == 0
+
+
+def test_a_receipt_that_is_out_when_its_lease_ends_uses_its_number_up() -> None:
+    seller, buyer, order = second_tranche(paid=True)
+    assert seller.parting() == (False, 1)
+    settle(seller, buyer, order)
+    assert seller.parting() == (True, 0)
+    seller.handle(0, StatementMade(next_statement(seller.tab)))
+    assert seller.parting() == (False, 0)
+
+
+def test_a_resumed_lease_without_a_loss_goes_on_where_it_stood() -> None:
+    seller, buyer, order = second_tranche(paid=True)
+    (ask,) = buyer.handle(0, LeaseResumed())
+    assert seller.handle(0, StatementsWithdrawn(ask.through)) == []
+    assert seller.handle(0, TrancheClosed(ask.through)) == []
+    assert seller.handle(0, LinkResumed()) == [order]
+    settle(seller, buyer, order)
+    assert buyer.settled and buyer.tab.head == seller.tab.head
+
+
+def test_a_number_beyond_the_voided_ones_is_refused() -> None:
+    seller, buyer, order = second_tranche(paid=True)
+    buyer.handle(0, LeaseResumed())
+    for seq, code in ((order.receipt.seq + 2, "wrong_seq"), (order.receipt.seq - 1, "wrong_seq")):
+        with pytest.raises(WrongField) as refused:
+            buyer.handle(0, signed(order, seq=seq))
+        assert refused.value.code == code
 
 
 def _skipped(seller: ReceiptIssuer, buyer: ReceiptVerifier) -> tuple[ReceiptIssuer, ReceiptVerifier, int]:

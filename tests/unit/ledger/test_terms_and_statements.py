@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from cocoon.core.errors import UsageError, WrongField
+from cocoon.core.errors import WrongField
 from cocoon.ledger.statement import check_statement
 from cocoon.ledger.terms import terms_of
 from cocoon.wire.commitment import Commitment, commit
 from tests.unit.ledger import parties
-from tests.unit.ledger.parties import LANE_OWNER, REQUESTER, SALT, lease, statement, terms
+from tests.unit.ledger.parties import BIRTH, LANE_OWNER, REQUESTER, SALT, lease, statement, terms
 
 
 def test_a_price_0_lease_is_vouched_for_by_the_requesters_peer_key() -> None:
@@ -39,7 +39,13 @@ def test_a_bill_is_the_set_up_and_the_rounded_price_of_all_units_together(units:
     [
         ({"setup_nanoton": 1}, "wrong_price"), ({"prices": ((1, 1),)}, "wrong_price"),
         ({"prices": ((1, 0), (2, 0))}, "wrong_price"), ({"escrow": b"\x06" * 32}, "wrong_escrow"),
-        ({"lane": 1}, "wrong_escrow"), ({"paid": True}, "wrong_lane"),
+        ({"lane": 1}, "wrong_escrow"), ({"tranche_nanoton": 1}, "wrong_tranche"),
+        ({"owner": b"\x06" * 32}, "wrong_escrow"),
+        ({"lane_key": b"\x06" * 32}, "wrong_escrow"), ({"index": 1}, "wrong_escrow"),
+        ({"close_delay_s": 1}, "wrong_escrow"), ({"network_tag": 1}, "wrong_network_id"),
+        ({"paid": True, "lane": 0}, "wrong_escrow"), ({"paid": True, "escrow": bytes(32)}, "wrong_escrow"),
+        ({"paid": True, "tranche_nanoton": 0}, "wrong_tranche"),
+        ({"paid": True, "prices": ((1, 1), (2, 1))}, "wrong_price"),
     ],
 )
 def test_a_lease_that_contradicts_itself_about_money_is_refused(changes: dict[str, Any], code: str) -> None:
@@ -48,9 +54,24 @@ def test_a_lease_that_contradicts_itself_about_money_is_refused(changes: dict[st
     assert refused.value.code == code
 
 
-def test_a_lane_key_for_a_lease_without_a_lane_is_our_own_fault() -> None:
-    with pytest.raises(UsageError):
-        terms_of(lease(), lane_key=LANE_OWNER.key)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"escrow": b"\x06" * 32}, {"owner": b"\x06" * 32}, {"lane_key": REQUESTER.key}, {"index": 1},
+        {"close_delay_s": 61}, {"network_tag": 1},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_lane_key_counts_only_if_the_escrows_address_follows_from_it(changes: dict[str, Any]) -> None:
+    """Whoever describes an escrow that does not exist could sign its vouchers himself."""
+    with pytest.raises(WrongField) as refused:
+        terms_of(lease(paid=True, **changes))
+    assert refused.value.code == "wrong_escrow"
+
+
+def test_vouchers_carry_the_tag_of_the_chain_or_without_one_of_the_network() -> None:
+    assert terms(paid=True).network_tag == BIRTH.network_tag
+    assert terms().network_tag == int.from_bytes(parties.NETWORK[:4], "big")
 
 
 def check(given: Any, paid: bool = False) -> None:

@@ -1,0 +1,193 @@
+"""Exposure: what a provider has delivered and not been promised, and how little of that it allows.
+
+Work is paid after it is delivered, so somebody always trusts somebody; here it
+is the provider, for one tranche. Before a lane is on chain it trusts a stranger
+for one tranche in all, out of a total for strangers.
+
+Invariants
+    Delivered unpaid value never exceeds one tranche, or one unit if dearer.
+    Open credit never exceeds its total, and a debtor gets none.
+
+Purity: pure. Spec: docs/spec/money.md, rules MON-13 to MON-18.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cocoon.core.errors import CreditRefused
+from cocoon.core.ids import LeaseId, PeerKey
+from cocoon.core.limits import (
+    CREDIT_DEBTORS,
+    CREDIT_PATIENCE_NANOTON,
+    CREDIT_STRANGERS_NANOTON,
+    CREDIT_TRANCHES,
+    RUNS_UNSETTLED,
+    TRANCHE_RUNS,
+)
+from cocoon.core.machine import Event
+from cocoon.core.units import ceil_div
+from cocoon.ledger.facts import FactBook
+from cocoon.ledger.tab import Tab
+from cocoon.wire.judged import Statement
+
+
+def unpaid_nanoton(tab: Tab) -> int:
+    """Value of all statements on ``tab`` that no voucher covers."""
+    return tab.open_nanoton
+
+
+def ripe(tab: Tab) -> int:
+    """How many statements, from the oldest, make a receipt due by value or by count; 0 if none is (MON-14)."""
+    half = ceil_div(tab.terms.tranche_nanoton, 2)
+    if half and tab.open_nanoton >= half:
+        value = 0
+        for count, statement in enumerate(tab.open[:TRANCHE_RUNS], start=1):
+            value += statement.price_nanoton
+            if value >= half:
+                return count
+    return TRANCHE_RUNS if len(tab.open) >= TRANCHE_RUNS else 0
+
+
+def fits(tab: Tab, pending: int = 0, *, unproven: bool = False) -> bool:
+    """Whether one more run of one unit keeps the unpaid work within the bound (MON-13).
+
+    Args:
+        pending: Runs of one unit each that were started and have no statement yet.
+        unproven: Bound the whole lease instead, paid work included (MON-16).
+    """
+    if len(tab.open) + pending >= RUNS_UNSETTLED:
+        return False
+    if not tab.terms.tranche_nanoton:
+        return True
+    settled = 0 if unproven else tab.units_settled
+    units = tab.units + pending + 1
+    value = tab.terms.bill_nanoton(units) - tab.terms.bill_nanoton(settled)
+    return value <= tab.terms.tranche_nanoton or units - settled == 1
+
+
+def within(tab: Tab, statement: Statement) -> bool:
+    """Whether ``statement``, not yet on ``tab``, keeps the unpaid work within the bound."""
+    if len(tab.open) >= RUNS_UNSETTLED:
+        return False
+    if not tab.terms.tranche_nanoton or not tab.open:
+        return True
+    return unpaid_nanoton(tab) + statement.price_nanoton <= tab.terms.tranche_nanoton
+
+
+def affordable(tab: Tab, pending: int = 0) -> bool:
+    """Whether one more run of one unit stays below the lease's ceiling (MON-6)."""
+    return tab.terms.bill_nanoton(tab.units + pending + 1) <= tab.terms.ceiling_nanoton
+
+
+def lost_nanoton(tab: Tab, *, cut: bool = False) -> int:
+    """What a provider has delivered on this lease and never been promised, withdrawn results included (MON-18).
+
+    Args:
+        cut: Our own end broke the lease off: what was withdrawn then had perhaps never left us.
+    """
+    return unpaid_nanoton(tab) + (0 if cut else tab.withdrawn_nanoton)
+
+
+# --- first contact ---------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CreditGiven(Event):
+    """A lease may begin before its lane is on chain; it may cost us this much."""
+
+    lease: LeaseId
+    requester: PeerKey
+    nanoton: int
+
+
+@dataclass(frozen=True, slots=True)
+class CreditEnded(Event):
+    """The lane was proven, or the lease ended; ``lost_nanoton`` of delivered work stay unpaid.
+
+    May come again for one lease: when it was resumed and settled after all.
+    """
+
+    lease: LeaseId
+    lost_nanoton: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkLost(Event):
+    """A paid lease ended with ``nanoton`` delivered and never promised; 0: it was promised after all."""
+
+    lease: LeaseId
+    requester: PeerKey
+    nanoton: int
+
+
+CREDIT_FACTS = FactBook(CreditGiven, CreditEnded, WorkLost)
+
+
+@dataclass(slots=True)
+class CreditBook:
+    """A provider's credit to requesters whose lanes are not on chain yet, and its patience with those that cost it."""
+
+    strangers_nanoton: int = CREDIT_STRANGERS_NANOTON
+    patience_nanoton: int = CREDIT_PATIENCE_NANOTON
+    tranches_behind: int = CREDIT_TRANCHES
+    open: dict[LeaseId, CreditGiven] = field(default_factory=dict)
+    #: Leases that ended unpaid, the oldest first; ``nanoton`` is what is owed.
+    owed: dict[LeaseId, CreditGiven] = field(default_factory=dict)
+
+    def ask(self, lease: LeaseId, requester: PeerKey, tranche_nanoton: int, unlocked_nanoton: int) -> CreditGiven:
+        """The fact to record before a lease on credit is countersigned (MON-17).
+
+        Args:
+            tranche_nanoton: What the lease may cost us: one tranche, or one unit if dearer.
+            unlocked_nanoton: Proven unlocked balance of the requester's escrow.
+
+        Raises:
+            CreditRefused: too little behind it, a debtor, or the total is used up.
+        """
+        needed = self.tranches_behind * tranche_nanoton
+        if unlocked_nanoton < needed:
+            raise CreditRefused(f"{unlocked_nanoton} nanoton lie unlocked in the escrow, credit needs {needed}")
+        if debt := self.debt_nanoton(requester):
+            raise CreditRefused(f"{debt} nanoton of an earlier lease on credit were not paid")
+        used = sum(credit.nanoton for credit in self.open.values())
+        if used + tranche_nanoton > self.strangers_nanoton:
+            raise CreditRefused(f"credit of {used} of {self.strangers_nanoton} nanoton is out, asked {tranche_nanoton}")
+        return CreditGiven(lease, requester, tranche_nanoton)
+
+    def check(self, requester: PeerKey) -> None:
+        """Return if we serve this requester at all (MON-18); asked before every paid lease.
+
+        Raises:
+            CreditRefused: it cost us more delivered work than ``patience_nanoton``.
+        """
+        if (debt := self.debt_nanoton(requester)) > self.patience_nanoton:
+            borne = f"borne are {self.patience_nanoton}"
+            raise CreditRefused(f"{debt} nanoton of delivered work were never promised, {borne}")
+
+    def debt_nanoton(self, requester: PeerKey) -> int:
+        """What this requester had and did not promise to pay, over all leases that we remember."""
+        return sum(credit.nanoton for credit in self.owed.values() if credit.requester == requester)
+
+    def record(self, fact: CreditGiven | CreditEnded | WorkLost) -> None:
+        """Take a fact of record; one that came before changes nothing."""
+        match fact:
+            case CreditGiven(lease):
+                self.open.setdefault(lease, fact)
+            case CreditEnded(lease, lost_nanoton):
+                given = self.open.pop(lease, None) or self.owed.pop(lease, None)
+                if given is not None:
+                    self._owe(lease, given.requester, lost_nanoton)
+            case WorkLost(lease, requester, nanoton):
+                self._owe(lease, requester, nanoton)
+
+    def concerns(self, lease: LeaseId) -> bool:
+        """Whether the end of this lease is a fact for this book."""
+        return lease in self.open or lease in self.owed
+
+    def _owe(self, lease: LeaseId, requester: PeerKey, nanoton: int) -> None:
+        self.owed.pop(lease, None)
+        if nanoton:
+            self.owed[lease] = CreditGiven(lease, requester, nanoton)
+            while len(self.owed) > CREDIT_DEBTORS:
+                del self.owed[next(iter(self.owed))]
