@@ -36,13 +36,14 @@ _PREVIEW_CHARS = 60
               help="Where the outputs go; a directory for several inputs.")
 @click.option("--force", is_flag=True, help="Replace existing output files.")
 @click.option("--max-price", "max_price_nanoton", metavar="NANOTON", type=click.IntRange(0, (1 << 64) - 1),
-              default=0, show_default=True,
-              help="The most that all runs together may cost; 0 takes only free offers.")
+              default=None,
+              help="The most that all runs together may cost; 0 takes only free offers.  "
+                   "[default: three times the median ask]")
 @click.option("--deadline", "deadline_s", metavar="SECONDS", type=float, default=None,
               help="Give the task up after this.  [default: 600]")
 @common
 def run(
-    model: str, inputs: tuple[str, ...], output: str | None, force: bool, max_price_nanoton: int,
+    model: str, inputs: tuple[str, ...], output: str | None, force: bool, max_price_nanoton: int | None,
     deadline_s: float | None, home: str | None, printer: Printer,
 ) -> int:
     """Run MODEL (an ONNX file, or the id of a public model) on a provider.
@@ -218,8 +219,8 @@ def _progress(event: dict[str, Any], finished: int, total: int) -> str:
     match event:
         case {"event": "discovering"}:
             return "looking for providers ..."
-        case {"event": "offers", "count": count}:
-            return f"{count} offers, agreeing on a lease ..."
+        case {"event": "offers", "count": count, "ceiling_nanoton": int(ceiling)}:
+            return f"{count} offers, at most {format_nanoton(ceiling)}, agreeing on a lease ..."
         case {"event": "lease", "provider": provider}:
             return f"lease with {provider}"
         case {"event": "model", "sent_bytes": int(sent), "total_bytes": int(total_bytes)}:

@@ -16,6 +16,14 @@ class PeerNotStarted(Unavailable):
     remedy = "`cocoon doctor` names what this machine lacks; the message ends with the peer's own last words"
 
 
+class BooksNotClosed(Unavailable):
+    """A lane stayed open, a promise unpaid or a receipt without anchor when the demonstration closed its books."""
+
+    code = "books_not_closed"
+    exit_code = 37
+    remedy = "run it again; if it stays so, report it with what the message says"
+
+
 class DemoModelMissing(NotFound):
     """The demonstration's model or its configuration is not where it was looked for."""
 

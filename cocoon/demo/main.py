@@ -1,9 +1,10 @@
-"""The demonstration from start to end: peers, task, receipts, verification.
+"""The demonstration from start to end: peers, coins, task, receipts, verification, payment.
 
-Nothing here is staged. Three peers run as processes of their own, the requester
-is told nothing but the join link, and the exit code is 0 only if a provider
-decided at least one file, every such file is under a verified receipt, and
-every process has ended cleanly.
+Nothing here is staged. Three peers and a TON chain run as processes of their
+own, the requester is told nothing but the join link, and the exit code is 0 only
+if a provider decided at least one file, every such file is under a verified
+receipt, the chain paid exactly what was promised, its coins add up, and every
+process has ended cleanly.
 
 Purity: shell.
 """
@@ -26,6 +27,7 @@ from cocoon.demo.interrupts import Interrupts
 from cocoon.demo.labels import OUTPUT, by_model
 from cocoon.demo.model import Magika, find_magika
 from cocoon.demo.processes import Crew, Peer, crew
+from cocoon.demo.purses import ASKS, Purses
 from cocoon.demo.screen import Screen
 from cocoon.demo.verify import verify_answers
 from cocoon.sdk import Client, Result, connect
@@ -59,6 +61,7 @@ def run_demo(
         NotFound: no such directory. NothingToDo: nothing in it that needs a provider.
         DemoModelMissing, DemoModelBroken: no model.
         PeerNotStarted: a peer did not come up, or did not end well.
+        BooksNotClosed, AuditFailed: the money is not where it should be.
         CocoonError: whatever the task ended with.
     """
     interrupts = Interrupts()
@@ -97,7 +100,8 @@ class Demo:
         self._screen = screen
         self._interrupts = interrupts
         self._started_s = time.monotonic()
-        self._receipts: dict[str, dict[str, Any]] = {}
+        self._leases: set[str] = set()
+        self._setup_nanoton = 0
         self.batch = Batch()
 
     def run(self, *, with_provider: bool) -> dict[str, Any]:
@@ -111,24 +115,28 @@ class Demo:
                 f"{len(self.batch.unreadable)} unreadable"
             )
         with crew(self._interrupts) as members:
-            requester = self._start_peers(members, with_provider)
-            client = connect(requester.home)
+            peers = self._start_peers(members, with_provider)
+            purses = Purses({peer.name: connect(peer.home) for peer in peers}, self._screen)
+            purses.fill()
+            client = purses.clients["requester"]
             self._classify(client)
-            self._verify(client)
+            purses.lanes()
+            receipts = self._verify(client)
+            money = purses.close(self._price(), len(receipts))
         self._check_ends(members.close())
-        return self._totals(listing)
+        return {**self._totals(listing), **money}
 
-    def _start_peers(self, members: Crew, with_provider: bool) -> Peer:
-        """Start bootstrap, provider and requester; return the requester when all are ready."""
+    def _start_peers(self, members: Crew, with_provider: bool) -> list[Peer]:
+        """Start bootstrap, provider and requester; return those with a wallet when all are ready."""
         self._screen.peers()
         bootstrap = members.start("bootstrap", "up", "--role", "bootstrap")
         link = members.wait_link(bootstrap)
         self._screen.peer(bootstrap.name, bootstrap.pid, members.wait_ready(bootstrap))
-        others = [members.start("provider", "up", "--provide", "--join", link)] if with_provider else []
+        others = [members.start("provider", "up", "--provide", "--join", link, **ASKS)] if with_provider else []
         others.append(members.start("requester", "up", "--join", link))
         for peer in others:
             self._screen.peer(peer.name, peer.pid, members.wait_ready(peer))
-        return others[-1]
+        return others
 
     def _classify(self, client: Client) -> None:
         """Have the provider decide every file that needs the model; show all in order."""
@@ -159,17 +167,30 @@ class Demo:
         result.outputs = {}
 
     def _event(self, event: dict[str, Any]) -> None:
-        if event.get("event") == "receipt":
-            # Runs of other tasks between ours cut one receipt into several events.
-            known = self._receipts.setdefault(str(event.get("hash")), {**event, "runs": 0})
-            known["runs"] += event.get("runs", 0)
+        if event.get("event") == "lease":
+            self._leases.add(str(event.get("lease")))
+        if event.get("event") == "offers" and isinstance(chosen := event.get("chosen"), Mapping):
+            self._setup_nanoton = int(chosen.get("setup_nanoton", 0))
         self._screen.event(event)
 
-    def _verify(self, client: Client) -> None:
-        """Every answer must be under a receipt whose signatures and hashes hold."""
+    def _verify(self, client: Client) -> list[dict[str, Any]]:
+        """Every answer must be under a receipt whose signatures and hashes hold, and the last voucher pay for all.
+
+        Returns:
+            What the receipts prove.
+        """
         asked = self.batch.asked
-        self._screen.receipts(list(self._receipts.values()))
-        self._screen.verified(verify_answers(client, asked), len(asked))
+        receipts = verify_answers(client, asked)
+        self._screen.receipts(receipts)
+        promised_nanoton = sum({facts["lease"]: int(facts["total_nanoton"]) for facts in receipts}.values())
+        if promised_nanoton != self._price():
+            raise wrong("total", f"the vouchers promise {promised_nanoton} nanoton for answers of {self._price()}")
+        self._screen.verified(len(receipts), len(asked), promised_nanoton)
+        return receipts
+
+    def _price(self) -> int:
+        """What all answers cost together, nanoton; the first of a lease carries its set-up."""
+        return sum(case.result.price_nanoton for case in self.batch.asked if case.result is not None)
 
     def _check_ends(self, codes: Mapping[str, int | None]) -> None:
         bad = [f"the {name} with {code}" for name, code in codes.items() if code != 0]
@@ -190,7 +211,8 @@ class Demo:
             "receipts": len({result.receipt for result in results}),
             "verified": True,
             "provider": results[0].provider,
-            "price_nanoton": sum(result.price_nanoton for result in results),
+            "price_nanoton": self._price(),
+            "setup_nanoton": self._setup_nanoton * len(self._leases),
             "seconds": round(time.monotonic() - self._started_s, 3),
             "labels": dict(sorted(labels.items(), key=lambda item: (-item[1], item[0]))),
             "unreadable_files": [

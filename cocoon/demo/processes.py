@@ -72,8 +72,12 @@ class Crew:
         self._command = tuple(command)
         self.peers: list[Peer] = []
 
-    def start(self, name: str, *arguments: str) -> Peer:
-        """Start ``cocoon ARGUMENTS`` with a new home called ``name``; it is not ready yet."""
+    def start(self, name: str, *arguments: str, **settings: str) -> Peer:
+        """Start ``cocoon ARGUMENTS`` with a new home called ``name``; it is not ready yet.
+
+        Args:
+            settings: Environment variables for this peer alone.
+        """
         home = self._directory / name
         home.mkdir(mode=0o700)
         errors = self._directory / f"{name}.err"
@@ -83,7 +87,7 @@ class Crew:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=error_file,
-                env=environment(home),
+                env={**environment(home), **settings},
                 # A group of its own: Ctrl-C of the terminal reaches only us, and we end the peers in order.
                 start_new_session=True,
             )
@@ -162,7 +166,8 @@ def cocoon_command() -> list[str]:
 def environment(home: Path) -> dict[str, str]:
     """This process's environment for a peer at ``home``; the user's own Cocoon settings stay out."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("COCOON_")}
-    return {**kept, "COCOON_HOME": str(home)}
+    # Temporary files of a peer that has to be killed go when our own directory goes.
+    return {**kept, "COCOON_HOME": str(home), "TMPDIR": str(home.parent)}
 
 
 def last_words(peer: Peer) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 
 from cocoon.demo.cases import Batch, Case
 from cocoon.demo.files import Listing
+from cocoon.sdk import format_nanoton
 
 Event = Mapping[str, Any]
 
@@ -44,6 +45,22 @@ def command_name() -> str:
         return "cocoon"
     beside = os.path.join(os.path.dirname(sys.executable), "cocoon")
     return os.path.relpath(beside) if os.path.exists(beside) else f"{sys.executable} -m cocoon"
+
+
+def _short(digest: str) -> str:
+    """Enough of a hash or an address to recognise it."""
+    return f"{digest[:16]}.."
+
+
+def _kept(account: Event) -> str:
+    """What a party has in its contracts, for the end of a line."""
+    text = ""
+    if account["escrow_nanoton"]:
+        locked = format_nanoton(account["locked_nanoton"])
+        text += f", {format_nanoton(account['escrow_nanoton'])} in its escrow ({locked} locked)"
+    if account["anchor_nanoton"]:
+        text += f", {format_nanoton(account['anchor_nanoton'])} in its anchor"
+    return text
 
 
 def _s(count: int) -> str:
@@ -112,11 +129,63 @@ class Screen:
 
     def peers(self) -> None:
         """Begin the step in which peers start."""
-        self.step("Peers", "three processes, each with its own keys and its own directory")
+        self.step("Peers", "each with a process, keys and a directory of its own; the bootstrap brings a TON chain")
 
     def peer(self, name: str, pid: int, seconds: float) -> None:
         """A peer that is ready."""
         self.fact(name, f"ready after {seconds:.1f} s (process {pid})")
+
+    def wallets(self) -> None:
+        """Begin the step in which wallets are filled."""
+        self.step("Wallets", "on that chain; only its faucet gives coins away, contracts and fees are the real ones")
+
+    def wallet(self, name: str, address: str, start_nanoton: int, balance_nanoton: int) -> None:
+        """A wallet that got coins."""
+        moved = f"{format_nanoton(start_nanoton)}, then {format_nanoton(balance_nanoton)} from the faucet"
+        self.fact(name, f"0:{_short(address)} holds {moved}")
+
+    def lanes(self, wallet: Event) -> None:
+        """The requester's escrow, and its lanes."""
+        self.step("Lane", "an escrow contract locks the requester's coins for this provider; only vouchers spend them")
+        balance = format_nanoton(wallet["escrow_balance_nanoton"])
+        locked = format_nanoton(wallet["escrow_locked_nanoton"])
+        self.fact("escrow", f"0:{_short(wallet['escrow'])} holds {balance}, {locked} of it locked")
+        for lane in wallet["lanes"]:
+            cap = format_nanoton(lane["cap_nanoton"])
+            self.fact(f"lane {lane['lane']}", f"up to {cap} for {lane['provider']}, {lane['stage']}")
+
+    def settlement(self) -> None:
+        """Begin the step in which the books are closed."""
+        self.step("Settlement", "both peers close their books; the escrow pays, the receipts' root goes on chain")
+
+    def settled(self, earned: Event, sold: Event) -> None:
+        """What the chain did when the books were closed."""
+        for lane in earned["lanes"]:
+            self.fact(f"lane {lane['lane']}", "closed at once: one order, signed by requester and provider")
+        paid = format_nanoton(earned["claimed_nanoton"])
+        self.fact("paid out", f"{paid}, by the escrow to the provider's wallet, as the last voucher says")
+        count, roots = sold["anchored_receipts"], sold["anchored_roots"]
+        self.fact("anchored", f"{count} receipt{_s(count)} under {roots} root{_s(roots)} in 0:{_short(sold['anchor'])}")
+        self.fact("transaction", str(sold["anchor_tx"]))
+
+    def books(self, accounts: Mapping[str, Event], left_nanoton: int, supply: Event, *, conserved: bool) -> None:
+        """Both sums, as the chain's own transactions give them; ``left_nanoton`` is what the parties lost in fees."""
+        self.step("Balances", "added up from the chain's transactions, not from our journals; in nanoton")
+        for name, account in accounts.items():
+            before, end = (format_nanoton(account[key]) for key in ("funded_nanoton", "end_nanoton"))
+            self.fact(name, f"{before} before, {end} now{_kept(account)}")
+            moved = f"received {account['received_nanoton']} - sent {account['sent_nanoton']}"
+            start = account["start_nanoton"]
+            self.fact("", f"start {start} + {moved} - fees {account['fees_nanoton']} = end {account['end_nanoton']}")
+        self.fact("fees", f"{format_nanoton(left_nanoton)} left both parties for good; what contracts hold is theirs")
+        counted = f"{supply['transactions']} transactions in {supply['blocks']} blocks of both workchains"
+        self.fact("whole chain", f"{counted}, {supply['accounts']} accounts, back to the genesis by hash")
+        sums = f"balances {supply['balances_nanoton']} + fees {supply['fees_nanoton']}"
+        if supply["under_way_nanoton"]:
+            sums += f" + under way {supply['under_way_nanoton']}"
+        self.fact("", f"genesis {supply['genesis_nanoton']} = {sums}")
+        told = self._styled("every nanoton is accounted for", GREEN) if conserved else "does NOT add up"
+        self.fact("conserved", told)
 
     def begin_answers(self, root: str, batch: Batch) -> None:
         """Begin the step of the answers."""
@@ -135,33 +204,46 @@ class Screen:
             detail = self._styled("   rule", DIM) if by_rule else f"{case.label.score * 100:5.1f} %"
             self.line(f"   {name:<{self._width}}  {self._styled(f'{case.label.name:<12}', GREEN)} {detail}")
 
-    def receipts(self, events: Sequence[Event]) -> None:
-        """The receipts of the task."""
-        self.step("Receipts", "one signature of the provider covers every run of a tranche")
-        for event in events[:RECEIPTS_SHOWN]:
-            runs = int(event.get("runs", 0))
-            self.fact(f"receipt {event.get('seq')}", f"{event.get('hash')}, {runs} run{_s(runs)}")
-        if len(events) > RECEIPTS_SHOWN:
-            self.fact("", f"and {len(events) - RECEIPTS_SHOWN} more")
+    def receipts(self, receipts: Sequence[Event]) -> None:
+        """What the receipts of the task prove, and the vouchers that pay them."""
+        self.step("Receipts", "the provider signs for what it ran, the requester answers with a voucher for all so far")
+        for facts in receipts[:RECEIPTS_SHOWN]:
+            self._receipt(facts)
+        if len(receipts) > RECEIPTS_SHOWN + 1:
+            self.fact("", f"and {len(receipts) - RECEIPTS_SHOWN - 1} more, up to")
+        if len(receipts) > RECEIPTS_SHOWN:
+            self._receipt(receipts[-1])
 
-    def verified(self, receipts: int, runs: int) -> None:
+    def _receipt(self, facts: Event) -> None:
+        runs, seq = int(facts["runs"]), facts["seq"]
+        counted = f"{runs} run{_s(runs)}"
+        self.fact(
+            f"receipt {seq}", f"{_short(facts['receipt'])} {counted:>8}   voucher {seq}: "
+            f"{format_nanoton(facts['total_nanoton'])} in all"
+        )
+
+    def verified(self, receipts: int, runs: int, promised_nanoton: int) -> None:
         """The receipts passed."""
         self.step("Verification", "outside the peers, as `cocoon receipts verify` does it; no network needed")
         ok = self._styled("valid", GREEN)
-        self.fact("receipts", f"{ok}: {receipts}, signed by the provider, countersigned by the requester")
+        self.fact("receipts", f"{ok}: {receipts}, signed by the provider, each with the requester's voucher")
         self.fact("answers", f"{ok}: {runs}, the hash of each stands under a signed receipt")
+        self.fact("vouchers", f"{ok}: {format_nanoton(promised_nanoton)} promised, the price of all answers together")
 
     def totals(self, totals: Mapping[str, Any]) -> None:
         """The last lines: what it came to, and what to try next."""
-        self.step("Done", "all three peers have ended; nothing is left running")
+        self.step("Done", "the three peers and the chain have ended; nothing is left running")
         self.fact("files", f"{totals['by_model']} by the provider, {totals['by_rule']} by rule")
         if totals["unreadable"] or totals["skipped"]:
             self.fact("left out", f"{totals['unreadable']} unreadable, {totals['skipped']} links or devices")
         common = [f"{count} {label}" for label, count in totals["labels"].items()][:6]
         self.fact("labels", ", ".join(common) + (", ..." if len(totals["labels"]) > 6 else ""))
         self.fact("provider", str(totals["provider"]))
-        self.fact("price", f"{totals['price_nanoton']} nanoton")
-        self.fact("receipts", f"{totals['receipts']}, all valid")
+        runs_nanoton = totals["price_nanoton"] - totals["setup_nanoton"]
+        self.fact("runs", f"{totals['by_model']} for {format_nanoton(runs_nanoton)}")
+        self.fact("set-up", f"{format_nanoton(totals['setup_nanoton'])}, for loading the model")
+        self.fact("paid", f"{format_nanoton(totals['price_nanoton'])} on chain, to the last nanoton of the vouchers")
+        self.fact("receipts", f"{totals['receipts']}, all valid and anchored")
         self.line()
         self.line("Try next", BOLD)
         cocoon = command_name()
@@ -189,9 +271,10 @@ class Screen:
         for name in ("device", "engine"):
             if isinstance(value := chosen.get(name), str) and value:
                 self.fact(name, printable(value))
-        # A network without a ledger: prices are 0, and the receipt is what remains.
-        expected = chosen.get("expected_nanoton", chosen.get("setup_nanoton", 0))
-        self.fact("price", f"{expected} nanoton (this local network has no ledger)")
+        run, setup = int(chosen.get("run_nanoton_per_1000", 0)), int(chosen.get("setup_nanoton", 0))
+        self.fact("a run", f"{run / 1_000:g} nanoton")
+        self.fact("set-up", f"{setup} nanoton, once a lease, for loading the model")
+        self.fact("in all", f"{format_nanoton(int(chosen.get('expected_nanoton', 0)))} expected for these files")
 
     def _sealed(self) -> None:
         """Begin the step of the transfer, whichever of its events comes first."""

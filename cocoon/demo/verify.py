@@ -10,14 +10,15 @@ Purity: shell (asks the local peer for the records).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from cocoon.core.errors import PeerFault, wrong
 from cocoon.demo.cases import Case
 from cocoon.sdk import Client, Result
 
 
-def verify_answers(client: Client, cases: Sequence[Case]) -> int:
-    """Check the receipts of all ``cases`` and return how many there are.
+def verify_answers(client: Client, cases: Sequence[Case]) -> list[dict[str, Any]]:
+    """Check the receipts of all ``cases``; what each receipt proves, in their order.
 
     Raises:
         PeerFault: an answer without receipt.
@@ -28,12 +29,11 @@ def verify_answers(client: Client, cases: Sequence[Case]) -> int:
         if case.result is None or case.result.receipt is None:
             raise PeerFault(f"the answer for {case.path!r} is under no receipt")
         by_receipt.setdefault(case.result.receipt, []).append(case.result)
-    for receipt, results in by_receipt.items():
-        _verify(client, receipt, results)
-    return len(by_receipt)
+    found = [_verify(client, receipt, results) for receipt, results in by_receipt.items()]
+    return sorted(found, key=lambda facts: int(facts["seq"]))
 
 
-def _verify(client: Client, receipt: str, results: Sequence[Result]) -> None:
+def _verify(client: Client, receipt: str, results: Sequence[Result]) -> dict[str, Any]:
     facts = client.receipt(receipt)
     lines = {line["number"]: line for line in facts["lines"]}
     for result in results:
@@ -46,3 +46,4 @@ def _verify(client: Client, receipt: str, results: Sequence[Result]) -> None:
             raise wrong("output", f"receipt {receipt} holds another answer for run {result.number}")
         if line["price_nanoton"] != result.price_nanoton:
             raise wrong("price", f"receipt {receipt} holds another price for run {result.number}")
+    return facts

@@ -92,4 +92,7 @@ def verify_offer(reply: OfferReply, network: NetworkId, peer: PeerKey) -> Quote:
         raise wrong("profile", "the execution profile is not the one that the offer names")
     if not 1 <= offer.message.ttl_s <= OFFER_TTL_S:
         raise wrong("ttl", f"{offer.message.ttl_s} s is outside 1 to {OFFER_TTL_S} s")
-    return Quote(peer, offer.digest, offer.message, keys.message.public, profile)
+    bundle = keys.message
+    return Quote(
+        peer, offer.digest, offer.message, bundle.public, bundle.payout, bundle.provider_key, profile
+    )

@@ -1,33 +1,33 @@
 """Buying: propose a lease under a quote, and keep bought leases warm per model.
 
-Purity: shell. Protocol ``/cocoon/lease/1``. Spec: docs/spec/leases.md, rules LEA-10 to LEA-15.
+Purity: shell. Spec: docs/spec/leases.md, rules LEA-10 to LEA-15; lanes.md, rules LAN-1 to LAN-7.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import trio
 
-from cocoon.core.errors import CocoonError, PeerFault, ProviderLost, from_code, wrong
+from cocoon.core.errors import CocoonError, CreditRefused
 from cocoon.core.ids import LeaseId, ModelId, PeerKey
-from cocoon.core.limits import LEASE_DURATION_S, LEASE_REPLY_NS, LEASES_PER_REQUESTER, RUNS_PER_LEASE
-from cocoon.core.units import SECOND_NS
+from cocoon.core.limits import LEASE_DURATION_S, LEASES_PER_REQUESTER, RUNS_PER_LEASE
+from cocoon.core.units import PRICE_UNITS, UnitKind
+from cocoon.ledger.tab import Head
 from cocoon.ledger.terms import terms_of
 from cocoon.node import records
 from cocoon.node.link import WorkLink
 from cocoon.node.means import Order, Purse
+from cocoon.node.proposal import propose
 from cocoon.node.purchase import Purchase, Say
-from cocoon.p2p.streams import PeerStream
-from cocoon.privacy.hpke import seal_keys
-from cocoon.privacy.link import LinkKeys, SealedReader, SealedWriter, session_keys
+from cocoon.node.settling import Debts
+from cocoon.node.treasury import Footing, ShownVoucher
 from cocoon.scheduler.admission import NO_ESCROW
-from cocoon.scheduler.selection import Quote
-from cocoon.wire.messages import KeyBox, Lease, LeaseAccept, LeaseOpen, Refusal
-from cocoon.wire.schema import pack, unpack
-from cocoon.wire.signing import Signed, open_signed, sign
-
-LEASE_PROTOCOL = "/cocoon/lease/1"
+from cocoon.scheduler.selection import Quote, expected_cost_nanoton
+from cocoon.store.service import Row
+from cocoon.wire.messages import Lease, LeaseAccept, Offer
+from cocoon.wire.signing import Signed, sign
 
 
 class Buyer:
@@ -38,11 +38,16 @@ class Buyer:
         self._nursery = nursery
         self._warm: dict[tuple[ModelId, bool], Purchase] = {}
         self._opening: dict[tuple[ModelId, bool], trio.Lock] = {}
+        # Every lease until its lane is free again, or it is among the debts.
+        self._kept: dict[Purchase, trio.Event] = {}
+        self.debts = Debts(purse)
 
-    def warm(self, model: ModelId, private: bool) -> Purchase | None:
-        """An open lease for this model that takes another unit."""
-        lease = self._warm.get((model, private))
-        return lease if lease is not None and lease.usable else None
+    def warm(self, order: Order) -> Purchase | None:
+        """An open lease for this model that takes the order's units, within its ceiling."""
+        lease = self._warm.get((order.model.id, order.private))
+        if lease is None or not lease.usable or not lease.covers(order.units, order.ceiling_nanoton):
+            return None
+        return lease
 
     async def open(self, quote: Quote, order: Order, progress: Say) -> Purchase:
         """A lease that takes runs now: a new one, or one that another task has just opened for this model.
@@ -50,13 +55,13 @@ class Buyer:
         Tasks that want one cold model at the same time share a lease; a provider has few for each requester.
 
         Raises:
-            CocoonError: refused, unreachable, or the model was not accepted.
+            CocoonError: refused, unreachable, no lane for it, or the model was not accepted.
         """
         key = (order.model.id, order.private)
         turn = self._opening.setdefault(key, trio.Lock())
         try:
             async with turn:
-                warm = self.warm(*key)
+                warm = self.warm(order)
                 if warm is not None and warm.costs_what(quote.offer):
                     return warm
                 return await self._open(quote, order, progress)
@@ -64,18 +69,25 @@ class Buyer:
             if not turn.locked():
                 self._opening.pop(key, None)
 
+    async def release_idle(self) -> None:
+        """Give back what nobody uses; each lease has its last receipt, or is among the debts, when this returns."""
+        for lease, over in tuple(self._kept.items()):
+            if lease.idle or lease.over:
+                await lease.release()
+                await over.wait()
+
     async def _open(self, quote: Quote, order: Order, progress: Say) -> Purchase:
         """Propose a lease, deliver the model, and return once runs may go."""
         await self._make_room(quote.provider)
-        lease, accept, link = await self._agree(quote, order)
+        held = self._warm.get((order.model.id, order.private))
+        if held is not None and held.idle:
+            await held.release()                        # too small for this task; its lane may be filled up instead
+        await self.debts.settle_with(quote.provider)
         try:
-            key = records.lease_key(LeaseId(lease.digest))
-            await self._purse.journal.append(records.LEASE_BOUGHT, lease.pack(), key)
-        except BaseException:
-            with trio.CancelScope(shield=True):
-                await link.close()
-            raise
-        purchase = Purchase(self._purse, lease, accept, link, order.model, quote.offer.max_payload_bytes, progress)
+            agreed = await self._propose(quote, order)
+        except CreditRefused:                           # not before its lane is there, then; it is on its way
+            agreed = await self._propose(quote, order)
+        purchase = Purchase(self._purse, *agreed, order.model, quote.offer.max_payload_bytes, progress)
         self._nursery.start_soon(self._keep, purchase, (order.model.id, order.private))
         await purchase.ready()
         return purchase
@@ -89,6 +101,7 @@ class Buyer:
 
     async def _keep(self, purchase: Purchase, key: tuple[ModelId, bool]) -> None:
         self._warm[key] = purchase
+        over = self._kept[purchase] = trio.Event()
         try:
             await purchase.run()
         except Exception as error:                      # supervisor border: one lease must not end the peer
@@ -96,62 +109,99 @@ class Buyer:
         finally:
             if self._warm.get(key) is purchase:
                 del self._warm[key]
-
-    async def _agree(self, quote: Quote, order: Order) -> tuple[Signed[Lease], Signed[LeaseAccept], WorkLink]:
-        lease = sign(self._terms(quote, order), self._purse.identity)
-        terms_of(lease)                                 # a price that cannot be paid is refused before it is promised
-        lease_id = LeaseId(lease.digest)
-        keys = LinkKeys.from_bytes(os.urandom(64))
-        box = seal_keys(quote.sealing_key, lease_id, keys, sender=self._purse.identity.key, receiver=quote.provider)
-        keybox = sign(KeyBox(lease=lease.digest, box=box), self._purse.identity)
-        stream = await self._purse.mesh.open_stream(quote.provider, LEASE_PROTOCOL)
         try:
-            await stream.send(pack(LeaseOpen(lease=lease.pack(), keybox=keybox.pack())))
-            accept = await _answer(stream, quote.provider)
-            _check(accept.message, lease.digest, keybox.digest)
+            await self._part(purchase)
+        finally:
+            del self._kept[purchase]
+            over.set()
+
+    async def _part(self, purchase: Purchase) -> None:
+        """Free the lane of an ended lease, or remember that it is to be settled."""
+        treasury = self._purse.treasury
+        if treasury is None or not purchase.tally.lane:
+            return
+        if purchase.ended_well:
+            await treasury.release(purchase.tally.lane, purchase.id, purchase.tally.tab.head)
+        else:
+            self.debts.owe(purchase.lease)
+
+    async def _sign(self, quote: Quote, order: Order) -> tuple[Signed[Lease], Head]:
+        """The lease under this quote, on a lane of ours if it costs anything."""
+        treasury = self._purse.treasury
+        if treasury is None or not expected_cost_nanoton(quote.offer, RUNS_PER_LEASE):
+            lease = sign(self._terms(quote, order, None), self._purse.identity)
+            terms_of(lease)                             # a price that cannot be paid is refused before it is promised
+            return lease, Head()
+        return await treasury.reserve(
+            quote, expected_cost_nanoton(quote.offer, order.units),
+            lambda footing: sign(self._terms(quote, order, footing), self._purse.identity),
+        )
+
+    async def _propose(
+        self, quote: Quote, order: Order
+    ) -> tuple[Signed[Lease], Head, Signed[LeaseAccept], WorkLink]:
+        """A lease that its provider countersigned.
+
+        Raises:
+            CreditRefused: its lane had not been on chain; it is now, if it came at all.
+        """
+        lease, opening = await self._sign(quote, order)
+        try:
+            return lease, opening, *await self._agree(lease, opening, quote)
+        except CreditRefused:
+            if self._purse.treasury is not None:
+                await self._purse.treasury.arrived(lease.message.lane)
+            raise
+
+    async def _agree(
+        self, lease: Signed[Lease], opening: Head, quote: Quote
+    ) -> tuple[Signed[LeaseAccept], WorkLink]:
+        """Open the lease with the provider and record it; first if it costs anything, because it may be owed for."""
+        treasury, lane, lease_id = self._purse.treasury, lease.message.lane, LeaseId(lease.digest)
+        row = Row(records.LEASE_BOUGHT, lease.pack(), records.lease_key(lease_id))
+        if treasury is None or not lane:
+            accept, link = await propose(self._purse, lease, quote.sealing_key, ShownVoucher())
+            await self._record(row, link)
+            return accept, link
+        await self._purse.journal.append_many([row])
+        try:
+            return await propose(self._purse, lease, quote.sealing_key, treasury.shown(lane))
+        except CocoonError:
+            await treasury.release(lane, lease_id, opening)
+            raise
+
+    async def _record(self, row: Row, link: WorkLink) -> None:
+        try:
+            await self._purse.journal.append_many([row])
         except BaseException:
             with trio.CancelScope(shield=True):
-                await stream.reset()
+                await link.close()
             raise
-        session = session_keys(keys, accept.message.nonce, lease_id)
-        link = WorkLink(stream, SealedWriter(session.to_provider), SealedReader(session.to_requester))
-        return lease, accept, link
 
-    def _terms(self, quote: Quote, order: Order) -> Lease:
+    def _terms(self, quote: Quote, order: Order, footing: Footing | None) -> Lease:
         offer = quote.offer
-        return Lease(
+        free = Lease(
             network=self._purse.network, nonce=os.urandom(16), requester=self._purse.identity.key,
             provider=quote.provider, offer=quote.digest, model=order.model.id, private=order.private, kind=order.kind,
-            setup_nanoton=offer.setup_nanoton, prices=offer.prices, ceiling_nanoton=order.ceiling_nanoton,
+            setup_nanoton=offer.setup_nanoton, prices=offer.prices, ceiling_nanoton=order.ceiling_nanoton or 0,
             max_runs=RUNS_PER_LEASE, duration_s=LEASE_DURATION_S, escrow=NO_ESCROW, lane=0, run_ms=offer.max_run_ms,
+            tranche_nanoton=0, owner=bytes(32), lane_key=bytes(32), index=0, close_delay_s=0, network_tag=0,
+        )
+        treasury = self._purse.treasury
+        if footing is None or treasury is None:
+            return free
+        birth = treasury.money.birth
+        return replace(
+            free, ceiling_nanoton=footing.free_nanoton, max_runs=affordable_runs(offer, footing.free_nanoton),
+            escrow=treasury.address, lane=footing.lane, tranche_nanoton=self._purse.tranche_nanoton,
+            owner=birth.owner, lane_key=birth.lane_key, index=birth.index, close_delay_s=birth.close_delay_s,
+            network_tag=birth.network_tag,
         )
 
 
-def _check(accept: LeaseAccept, lease: bytes, keybox: bytes) -> None:
-    """Return if ``accept`` is about this new lease and these keys; ``wrong_lease`` or ``wrong_keys``."""
-    if accept.lease != lease:
-        raise wrong("lease", "the provider countersigned another lease")
-    if accept.resumed:
-        raise wrong("lease", "the provider resumes a lease that was never open")
-    if accept.keybox != keybox:
-        raise wrong("keys", "the provider opened another box of keys")
-
-
-async def _answer(stream: PeerStream, provider: PeerKey) -> Signed[LeaseAccept]:
-    data = None
-    with trio.move_on_after(LEASE_REPLY_NS / SECOND_NS):
-        data = await stream.receive()
-    if data is None:
-        raise ProviderLost(f"the provider did not answer the lease within {LEASE_REPLY_NS // SECOND_NS} s")
-    if (error := refused(data)) is not None:
-        raise error
-    return open_signed(data, LeaseAccept, signer=provider)
-
-
-def refused(data: bytes) -> CocoonError | None:
-    """The error in a refusal; None if ``data`` is something else."""
-    try:
-        refusal = unpack(data, Refusal)
-    except PeerFault:
-        return None
-    return from_code(refusal.code, refusal.text)
+def affordable_runs(offer: Offer, amount_nanoton: int) -> int:
+    """The most runs of a lease under ``offer`` that cost no more than ``amount_nanoton``, set-up included."""
+    per_1000 = dict(offer.prices).get(int(UnitKind.RUN), 0)
+    left = amount_nanoton - offer.setup_nanoton
+    most = RUNS_PER_LEASE if per_1000 == 0 else left * PRICE_UNITS // per_1000
+    return max(1, min(RUNS_PER_LEASE, most))

@@ -48,6 +48,7 @@ class OfferCounter:
         self.sealing_seeds: tuple[bytes, ...] = ()
         self._load_identity = load_identity
         self._identity = identity = load_identity()
+        self._terms = terms
         self._clock = clock
         self._log = get_logger("sell")
         self._keys = b""
@@ -114,7 +115,7 @@ class OfferCounter:
         offer = self._offer
         bundle = KeyBundle(
             network=offer.network, boot_id=offer.boot_id, suite=SUITE_MLKEM768_X25519,
-            public=public_bytes(identity.hpke),
+            public=public_bytes(identity.hpke), payout=self._terms.payout, provider_key=self._terms.provider_key,
         )
         self._keys = sign(bundle, identity).pack()
         self._offer = replace(offer, keys_digest=digest(bundle))

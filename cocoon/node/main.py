@@ -13,13 +13,15 @@ from pathlib import Path
 
 import trio
 
-from cocoon.config.network import NetworkFile, check_same, parse_link, to_toml
+from cocoon.config.network import NetworkFile, parse_link, to_toml
+from cocoon.config.network import join as join_network
 from cocoon.config.service import NETWORK_FILE, load, read_network
 from cocoon.config.settings import Settings, check_prices
 from cocoon.core.errors import BootstrapUnreachable, CocoonError, WrongNetwork
 from cocoon.core.groups import single_error
 from cocoon.identity.files import write_private
 from cocoon.identity.service import load_or_create
+from cocoon.node.devnet import Devnet, DevnetProcess, has_devnet, running_devnet
 from cocoon.store.lock import lock_home
 from cocoon.telemetry.log import Sink, get_logger, hide
 from cocoon.telemetry.service import open_log
@@ -49,7 +51,9 @@ def run_peer(
     with ExitStack() as stack:
         stack.enter_context(lock_home(home))
         newcomer = read_network(home) is None
-        network, founder = choose_network(home, join, resolved.settings)
+        linked = None if join is None else parse_link(join)
+        devnet = _devnet(stack, home, linked, resolved.settings)
+        network, founder = choose_network(home, linked, resolved.settings, None if devnet is None else devnet.facts)
         check_prices(resolved, network.ledger)
         identity = load_or_create(home)
         stack.enter_context(_log(home, resolved.settings))
@@ -58,7 +62,9 @@ def run_peer(
         # Here, not above: libp2p takes a second to import, and a bad link or home should be told at once.
         from cocoon.node.peer import Parts, run
 
-        parts = Parts(home, resolved.settings, network, identity, founder=founder, show_link=join is None)
+        parts = Parts(
+            home, resolved.settings, network, identity, founder=founder, show_link=join is None, devnet=devnet
+        )
         try:
             with single_error():
                 trio.run(run, parts, out, strict_exception_groups=True)
@@ -70,22 +76,48 @@ def run_peer(
     return 0
 
 
-def choose_network(home: Path, join: str | None, settings: Settings) -> tuple[NetworkFile, bool]:
+def _devnet(
+    stack: ExitStack, home: Path, linked: NetworkFile | None, settings: Settings
+) -> DevnetProcess | None:
+    """Start the devnet of a network that this home founded, or founds now."""
+    known = read_network(home)
+    founds = known is None and linked is None and settings.ledger == "ton"
+    if not founds and not has_devnet(home):
+        return None
+    remembered = known.liteservers[0] if known is not None and known.liteservers else None
+    return stack.enter_context(running_devnet(home, settings.devnet_block_ms, remembered))
+
+
+def choose_network(
+    home: Path, linked: NetworkFile | None, settings: Settings, devnet: Devnet | None = None
+) -> tuple[NetworkFile, bool]:
     """The network of this start, and whether this peer founded it.
 
+    Args:
+        devnet: The one that this home runs; a network that is made rests on it.
+
     Raises:
-        WrongNetwork: the home belongs to another network than the link.
-        BadLink: the link cannot be read.
+        WrongNetwork: the home belongs to another network than the link, or its devnet is another chain.
     """
     known = read_network(home)
-    linked = None if join is None else parse_link(join)
-    if known is not None and linked is not None:
-        check_same(known, linked.id)
-        known = known.with_bootstraps((*linked.bootstraps, *known.bootstraps))
-    network = known or linked or NetworkFile(settings.network_name, "none", os.urandom(16))
+    network = join_network(known, linked) if linked is not None else known or _found(settings, devnet)
+    if devnet is not None:
+        if network.chain != devnet.chain:
+            raise WrongNetwork("the devnet in COCOON_HOME is another chain than that of network.toml")
+        network = network.with_liteservers((devnet.liteserver, *network.liteservers))
     if network != read_network(home):
         write_private(home / NETWORK_FILE, to_toml(network).encode())
     return network, not network.bootstraps
+
+
+def _found(settings: Settings, devnet: Devnet | None) -> NetworkFile:
+    """A network of its own."""
+    nonce = os.urandom(16)
+    if devnet is None:
+        return NetworkFile(settings.network_name, "none", nonce)
+    return NetworkFile(
+        settings.network_name, "ton", nonce, chain=devnet.chain, liteservers=(devnet.liteserver,)
+    )
 
 
 def _log(home: Path, settings: Settings) -> AbstractContextManager[Sink]:

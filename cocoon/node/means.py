@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from cocoon.core.clock import Clock
 from cocoon.core.ids import NetworkId
 from cocoon.identity.keys import Identity
+from cocoon.node.anchors import Anchors
 from cocoon.node.counter import OfferCounter
 from cocoon.node.models import HeldModel, ModelShelf
 from cocoon.node.stock import Terms
+from cocoon.node.till import Till
+from cocoon.node.treasury import Treasury
 from cocoon.p2p.service import Mesh
 from cocoon.runtime.service import Runtime
 from cocoon.store.service import Journal
@@ -33,6 +36,9 @@ class Shop:
     mesh: Mesh
     clock: Clock
     log: Log
+    #: Both None on a network without a ledger.
+    till: Till | None
+    anchors: Anchors | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,10 @@ class Order:
     model: HeldModel
     private: bool
     kind: str
-    ceiling_nanoton: int
+    #: Runs that the task wants; a lease must be able to take them all.
+    units: int
+    #: None takes what is usual now.
+    ceiling_nanoton: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +65,7 @@ class Purse:
     clock: Clock
     log: Log
     lease_idle_ns: int
+    #: Most unpaid work that this side asks a provider to risk.
+    tranche_nanoton: int
+    #: None on a network without a ledger.
+    treasury: Treasury | None

@@ -10,7 +10,7 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,16 +26,23 @@ from cocoon.core.limits import ACQUAINT_NS, DHT_KEYS_ANNOUNCED, HANDSHAKE_NS, PE
 from cocoon.core.units import MILLISECOND_NS, SECOND_NS, UnitKind
 from cocoon.identity.keys import Identity
 from cocoon.identity.service import load_or_create
+from cocoon.node.accounts import Accounts
+from cocoon.node.anchors import Anchors
 from cocoon.node.buying import Buyer
 from cocoon.node.clock import MonotonicClock, wall_ns
+from cocoon.node.closing import CloseCounter, Closing
 from cocoon.node.control import ControlServer, open_control
 from cocoon.node.counter import OfferCounter
+from cocoon.node.devnet import DevnetProcess
 from cocoon.node.means import Purse, Shop
 from cocoon.node.models import ModelShelf
+from cocoon.node.money import Money, open_money
 from cocoon.node.ports import remember_listen, remembered_listen
 from cocoon.node.selling import Seller
 from cocoon.node.shelf import ServedFrom
 from cocoon.node.stock import Terms
+from cocoon.node.till import Till
+from cocoon.node.treasury import Treasury
 from cocoon.node.verbs import KIND, Desk
 from cocoon.p2p.blobs import serve_blobs
 from cocoon.p2p.bookfile import load_book
@@ -60,6 +67,8 @@ class Parts:
     founder: bool
     #: Print the join link before ``ready``.
     show_link: bool
+    #: The chain that this peer runs beside itself, if any.
+    devnet: DevnetProcess | None
 
 
 async def run(parts: Parts, out: Callable[[str], None]) -> None:
@@ -109,6 +118,8 @@ class _Peer:
         self._control: ControlServer | None = None
         self._seller: Seller | None = None
         self._runtime: Runtime | None = None
+        self._buyer: Buyer | None = None
+        self._accounts: Accounts | None = None
 
     @property
     def _sells(self) -> bool:
@@ -124,16 +135,24 @@ class _Peer:
         room = Room(limit_bytes=parts.settings.journal_limit_bytes)
         journal = await stack.enter_async_context(open_journal(parts.home / JOURNAL_FILE, wall_ns, room=room))
         nursery.start_soon(journal.watch)
+        if parts.devnet is not None:
+            nursery.start_soon(parts.devnet.keep, get_logger("devnet"))
+        money = None
+        if parts.network.ledger != "none" and parts.settings.role == "peer":
+            money = await stack.enter_async_context(
+                open_money(parts.home, parts.network, parts.settings, journal, self._clock)
+            )
         if self._sells:
             self._runtime = await stack.enter_async_context(_runtime(parts.settings))
         boot_id = os.urandom(8)
         self._mesh = await stack.enter_async_context(self._open_mesh(boot_id))
         remember_listen(parts.home, self._mesh.listening())
         shelf = self._shelf = ModelShelf(parts.home)
+        till = anchors = None
         if self._runtime is not None:
-            self._sell(self._runtime, journal, shelf, boot_id)
+            till, anchors = await self._sell(self._runtime, journal, shelf, boot_id, money, nursery)
         if parts.settings.role == "peer":
-            await self._buy(stack, nursery, journal, shelf)
+            await self._buy(stack, nursery, journal, shelf, money, till, anchors)
 
     @asynccontextmanager
     async def _open_mesh(self, boot_id: bytes) -> AsyncIterator[Mesh]:
@@ -150,9 +169,16 @@ class _Peer:
         async with open_mesh(settings, parts.identity.seed, load_book(book_file), self._clock, self._log) as mesh:
             yield mesh
 
-    def _sell(self, runtime: Runtime, journal: Journal, shelf: ModelShelf, boot_id: bytes) -> None:
+    async def _sell(
+        self, runtime: Runtime, journal: Journal, shelf: ModelShelf, boot_id: bytes, money: Money | None,
+        nursery: trio.Nursery,
+    ) -> tuple[Till | None, Anchors | None]:
         parts = self._parts
         terms = terms_of(parts.settings)
+        till = anchors = None
+        if money is not None:
+            till, anchors = await self._collect(money, journal, nursery)
+            terms = replace(terms, payout=till.payout, provider_key=money.provider_key.key)
         report = asdict(runtime.device)
         report.pop("confinement")
         counter = OfferCounter(
@@ -162,19 +188,50 @@ class _Peer:
         shop = Shop(
             identity=parts.identity, network=parts.network.id, counter=counter, shelf=shelf, runtime=runtime,
             journal=journal, terms=terms, mesh=self._mesh, clock=self._clock, log=get_logger("sell"),
+            till=till, anchors=anchors,
         )
         self._seller = Seller(shop)
         self._seller.serve()
+        return till, anchors
 
-    async def _buy(self, stack: AsyncExitStack, nursery: trio.Nursery, journal: Journal, shelf: ModelShelf) -> None:
-        parts = self._parts
+    async def _collect(self, money: Money, journal: Journal, nursery: trio.Nursery) -> tuple[Till, Anchors]:
+        """What a provider on a network with a ledger has besides: its till, its anchor, its part in closes."""
+        settings, log = self._parts.settings, get_logger("till")
+        till = Till(
+            money, journal, self._clock, log,
+            tranche_nanoton=settings.tranche_nanoton, strangers_nanoton=settings.strangers_nanoton,
+        )
+        await till.open(nursery)
+        anchors = Anchors(money, self._parts.identity.key, journal, self._clock, log)
+        nursery.start_soon(anchors.run)
+        CloseCounter(till, log).serve(self._mesh)
+        return till, anchors
+
+    async def _buy(
+        self, stack: AsyncExitStack, nursery: trio.Nursery, journal: Journal, shelf: ModelShelf, money: Money | None,
+        till: Till | None, anchors: Anchors | None,
+    ) -> None:
+        parts, log = self._parts, get_logger("buy")
         serve_blobs(self._mesh, ServedFrom(shelf))
+        treasury = closing = None
+        if money is not None:
+            treasury = Treasury(money, journal, nursery, log, parts.settings.lane_cap_nanoton)
+            treasury.restore()
         purse = Purse(
             identity=parts.identity, network=parts.network.id, mesh=self._mesh, journal=journal, clock=self._clock,
-            log=get_logger("buy"), lease_idle_ns=parts.settings.lease_idle_ms * MILLISECOND_NS // 2,
+            log=log, lease_idle_ns=parts.settings.lease_idle_ms * MILLISECOND_NS // 2,
+            tranche_nanoton=parts.settings.tranche_nanoton, treasury=treasury,
         )
-        buyer = Buyer(purse, nursery)
-        desk = Desk(purse, buyer, shelf, self._status, self.shutdown, announces=self._announces)
+        buyer = self._buyer = Buyer(purse, nursery)
+        if money is not None and treasury is not None:
+            buyer.debts.restore()
+            nursery.start_soon(buyer.debts.run)
+            closing = Closing(purse, treasury, nursery)
+            closing.restore()
+            self._accounts = Accounts(parts.network, money, journal, treasury, closing, buyer, till, anchors)
+        desk = Desk(
+            purse, buyer, shelf, self._status, self.shutdown, announces=self._announces, accounts=self._accounts
+        )
         control = open_control(parts.home, desk.verbs(), get_logger("control"))
         self._control = await stack.enter_async_context(control)
 
@@ -222,8 +279,12 @@ class _Peer:
         with trio.move_on_after(self._parts.settings.drain_ms / 1_000):
             if self._control is not None:
                 await self._control.drained()
+            if self._buyer is not None:
+                await self._buyer.release_idle()
             if self._seller is not None:
                 await self._seller.drained()
+            if self._accounts is not None:
+                await self._accounts.collect()
 
     def _status(self) -> dict[str, Any]:
         parts, mesh = self._parts, self._mesh

@@ -9,7 +9,7 @@ Purity: shell. Spec: docs/spec/leases.md, rules LEA-10 to LEA-15.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,27 +26,24 @@ from cocoon.core.errors import (
     from_code,
 )
 from cocoon.core.ids import LeaseId, PeerKey, TaskId
-from cocoon.core.limits import CHUNK_BYTES
+from cocoon.core.limits import CHUNK_BYTES, RECEIPT_REPLY_NS
 from cocoon.core.machine import Effect
+from cocoon.core.units import SECOND_NS
 from cocoon.ledger import events as receipts
-from cocoon.ledger.receipt import ReceiptVerifier
-from cocoon.ledger.record import Countersigned, ReceiptRecord
 from cocoon.ledger.statement import check_statement
-from cocoon.ledger.tab import Tab
-from cocoon.ledger.terms import terms_of
-from cocoon.node import records
+from cocoon.ledger.tab import Head
 from cocoon.node.driver import Driver
 from cocoon.node.link import WorkLink
 from cocoon.node.means import Purse
 from cocoon.node.models import HeldModel
+from cocoon.node.tally import Tally
 from cocoon.scheduler import purchase
 from cocoon.wire.commitment import commit
-from cocoon.wire.judged import Statement, Voucher, sign_cell
+from cocoon.wire.judged import Statement
 from cocoon.wire.manifest import pack_manifest
 from cocoon.wire.messages import (
     Chunk,
     ChunkHashes,
-    Countersign,
     Lease,
     LeaseAccept,
     LeaseClose,
@@ -60,7 +57,6 @@ from cocoon.wire.messages import (
     RunFailure,
     RunRequest,
     RunResult,
-    TrancheClose,
 )
 from cocoon.wire.schema import Message
 from cocoon.wire.signing import Signed, open_signed
@@ -100,8 +96,8 @@ class Purchase:
     """A bought lease. Tasks order units on it; it tells each what became of them."""
 
     def __init__(
-        self, purse: Purse, lease: Signed[Lease], accept: Signed[LeaseAccept], link: WorkLink, model: HeldModel,
-        payload_limit_bytes: int, progress: Say,
+        self, purse: Purse, lease: Signed[Lease], opening: Head, accept: Signed[LeaseAccept], link: WorkLink,
+        model: HeldModel, payload_limit_bytes: int, progress: Say,
     ) -> None:
         terms = lease.message
         self.lease = lease
@@ -113,7 +109,7 @@ class Purchase:
         self._model = model
         self._payload_limit_bytes = payload_limit_bytes
         self._progress: Say | None = progress
-        self._verifier = ReceiptVerifier(Tab(terms_of(lease)))
+        self.tally = Tally(purse, lease, opening, self._say, self._settled)
         self._machine = purchase.LeasePurchase(
             purse.clock.now_ns(), terms.duration_s, terms.max_runs, terms.run_ms, purse.lease_idle_ns
         )
@@ -124,6 +120,9 @@ class Purchase:
         self._answers: dict[int, Answer] = {}
         self._state = trio.Event()
         self._over = trio.Event()
+        # The provider closed the lease: it holds our last countersignature (LAN-7).
+        self._parted = False
+        self._silence = trio.Event()
         self._lost: CocoonError | None = None
         self._nursery: trio.Nursery
 
@@ -134,13 +133,35 @@ class Purchase:
 
     @property
     def idle(self) -> bool:
-        """Ready, and nobody waits for anything on it."""
-        return self.usable and not self._machine.sent and not self._machine.queued and not self._customers
+        """Ready, if only to end, and nobody waits for anything on it."""
+        machine = self._machine
+        is_quiet = not machine.sent and not machine.queued and not self._customers
+        return machine.step is purchase.Step.READY and is_quiet
+
+    @property
+    def over(self) -> bool:
+        """Nothing comes on it any more."""
+        return self._over.is_set()
+
+    @property
+    def ended_well(self) -> bool:
+        """Given back by this side with nothing on the way: the provider needs no further word."""
+        is_ours = self._lost is not None and self._lost.code == "released" and not self._sent
+        return is_ours and self.tally.verifier.settled and self._parted
 
     def costs_what(self, offer: Offer) -> bool:
         """Whether this lease has the prices of ``offer``."""
         terms = self.lease.message
         return (terms.setup_nanoton, terms.prices) == (offer.setup_nanoton, offer.prices)
+
+    def covers(self, units: int, ceiling_nanoton: int | None) -> bool:
+        """Whether so many more units fit on the lease, and cost at most so much; None: its price was taken before."""
+        used = self._machine.next_number - 1 + len(self._machine.queued)
+        bill = self.tally.tab.terms.bill_nanoton
+        cost_nanoton = bill(used + units) - bill(used)
+        return used + units <= self.lease.message.max_runs and (
+            ceiling_nanoton is None or cost_nanoton <= ceiling_nanoton
+        )
 
     async def ready(self) -> None:
         """Wait until runs may go; raises why they never will."""
@@ -161,7 +182,7 @@ class Purchase:
 
     async def close_tranche(self) -> None:
         """Ask for the receipt over everything answered so far."""
-        await self._account(receipts.TrancheClosed(self._machine.next_number - 1))
+        await self._tell(receipts.TrancheClosed(self._machine.next_number - 1))
 
     def forget(self, task: TaskId) -> None:
         """The task has ended; what still comes for it is dropped."""
@@ -197,8 +218,10 @@ class Purchase:
             while True:
                 await self._take(await self._link.receive(*_FROM_PROVIDER))
         except StreamClosed as error:
+            self._silence.set()
             await self._driver.post(purchase.LeaseLost("provider_lost", error.text))
         except CocoonError as error:
+            self._silence.set()
             await self._driver.post(purchase.LeaseLost(error.code, error.text))
 
     async def _take(self, message: Message) -> None:
@@ -208,16 +231,19 @@ class Purchase:
             case ModelReady(load_us):
                 await self._driver.post(purchase.ModelReady(load_us))
             case RunResult():
-                self._answers[message.number] = self._verify(message)
+                self._answers[message.number] = answer = self._verify(message)
+                await self.tally.accept(answer.statement)
                 await self._driver.post(purchase.ResultVerified(message.number))
             case RunFailure(number, code, text):
                 self._sent.pop(number, None)
                 await self._driver.post(purchase.FailureReceived(number, code, text))
             case ReceiptIssued(receipt):
-                await self._account(receipts.ReceiptReceived(open_signed(receipt, Receipt, signer=self.provider)))
+                await self._tell(receipts.ReceiptReceived(open_signed(receipt, Receipt, signer=self.provider)))
             case Refusal(code, text):
                 await self._driver.post(purchase.LeaseLost(code, text))
             case LeaseClose(code):
+                self._parted = True
+                self._silence.set()
                 await self._driver.post(purchase.LeaseLost(code, "closed by the provider"))
 
     def _verify(self, result: RunResult) -> Answer:
@@ -226,34 +252,17 @@ class Purchase:
         if request is None:
             raise OutOfOrder(f"a result for run {result.number}, which is not open")
         statement = Statement.unpack(result.statement)
-        tab = self._verifier.tab
+        tab = self.tally.tab
         check_statement(
             statement, tab.terms, number=result.number, units=1, price_nanoton=tab.price_nanoton(1),
             inputs=commit(request.salt, request.inputs), outputs=commit(request.salt, result.outputs),
         )
-        self._verifier.handle(self._purse.clock.now_ns(), receipts.RunAccepted(statement))
         return Answer(result.outputs, request.salt, statement)
 
-    async def _account(self, event: receipts.RequesterEvent) -> None:
-        """Tell the receipt machine a fact and do what it orders."""
-        for effect in self._verifier.handle(self._purse.clock.now_ns(), event):
-            match effect:
-                case receipts.AskReceipt(through):
-                    await self._say(TrancheClose(through=through))
-                case receipts.Countersign(voucher, receipt, statements):
-                    await self._countersign(voucher, receipt, statements)
-                case receipts.RepeatCountersign(voucher):
-                    signature = sign_cell(voucher.hash(), self._purse.identity)
-                    await self._say(Countersign(voucher=voucher.pack(), signature=signature))
+    async def _tell(self, event: receipts.RequesterEvent) -> None:
+        await self.tally.tell(event, self._accept)
 
-    async def _countersign(self, voucher: Voucher, receipt: Signed[Receipt], statements: Sequence[Statement]) -> None:
-        """Keep the record, then sign: the promise leaves only after it is durable."""
-        signature = sign_cell(voucher.hash(), self._purse.identity)
-        words = Countersigned.of(self.lease, self._accept, receipt, voucher.pack(), signature)
-        record = ReceiptRecord(words, tuple(statements)).pack()
-        await self._purse.journal.append(records.RECEIPT_ACCEPTED, record, records.receipt_key(receipt.digest))
-        await self._say(Countersign(voucher=voucher.pack(), signature=signature))
-        numbers = tuple(statement.number for statement in statements)
+    async def _settled(self, receipt: Signed[Receipt], numbers: tuple[int, ...]) -> None:
         for customer in tuple(self._customers.values()):
             await customer.settled(receipt, numbers)
 
@@ -283,6 +292,9 @@ class Purchase:
                 self._purse.log.info("lease_ended", lease=self.id, code=code)
                 self._lost = from_code(code, text)
                 await self._say(LeaseClose(code=code))
+                if self.tally.lane and code == "released":
+                    with trio.move_on_after(RECEIPT_REPLY_NS / SECOND_NS):
+                        await self._silence.wait()
                 for customer in tuple(self._customers.values()):
                     await customer.ended(code, text)
                 self._driver.stop()

@@ -21,10 +21,16 @@ RECEIPT_SETTLED = "receipt_settled"
 LEASE_BOUGHT = "lease_bought"
 UNIT_ACCEPTED = "unit_accepted"
 RECEIPT_ACCEPTED = "receipt_accepted"
+#: What the requester's book of lanes was told (``ledger.lanes.BOOK_FACTS``).
+LANE_FACT = "lane_fact"
+#: What the provider's till, its credit book and its anchor were told (``ledger.lanes.TILL_FACTS`` and others).
+TILL_FACT = "till_fact"
+CREDIT_FACT = "credit_fact"
+ANCHOR_FACT = "anchor_fact"
 
 
 def lease_key(lease: LeaseId) -> bytes:
-    """Unique key of a lease that this provider signed."""
+    """Unique key of a lease that this peer signed, on either side."""
     return b"lease:" + lease
 
 
@@ -56,6 +62,11 @@ def receipt_key(digest: bytes) -> bytes:
 def settled_key(digest: bytes) -> bytes:
     """Unique key of a countersigned receipt on the provider's side."""
     return b"settled:" + digest
+
+
+def anchor_key(seq: int, root: bytes) -> bytes:
+    """Unique key of a batch of receipts that was ordered anchored."""
+    return b"anchor:" + seq.to_bytes(4, "big") + root
 
 
 def unit_key(task: TaskId, unit: int, slot: int) -> bytes:
@@ -102,7 +113,7 @@ def unpack_run(body: bytes) -> tuple[LeaseId, int]:
 
 
 def pack_fact(lease: LeaseId, fact: bytes) -> bytes:
-    """Body of ``RECEIPT_FACT``: what the receipt machine of a lease was told (``ledger.journal``)."""
+    """Body of ``RECEIPT_FACT``: what the receipt machine of a lease was told, on either side (``ledger.journal``)."""
     return encode([lease, fact])
 
 

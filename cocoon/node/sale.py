@@ -13,13 +13,14 @@ import trio
 
 from cocoon.core.errors import BadChunk, CocoonError, LimitExceeded, ModelRefused, StorageFull, Unavailable, wrong
 from cocoon.core.groups import single_error
-from cocoon.core.ids import LeaseId
-from cocoon.core.limits import ERROR_TEXT_CHARS, RECEIPT_REPLY_NS, RUNS_UNSETTLED
+from cocoon.core.ids import LeaseId, ReceiptHash
+from cocoon.core.limits import ERROR_TEXT_CHARS, LANE_PROOF_NS, RECEIPT_REPLY_NS
 from cocoon.core.machine import DeadlinePassed, Effect
 from cocoon.core.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
 from cocoon.ledger.events import (
     CountersignReceived,
     IssueReceipt,
+    LaneProven,
     LinkResumed,
     ProviderEvent,
     ReportUnsettled,
@@ -39,6 +40,7 @@ from cocoon.node.link import WorkLink
 from cocoon.node.means import Shop
 from cocoon.node.models import HeldModel, ModelSink
 from cocoon.node.shelf import FetchedInto
+from cocoon.node.till import FREE, Entry
 from cocoon.p2p.blobs import fetch_model
 from cocoon.runtime.service import Worker
 from cocoon.scheduler import sale
@@ -87,20 +89,32 @@ class Sale:
     """Runs until the lease has ended; then nothing of it remains but journal entries."""
 
     def __init__(
-        self, shop: Shop, lease: Signed[Lease], accept: Signed[LeaseAccept], link: WorkLink, highest: int
+        self, shop: Shop, lease: Signed[Lease], accept: Signed[LeaseAccept], link: WorkLink, highest: int,
+        entry: Entry = FREE,
     ) -> None:
+        """
+        Args:
+            highest: The last run number ever begun.
+            entry: Where its lane stands, on a paid lease.
+        """
         terms = lease.message
         self._shop = shop
         self._lease = lease
         self._accept = accept
         self._id = LeaseId(lease.digest)
         self._link = link
-        self._issuer = ReceiptIssuer(Tab(terms_of(lease)))
+        self._terms = terms_of(lease)
+        self._issuer = ReceiptIssuer(Tab(self._terms, entry.opening), proven=entry.proven)
         self._receipts: dict[int, Signed[Receipt]] = {}
         self._facts = 0
+        self._hears = True
         self._receipt_news = trio.Event()
         # Runs below this may never have reached the requester; those of this link did.
         self._doubtful_through = highest
+        self._settles = entry.settles
+        # A lease that is settled begins with what its requester holds.
+        self._unsaid = entry.settles
+        self._left = False
         machine = sale.LeaseSale(
             shop.clock.now_ns(), terms.duration_s, terms.max_runs, shop.terms.lease_idle_ns, highest
         )
@@ -132,14 +146,23 @@ class Sale:
                 await self._resume()
             nursery.start_soon(self._read)
             nursery.start_soon(self._mind_receipts)
+            if not self._issuer.proven:
+                nursery.start_soon(self._prove)
             await self._driver.run()
             nursery.cancel_scope.cancel()
+
+    async def _leave(self) -> None:
+        """Free the lane of a paid lease, once."""
+        if self._shop.till is not None and self._terms.lane and not self._left:
+            self._left = True
+            await self._shop.till.leave(self._terms, self._issuer)
 
     async def drain(self) -> None:
         """Finish what is under way, give the receipt for it, and end."""
         await self._driver.post(sale.DrainAsked())
 
     async def _clear(self) -> None:
+        await self._leave()
         if self._worker is not None:
             await self._worker.close()
         if self._sink is not None:
@@ -153,6 +176,8 @@ class Sale:
             while True:
                 await self._take(await self._link.receive(*_FROM_REQUESTER))
         except CocoonError as error:
+            self._hears = False
+            self._tell_news()
             await self._driver.post(sale.LeaseBroke(error.code, _outward(error)))
 
     async def _take(self, message: Message) -> None:
@@ -169,13 +194,25 @@ class Sale:
                 self._jobs.setdefault(number, _Job(message, self._shop.clock.now_ns()))
                 await self._driver.post(sale.RunRequested(number))
             case TrancheClose(through):
-                await self._tell(TrancheClosed(through))
+                await self._close_tranche(through)
             case Countersign(voucher, signature):
                 await self._tell(CountersignReceived(Voucher.unpack(voucher), signature))
             case LeaseClose(code):
                 await self._driver.post(sale.LeaseBroke(code, "closed by the requester"))
 
+    async def _close_tranche(self, through: int) -> None:
+        if not self._unsaid:
+            await self._tell(TrancheClosed(through))
+            return
+        # The first word on a lease that is settled: what lies above never reached the requester (REC-13).
+        self._unsaid = False
+        await self._tell(StatementsWithdrawn(through))
+        await self._tell(TrancheClosed(through))
+        await self._settle(self._issuer.handle(self._shop.clock.now_ns(), LinkResumed()))
+
     async def _name_model(self, manifest: Manifest) -> None:
+        if self._settles:
+            raise wrong("lease", "a paid lease that was open before is opened again to settle it, not to run")
         if model_id(manifest) != self._lease.message.model:
             raise wrong("model", "the manifest is not that of the leased model")
         if len(manifest.files) != 1:
@@ -254,8 +291,16 @@ class Sale:
             case sale.EndSale(code, text):
                 self._shop.log.info("lease_ended", lease=self._id, code=code)
                 await self._tell(TrancheClosed(self._issuer.tab.last_number))
+                await self._await_countersign()
+                await self._leave()
                 await self._part(code, text)
                 self._driver.stop()
+
+    async def _await_countersign(self) -> None:
+        """Give a requester that is still there the time to countersign the last receipt."""
+        with trio.move_on_after(RECEIPT_REPLY_NS / SECOND_NS):
+            while self._hears and self._issuer.outstanding is not None:
+                await self._receipt_news.wait()
 
     async def _part(self, code: str, text: str) -> None:
         """The last words on the link: the cause, for people, then the end."""
@@ -332,14 +377,30 @@ class Sale:
         await self._driver.post(sale.RunFinished(number))
 
     async def _has_room(self) -> bool:
-        """Wait until another unpaid run may be executed (REC-11); a requester that never signs loses the lease."""
-        with trio.move_on_after(RECEIPT_REPLY_NS / SECOND_NS):
-            while self._issuer.room() == 0:
+        """Wait until another unpaid run may be executed (REC-11, MON-13); who never signs loses the lease."""
+        if not self._issuer.affordable():
+            await self._driver.post(sale.LeaseBroke("limit_exceeded", "the next run would pass the lease's ceiling"))
+            return False
+        # On credit the wait is for the lane, which comes or fails by itself.
+        patience_ns = RECEIPT_REPLY_NS if self._issuer.proven else RECEIPT_REPLY_NS + LANE_PROOF_NS
+        with trio.move_on_after(patience_ns / SECOND_NS):
+            while not self._issuer.may_start():
                 await self._receipt_news.wait()
             return True
-        text = f"{RUNS_UNSETTLED} runs wait for a countersignature"
+        text = f"{len(self._issuer.tab.open)} runs wait for a countersignature"
         await self._driver.post(sale.LeaseBroke("receipt_unsettled", text))
         return False
+
+    async def _prove(self) -> None:
+        """Wait until the lane of a lease on credit is on chain; else the lease ends after one tranche."""
+        assert self._shop.till is not None              # only paid leases run on credit
+        try:
+            await self._shop.till.prove(self._terms, self._issuer.tab.opening, self._lease.message.duration_s)
+        except CocoonError as error:
+            await self._driver.post(sale.LeaseBroke(error.code, error.text))
+        else:
+            self._issuer.handle(self._shop.clock.now_ns(), LaneProven())
+            self._tell_news()
 
     def _check_size(self, outputs: bytes) -> None:
         limit = self._shop.terms.max_payload_bytes
@@ -364,7 +425,8 @@ class Sale:
         # What a crash kept from being recorded is recorded now; what was said then is not said again.
         orders = replay(self._issuer, now_ns, facts)
         await self._settle(orders, aloud=False)
-        await self._settle(self._issuer.handle(now_ns, LinkResumed()))
+        if not self._settles:
+            await self._settle(self._issuer.handle(now_ns, LinkResumed()))
 
     async def _tell(self, event: ProviderEvent) -> None:
         """Give a fact to the receipt machine and queue it for the journal without a pause between."""
@@ -389,10 +451,23 @@ class Sale:
                     receipt = self._receipts.pop(body.seq)
                     words = Countersigned.of(self._lease, self._accept, receipt, voucher.pack(), signature)
                     record = ReceiptRecord(words, statements).pack()
-                    await self._once(records.RECEIPT_SETTLED, record, records.settled_key(receipt.digest))
+                    settled = Row(records.RECEIPT_SETTLED, record, records.settled_key(receipt.digest))
+                    await self._keep(settled, voucher, signature)
+                    if self._shop.anchors is not None:
+                        self._shop.anchors.keep(ReceiptHash(receipt.digest))
                     self._tell_news()
                 case ReportUnsettled(seq):
                     await self._driver.post(sale.LeaseBroke("receipt_unsettled", f"receipt {seq} is not countersigned"))
+
+    async def _keep(self, settled: Row, voucher: Voucher, signature: bytes) -> None:
+        """Record a settled receipt, and with it what its voucher is worth."""
+        till = self._shop.till if self._terms.lane else None
+        rows = [settled] if till is None else [settled, till.row(self._terms, voucher, signature)]
+        assert settled.unique is not None
+        if self._shop.journal.find(settled.unique) is None:
+            await self._shop.journal.append_many(rows)
+        if till is not None:
+            till.keep(self._terms, voucher, signature)
 
     def _tell_news(self) -> None:
         """Wake whoever waits for a receipt to be issued or settled."""

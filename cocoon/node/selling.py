@@ -13,10 +13,13 @@ import trio
 from cocoon.core.errors import BadSeal, CocoonError, Draining, Replayed, StorageFull, wrong
 from cocoon.core.ids import LeaseId, PeerKey
 from cocoon.core.limits import CHUNK_BYTES, MESSAGE_HEADER_BYTES
+from cocoon.ledger.terms import terms_of
 from cocoon.node import records
 from cocoon.node.link import WorkLink
 from cocoon.node.means import Shop
+from cocoon.node.proposal import LEASE_PROTOCOL
 from cocoon.node.sale import Sale
+from cocoon.node.till import FREE, Entry
 from cocoon.p2p.streams import PeerStream
 from cocoon.privacy.hpke import open_keys
 from cocoon.privacy.link import LinkKeys, SealedReader, SealedWriter, session_keys
@@ -24,8 +27,6 @@ from cocoon.scheduler.admission import House, admit
 from cocoon.wire.messages import KeyBox, Lease, LeaseAccept, LeaseOpen, refusal
 from cocoon.wire.schema import pack, unpack
 from cocoon.wire.signing import Signed, open_signed, sign
-
-LEASE_PROTOCOL = "/cocoon/lease/1"
 
 
 class Seller:
@@ -50,26 +51,48 @@ class Seller:
         await self._empty.wait()
 
     async def _take(self, stream: PeerStream) -> None:
+        lease_id: LeaseId | None = None
         try:
-            lease, keys, keybox_digest = self._read(await stream.receive(), stream.peer)
+            opening = unpack(await stream.receive(), LeaseOpen)
+            lease, keys, keybox_digest = self._read(opening, stream.peer)
             highest = self._admit(lease)
+            # Its place is taken before the chain is asked, so that a second opening finds it.
+            lease_id = LeaseId(lease.digest)
+            self._enter(lease_id, lease.signer)
+            entry = await self._stand(lease, opening, known=highest is not None)
         except CocoonError as error:
             self._shop.log.info("lease_refused", peer=stream.peer, code=error.code, text=error.text)
             await stream.send(pack(refusal(error)))
+            if lease_id is not None:
+                self._leave(lease_id)
             return
-        lease_id = LeaseId(lease.digest)
-        self._enter(lease_id, lease.signer)
         try:
             accept, link = await self._accept(stream, lease, keys, keybox_digest, resumed=highest is not None)
-            sale = self._sales[lease_id] = Sale(self._shop, lease, accept, link, highest or 0)
+            sale = self._sales[lease_id] = Sale(self._shop, lease, accept, link, highest or 0, entry)
             await sale.run()
         finally:
-            self._sales.pop(lease_id, None)
+            if self._sales.pop(lease_id, None) is None:
+                await self._abandon(lease)
             self._leave(lease_id)
 
-    def _read(self, data: bytes, peer: PeerKey) -> tuple[Signed[Lease], LinkKeys, bytes]:
+    async def _abandon(self, lease: Signed[Lease]) -> None:
+        """Free the lane of a lease that was never opened: the stream broke, or the disk is full."""
+        terms = terms_of(lease)
+        if self._shop.till is not None and terms.lane:
+            with trio.CancelScope(shield=True):
+                await self._shop.till.abandon(terms)
+
+    async def _stand(self, lease: Signed[Lease], opening: LeaseOpen, *, known: bool) -> Entry:
+        """What the lease's lane has to say; a lease without a price has none."""
+        terms = terms_of(lease)
+        if not terms.lane:
+            return FREE
+        if self._shop.till is None:
+            raise wrong("lane", "this network has no ledger")
+        return await self._shop.till.enter(terms, opening, lease.message.duration_s, known=known)
+
+    def _read(self, opening: LeaseOpen, peer: PeerKey) -> tuple[Signed[Lease], LinkKeys, bytes]:
         """Check both signatures, and open the box of keys."""
-        opening = unpack(data, LeaseOpen)
         lease = open_signed(opening.lease, Lease, signer=peer)
         keybox = open_signed(opening.keybox, KeyBox, signer=peer)
         if keybox.message.lease != lease.digest:
@@ -96,15 +119,16 @@ class Seller:
             raise Draining("this provider is shutting down")
         if shop.journal.low:
             raise StorageFull("this provider's disk is nearly full")
-        known = shop.journal.find(records.lease_key(lease_id)) is not None
+        if shop.journal.find(records.lease_key(lease_id)) is not None:
+            return self._highest(lease_id)              # every field of it was admitted before
         mine = Counter(self._open.values())[lease.signer]
         house = House(
             network=shop.network, provider=shop.identity.key, offer=shop.counter.offer,
             leases_open=len(self._open), leases_of_requester=mine, leases_max=shop.terms.leases_max,
             leases_max_of_requester=shop.terms.leases_max_of_requester,
         )
-        admit(lease.message, lease.signer, known or shop.counter.honours(lease.message.offer), house)
-        return self._highest(lease_id) if known else None
+        admit(lease.message, lease.signer, shop.counter.honours(lease.message.offer), house)
+        return None
 
     def _highest(self, lease: LeaseId) -> int:
         last = self._shop.journal.last_under(records.runs_of(lease))

@@ -32,3 +32,6 @@ class Terms:
     leases_max: int = LEASES_SOLD
     leases_max_of_requester: int = LEASES_PER_REQUESTER
     lease_idle_ns: int = LEASE_IDLE_NS
+    #: Where lanes pay (hash part of an address) and the key that they name; zeros without a ledger.
+    payout: bytes = bytes(32)
+    provider_key: bytes = bytes(32)

@@ -23,7 +23,7 @@ from cocoon.node.driver import Driver
 from cocoon.node.means import Order, Purse
 from cocoon.node.purchase import Answer, Purchase, Say
 from cocoon.scheduler import task
-from cocoon.scheduler.selection import Demand, Quote, Ranked, expected_cost_nanoton, rank
+from cocoon.scheduler.selection import Demand, Quote, Ranked, expected_cost_nanoton, rank, usual_ceiling_nanoton
 from cocoon.store.service import Row
 from cocoon.wire.messages import Receipt
 from cocoon.wire.signing import Signed
@@ -80,7 +80,7 @@ class TaskRun:
         Raises:
             CocoonError: the task failed; the code says why.
         """
-        self._lease = self._buyer.warm(self._order.model.id, self._order.private)
+        self._lease = self._buyer.warm(self._order)
         try:
             with single_error():
                 await self._drive()
@@ -193,11 +193,14 @@ class TaskRun:
     async def _find(self) -> None:
         order = self._order
         gathered = await gather_offers(self._purse.mesh, self._purse.network, order.kind, self._purse.clock)
-        demand = Demand(order.kind, order.model.size_bytes, self._units, order.ceiling_nanoton)
+        ceiling_nanoton = order.ceiling_nanoton
+        if ceiling_nanoton is None:
+            ceiling_nanoton = usual_ceiling_nanoton([quote.offer for quote in gathered.quotes], self._units)
+        demand = Demand(order.kind, order.model.size_bytes, self._units, ceiling_nanoton)
         verdict = rank(list(gathered.quotes), demand)
         chosen = verdict.quotes[0] if isinstance(verdict, Ranked) else None
         await self._say({
-            "event": "offers", "count": len(gathered.quotes),
+            "event": "offers", "count": len(gathered.quotes), "ceiling_nanoton": ceiling_nanoton,
             "chosen": {} if chosen is None else self._brief(chosen),
             "missed": [{"provider": peer_id(who), "code": code} for who, code in gathered.missed],
         })
@@ -207,6 +210,7 @@ class TaskRun:
         return {
             "provider": peer_id(quote.provider), "offer": quote.digest,
             "expected_nanoton": expected_cost_nanoton(quote.offer, self._units),
+            "setup_nanoton": quote.offer.setup_nanoton, "run_nanoton_per_1000": dict(quote.offer.prices).get(1, 0),
             "device": quote.profile.device, "engine": quote.profile.engine,
         }
 

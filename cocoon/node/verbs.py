@@ -28,6 +28,7 @@ from cocoon.core.limits import OFFER_NS, PAYLOAD_BYTES, TASKS_OPEN, UNITS_PER_TA
 from cocoon.core.units import SECOND_NS
 from cocoon.ledger.verify import verify_record
 from cocoon.node import records
+from cocoon.node.accounts import Accounts, money_verbs
 from cocoon.node.asking import gather_offers
 from cocoon.node.buying import Buyer
 from cocoon.node.control import Args, Caller, Verb
@@ -54,14 +55,16 @@ class Desk:
     shutdown: trio.Event
     #: Whether this peer stores records in the DHT; one that only buys does not.
     announces: bool
+    #: None on a network without a ledger.
+    accounts: Accounts | None
     tasks_open: int = 0
 
     def verbs(self) -> dict[str, Verb]:
         """What a client may ask."""
         return {
             "status": self._status, "offers": self._offers, "run": self._run, "receipts_ls": self._receipts,
-            "receipts_show": self._receipt, "models_add": self._add_model, "models_ls": self._models,
-            "stop": self._stop,
+            "receipts_show": self._receipt, "receipts_export": self._export, "models_add": self._add_model,
+            "models_ls": self._models, "stop": self._stop, **money_verbs(self.accounts),
         }
 
     async def _status(self, caller: Caller, args: Args) -> dict[str, Any]:
@@ -95,6 +98,14 @@ class Desk:
         return {"receipts": found}
 
     async def _receipt(self, caller: Caller, args: Args) -> dict[str, Any]:
+        return {"record": self._record(args)[1]}
+
+    async def _export(self, caller: Caller, args: Args) -> dict[str, Any]:
+        digest, record = self._record(args)
+        return {"export": record if self.accounts is None else self.accounts.export(digest, record)}
+
+    def _record(self, args: Args) -> tuple[bytes, bytes]:
+        """Digest and record of the receipt that ``hash`` names."""
         text = _text(args, "hash")
         try:
             digest = bytes.fromhex(text)
@@ -106,7 +117,7 @@ class Desk:
         ):
             entry = self.purse.journal.find(key)
             if entry is not None and entry.kind == kind:
-                return {"record": entry.body}
+                return digest, entry.body
         raise NotFound(f"this peer holds no receipt {text[:64]}")
 
     # --- models ------------------------------------------------------------
@@ -158,10 +169,10 @@ class Desk:
 
     async def _serve_run(self, caller: Caller, args: Args) -> dict[str, Any]:
         model, private = await self._model(_text(args, "model"))
-        order = Order(model, private, KIND, _count(args, "max_price_nanoton", 0, (1 << 64) - 1))
-        submission = Submission(
-            order, _count(args, "units", 1, UNITS_PER_TASK), _count(args, "deadline_ms", 1, _LONGEST_MS)
-        )
+        units = _count(args, "units", 1, UNITS_PER_TASK)
+        ceiling = None if args.get("max_price_nanoton") is None else _count(args, "max_price_nanoton", 0, (1 << 64) - 1)
+        order = Order(model, private, KIND, units, ceiling)
+        submission = Submission(order, units, _count(args, "deadline_ms", 1, _LONGEST_MS))
         task = TaskRun(self.purse, self.buyer, submission, caller.say)
         with single_error():
             async with trio.open_nursery() as nursery:

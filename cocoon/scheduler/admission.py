@@ -70,10 +70,7 @@ def _check_terms(lease: Lease, offer: Offer) -> None:
         raise KindRefused(f"{lease.kind!r} is not sold here")
     if lease.setup_nanoton != offer.setup_nanoton or lease.prices != offer.prices:
         raise wrong("price", "the prices of the lease are not the offered ones")
-    if lease.escrow != NO_ESCROW:
-        raise wrong("escrow", "this network has no ledger")
-    if lease.lane != 0:
-        raise wrong("lane", "this network has no ledger")
+    _check_lane(lease)
     if not 1 <= lease.duration_s <= LEASE_DURATION_S:
         raise wrong("duration", f"{lease.duration_s} s is outside 1 to {LEASE_DURATION_S} s")
     if not 1 <= lease.max_runs <= RUNS_PER_LEASE:
@@ -84,3 +81,14 @@ def _check_terms(lease: Lease, offer: Offer) -> None:
     if expected_cost_nanoton(offer, 1) > lease.ceiling_nanoton:
         least = expected_cost_nanoton(offer, 1)
         raise CeilingExceeded(f"one run costs {least} nanoton, the ceiling is {lease.ceiling_nanoton}")
+
+
+def _check_lane(lease: Lease) -> None:
+    """A lease has a lane exactly if it costs something; whether that lane is good is not seen here."""
+    is_free = not lease.setup_nanoton and not any(price for _, price in lease.prices)
+    if is_free and lease.escrow != NO_ESCROW:
+        raise wrong("escrow", "a lease that costs nothing has no escrow")
+    if is_free and lease.lane != 0:
+        raise wrong("lane", "a lease that costs nothing has no lane")
+    if not is_free and lease.lane == 0:
+        raise wrong("lane", "a lease with a price needs a lane to be paid from")

@@ -198,6 +198,8 @@ class LeasePurchase:
                 return []
             case DeadlinePassed():
                 return self._late() if now_ns >= self.deadline_ns() else []
+            case RunOrdered(task, unit) if self.exhausted:
+                return [RunDenied(task, unit, "released", "no run is left on this lease")]
             case RunOrdered(task, unit):
                 if not self.sent and not self.queued:
                     self.quiet_since_ns = now_ns

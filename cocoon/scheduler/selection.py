@@ -5,9 +5,11 @@ Purity: pure. Spec: docs/spec/scheduling.md, rules SCH-1 to SCH-3.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cocoon.core.ids import PeerKey, peer_id
+from cocoon.core.limits import USUAL_CEILING_MEDIANS
 from cocoon.core.units import UnitKind, bill_nanoton
 from cocoon.wire.messages import Offer, Profile
 
@@ -30,6 +32,9 @@ class Quote:
     digest: bytes
     offer: Offer
     sealing_key: bytes
+    #: Where the provider is paid (hash part of an address) and the key that a lane names; zeros without a ledger.
+    payout: bytes
+    provider_key: bytes
     profile: Profile
 
 
@@ -58,6 +63,12 @@ def expected_cost_nanoton(offer: Offer, runs: int) -> int:
     """Set-up price plus the bill for ``runs`` runs; prices of other unit kinds do not apply."""
     per_run = dict(offer.prices).get(UnitKind.RUN, 0)
     return offer.setup_nanoton + bill_nanoton(runs, per_run)
+
+
+def usual_ceiling_nanoton(offers: Sequence[Offer], runs: int) -> int:
+    """What a task may cost if its user named no ceiling: three times the median of what is asked now (SCH-19)."""
+    costs = sorted(expected_cost_nanoton(offer, runs) for offer in offers)
+    return USUAL_CEILING_MEDIANS * costs[(len(costs) - 1) // 2] if costs else 0
 
 
 def misfit(offer: Offer, demand: Demand) -> str | None:

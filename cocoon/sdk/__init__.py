@@ -5,7 +5,7 @@ ever unpickled. The names below are resolved on first use, so that importing
 the package costs nothing and numpy is read only when tensors are.
 
 Boundary: imports cocoon.core, cocoon.wire, numpy and (for offline verification)
-cocoon.ledger.verify. Invariant: every failure is a ``CocoonError``.
+cocoon.ledger.verify and export. Invariant: every failure is a ``CocoonError``.
 
 Purity: shell (resolves its own names lazily).
 Spec: docs/spec/control.md.
@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cocoon.core.units import format_nanoton
     from cocoon.sdk.client import Client, connect
     from cocoon.sdk.results import Failure, Result
 
@@ -25,10 +26,11 @@ _NAMES = {
     "Client": "cocoon.sdk.client",
     "connect": "cocoon.sdk.client",
     "Failure": "cocoon.sdk.results",
+    "format_nanoton": "cocoon.core.units",
     "Result": "cocoon.sdk.results",
 }
 
-__all__ = ["Client", "Failure", "Result", "connect", "map", "offers", "run"]
+__all__ = ["Client", "Failure", "Result", "connect", "format_nanoton", "map", "offers", "run"]
 
 
 def __getattr__(name: str) -> Any:

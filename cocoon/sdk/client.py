@@ -55,13 +55,13 @@ class Client:
 
     @overload
     def run(
-        self, model: str | os.PathLike[str], inputs: Inputs, *, max_price_nanoton: int = ...,
+        self, model: str | os.PathLike[str], inputs: Inputs, *, max_price_nanoton: int | None = ...,
         deadline_s: float = ..., on_event: OnEvent | None = ...,
     ) -> Result: ...
 
     @overload
     def run(
-        self, model: str | os.PathLike[str], inputs: Sequence[Inputs], *, max_price_nanoton: int = ...,
+        self, model: str | os.PathLike[str], inputs: Sequence[Inputs], *, max_price_nanoton: int | None = ...,
         deadline_s: float = ..., on_event: OnEvent | None = ...,
     ) -> list[Result]: ...
 
@@ -70,7 +70,7 @@ class Client:
         model: str | os.PathLike[str],
         inputs: Inputs | Sequence[Inputs],
         *,
-        max_price_nanoton: int = 0,
+        max_price_nanoton: int | None = None,
         deadline_s: float = _DEFAULT_DEADLINE_S,
         on_event: OnEvent | None = None,
     ) -> Result | list[Result]:
@@ -79,7 +79,8 @@ class Client:
         Args:
             model: Path of an ONNX file (sent sealed, stays private), or a model id (64 hex digits).
             inputs: The model's input names to numpy arrays.
-            max_price_nanoton: The most that all of it may cost; 0 takes only free offers.
+            max_price_nanoton: The most that all of it may cost; 0 takes only free offers, None up to three
+                times the median of what is asked now (told in the event ``offers``).
             deadline_s: Seconds after which the task is given up.
             on_event: Called with each progress event, a map with the key ``event``.
 
@@ -94,13 +95,13 @@ class Client:
 
     @overload
     def map(
-        self, model: str | os.PathLike[str], inputs: Iterable[Inputs], *, max_price_nanoton: int = ...,
+        self, model: str | os.PathLike[str], inputs: Iterable[Inputs], *, max_price_nanoton: int | None = ...,
         deadline_s: float = ..., on_event: OnEvent | None = ..., keep_going: Literal[False] = ...,
     ) -> Generator[Result, None, None]: ...
 
     @overload
     def map(
-        self, model: str | os.PathLike[str], inputs: Iterable[Inputs], *, max_price_nanoton: int = ...,
+        self, model: str | os.PathLike[str], inputs: Iterable[Inputs], *, max_price_nanoton: int | None = ...,
         deadline_s: float = ..., on_event: OnEvent | None = ..., keep_going: Literal[True],
     ) -> Generator[Result | Failure, None, None]: ...
 
@@ -109,7 +110,7 @@ class Client:
         model: str | os.PathLike[str],
         inputs: Iterable[Inputs],
         *,
-        max_price_nanoton: int = 0,
+        max_price_nanoton: int | None = None,
         deadline_s: float = _DEFAULT_DEADLINE_S,
         on_event: OnEvent | None = None,
         keep_going: bool = False,
@@ -127,11 +128,9 @@ class Client:
         Raises:
             As ``run``; arguments are checked at once, all else while iterating.
         """
-        args: Message = {
-            "model": _model(model),
-            "max_price_nanoton": _amount(max_price_nanoton),
-            "deadline_ms": _deadline_ms(deadline_s),
-        }
+        args: Message = {"model": _model(model), "deadline_ms": _deadline_ms(deadline_s)}
+        if max_price_nanoton is not None:
+            args["max_price_nanoton"] = _amount(max_price_nanoton)
         if isinstance(inputs, Mapping) or not isinstance(inputs, Iterable):
             raise UsageError("map takes a list of input maps; use run for a single one")
         return self._map(args, inputs, on_event, keep_going)
@@ -173,6 +172,15 @@ class Client:
         answer = call(find_peer(self.home), "receipts_show", {"hash": _digest(receipt)})
         return take_bytes(answer, "record")
 
+    def export(self, receipt: str) -> bytes:
+        """The record of one receipt and, if it is anchored, its place under the root on chain.
+
+        Raises:
+            NotFound: the peer holds no such receipt.
+        """
+        answer = call(find_peer(self.home), "receipts_export", {"hash": _digest(receipt)})
+        return take_bytes(answer, "export")
+
     def receipt(self, receipt: str) -> dict[str, Any]:
         """One receipt with its run lines, fetched from the peer and verified here.
 
@@ -193,6 +201,48 @@ class Client:
         # Hashing and copying the largest model takes longer than any other answer.
         args = {"path": _file(os.fspath(path)), "public": bool(public)}
         return self._ask("models_add", args, silence_ns=limits.MODEL_LOAD_NS * 2)
+
+    # --- money -------------------------------------------------------------
+
+    def wallet(self) -> dict[str, Any]:
+        """The peer's wallet, its escrow and lanes, in proven chain state; amounts in nanoton.
+
+        Raises:
+            NoLedger: the network carries no money.
+        """
+        return self._ask("wallet", {}, silence_ns=limits.CHAIN_VERB_NS)
+
+    def fund(self, amount_nanoton: int) -> dict[str, Any]:
+        """Coins for the wallet from a devnet's faucet; returns when they are there."""
+        return self._ask("fund", {"amount_nanoton": amount_nanoton}, silence_ns=limits.CHAIN_VERB_NS)
+
+    def settle(self) -> dict[str, Any]:
+        """Close the books: leases given back, lanes closed, claims sent, receipts anchored."""
+        return self._ask("settle", {}, silence_ns=limits.CHAIN_VERB_NS)
+
+    def recover(self) -> dict[str, Any]:
+        """Bring the escrow's coins back to the wallet; what is locked for providers after the close delay.
+
+        Returns:
+            ``recovered_nanoton`` now, ``locked_nanoton`` still, and ``free_at_s``, the chain time to call again.
+        """
+        return self._ask("recover", {}, silence_ns=limits.CHAIN_VERB_NS)
+
+    def earnings(self) -> dict[str, Any]:
+        """What the peer earned by its vouchers, what the chain paid of it, and what that cost."""
+        return self._ask("earnings", {}, silence_ns=limits.CHAIN_VERB_NS)
+
+    def audit(self) -> dict[str, Any]:
+        """The peer's journal against the chain: ``clean``, or a list of ``differences``."""
+        return self._ask("audit", {}, silence_ns=limits.CHAIN_VERB_NS)
+
+    def supply(self) -> dict[str, Any]:
+        """The whole chain of a devnet added up: its genesis supply, all balances, all fees.
+
+        Raises:
+            LimitExceeded: the chain is too long to read whole.
+        """
+        return self._ask("supply", {}, silence_ns=limits.CHAIN_VERB_NS)
 
     def stop(self) -> dict[str, Any]:
         """Ask the peer to drain and end."""

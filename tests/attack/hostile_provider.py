@@ -18,14 +18,15 @@ from typing import Any
 import trio
 
 from cocoon.config.network import NetworkFile, format_link
-from cocoon.core.ids import LeaseId, PeerKey, kind_key
+from cocoon.core.ids import LeaseId, PeerKey, ReceiptHash, kind_key
 from cocoon.core.limits import OFFER_TTL_S
-from cocoon.identity.keys import HPKE_SEED_BYTES, identity_of
+from cocoon.identity.keys import HPKE_SEED_BYTES, KeyPair, identity_of
 from cocoon.ledger.events import IssueReceipt, StatementMade, TrancheClosed
 from cocoon.ledger.receipt import ReceiptIssuer
-from cocoon.ledger.tab import Tab
+from cocoon.ledger.tab import Head, Tab
 from cocoon.ledger.terms import terms_of
 from cocoon.node.clock import MonotonicClock
+from cocoon.node.closing import CLOSE_PROTOCOL
 from cocoon.node.counter import OFFER_PROTOCOL
 from cocoon.node.link import WorkLink
 from cocoon.node.selling import LEASE_PROTOCOL
@@ -36,10 +37,12 @@ from cocoon.privacy.hpke import open_keys, public_bytes
 from cocoon.privacy.link import SealedReader, SealedWriter, session_keys
 from cocoon.telemetry.log import get_logger
 from cocoon.wire.commitment import commit
-from cocoon.wire.judged import Statement
+from cocoon.wire.judged import Statement, Voucher
 from cocoon.wire.messages import (
     Chunk,
     ChunkHashes,
+    CloseAgree,
+    CloseAsk,
     Countersign,
     KeyBox,
     KeyBundle,
@@ -58,6 +61,7 @@ from cocoon.wire.messages import (
     RunResult,
     TrancheClose,
 )
+from cocoon.wire.orders import CloseOrder
 from cocoon.wire.schema import Message, digest, pack, unpack
 from cocoon.wire.signing import Signed, open_signed, sign
 from tests.attack.matrix import Lie
@@ -91,7 +95,7 @@ class Talk:
         given, made = commit(request.salt, request.inputs), commit(request.salt, outputs)
         statement = Statement(
             lease=self.lease.digest, number=request.number, input_alg=given.alg, input=given.hash, output_alg=made.alg,
-            output=made.hash, units=1, price_nanoton=0, queued_us=0, ran_us=1,
+            output=made.hash, units=1, price_nanoton=self.issuer.tab.price_nanoton(1), queued_us=0, ran_us=1,
         )
         self.issuer.handle(0, StatementMade(statement))
         return RunResult(number=request.number, outputs=outputs, statement=self.tell(statement).pack())
@@ -131,6 +135,13 @@ class HostileProvider:
     heard: queue.Queue[str] = field(default_factory=queue.Queue)
     countersigned: queue.Queue[Countersign] = field(default_factory=queue.Queue)
     link: str = ""
+    #: What it asks on a network with a ledger: once a lease, and for a run. Who is paid, and who signs closes.
+    setup_nanoton: int = 0
+    run_nanoton: int = 0
+    payout: bytes = bytes(32)
+    provider_key: KeyPair | None = None
+    #: Makes the answer to a close out of its order; None hangs up.
+    close: Callable[[CloseOrder], bytes] | None = None
 
     def __post_init__(self) -> None:
         self.identity = identity_of(os.urandom(32), os.urandom(HPKE_SEED_BYTES), 0)
@@ -169,6 +180,7 @@ class HostileProvider:
         async with open_mesh(settings, self.identity.seed, AddressBook(), MonotonicClock(), log) as mesh:
             mesh.serve(OFFER_PROTOCOL, self._offer)
             mesh.serve(LEASE_PROTOCOL, self._lease)
+            mesh.serve(CLOSE_PROTOCOL, self._close)
             await mesh.provide(kind_key(self.network.id, "infer"))
             self.link = format_link(self.network.with_bootstraps(tuple(mesh.addresses())))
             self._up.set()
@@ -177,12 +189,14 @@ class HostileProvider:
     async def _offer(self, stream: PeerStream) -> None:
         unpack(await stream.receive(), OfferRequest)
         bundle = KeyBundle(
-            network=self.network.id, boot_id=self.boot, suite=1, public=public_bytes(self.identity.hpke)
+            network=self.network.id, boot_id=self.boot, suite=1, public=public_bytes(self.identity.hpke),
+            payout=self.payout, provider_key=bytes(32) if self.provider_key is None else self.provider_key.key,
         )
         named = self.tell(bundle) if self.lie is not None and self.lie.digest_follows else bundle
         offer = Offer(
             network=self.network.id, boot_id=self.boot, seq=1, ttl_s=OFFER_TTL_S, keys_digest=digest(named),
-            profile_digest=digest(PROFILE), kinds=("infer",), setup_nanoton=0, prices=((1, 0),),
+            profile_digest=digest(PROFILE), kinds=("infer",),
+            setup_nanoton=self.setup_nanoton, prices=((1, 1_000 * self.run_nanoton),),
             max_model_bytes=1 << 30, max_memory_bytes=1 << 30, max_run_ms=30_000, max_payload_bytes=1 << 20, queue=0,
         )
         await stream.send(pack(OfferReply(offer=self.sign(offer), keys=self.sign(bundle), profile=pack(PROFILE))))
@@ -205,6 +219,11 @@ class HostileProvider:
             if turn is not None:
                 await turn(talk, message)
 
+    async def _close(self, stream: PeerStream) -> None:
+        order = CloseOrder.unpack(unpack(await stream.receive(), CloseAsk).order)
+        if self.close is not None:
+            await stream.send(pack(CloseAgree(signature=self.close(order))))
+
     async def _keep(self, _: Talk, message: Countersign) -> None:
         self.countersigned.put(message)
 
@@ -220,5 +239,14 @@ class HostileProvider:
         session = session_keys(keys, accept.nonce, lease_id)
         writer = SealedWriter(session.to_requester)
         link = WorkLink(stream, writer, SealedReader(session.to_provider))
-        return Talk(stream, writer, link, lease, ReceiptIssuer(Tab(terms_of(lease))), self.tell, self.sign)
+        issuer = ReceiptIssuer(Tab(terms_of(lease), _head(opening)))
+        return Talk(stream, writer, link, lease, issuer, self.tell, self.sign)
+
+
+def _head(opening: LeaseOpen) -> Head:
+    """Where the lane stands, as the requester says it."""
+    if not opening.voucher:
+        return Head()
+    shown = Voucher.unpack(opening.voucher)
+    return Head(shown.seq, ReceiptHash(shown.head), shown.total_nanoton)
 

@@ -21,9 +21,9 @@ from cocoon.core.ids import LeaseId, ModelId, PeerKey
 from cocoon.core.limits import CHUNK_BYTES
 from cocoon.identity.keys import HPKE_SEED_BYTES, Identity, identity_of
 from cocoon.node.asking import ask_offer
-from cocoon.node.buying import LEASE_PROTOCOL
 from cocoon.node.clock import MonotonicClock
 from cocoon.node.link import WorkLink
+from cocoon.node.proposal import LEASE_PROTOCOL
 from cocoon.p2p.book import AddressBook
 from cocoon.p2p.service import Mesh, MeshSettings, open_mesh
 from cocoon.p2p.streams import PeerStream
@@ -137,6 +137,11 @@ class Deal:
         await self.stream.close()
 
 
+def opening_of(lease: bytes, keybox: bytes, voucher: bytes = b"", signature: bytes = b"") -> LeaseOpen:
+    """The first frame of a lease stream; without a voucher the lane is new, or there is none."""
+    return LeaseOpen(lease=lease, keybox=keybox, voucher=voucher, signature=signature)
+
+
 @dataclass
 class Customer:
     """A stranger with a key, on the provider's network."""
@@ -157,7 +162,8 @@ class Customer:
             network=self.network.id, nonce=os.urandom(16), requester=self.identity.key, provider=self.provider,
             offer=quote.digest, model=id_of(model), private=True, kind="infer", setup_nanoton=offer.setup_nanoton,
             prices=offer.prices, ceiling_nanoton=0, max_runs=100, duration_s=600, escrow=bytes(32), lane=0,
-            run_ms=offer.max_run_ms,
+            run_ms=offer.max_run_ms, tranche_nanoton=0, owner=bytes(32), lane_key=bytes(32), index=0, close_delay_s=0,
+            network_tag=0,
         )
         return sign(replace(lawful, **changes), self.identity)
 
@@ -190,7 +196,7 @@ class Customer:
     async def open(self, quote: Quote, lease: Signed[Lease]) -> Deal:
         """Agree on a lease, new or resumed, under fresh link keys."""
         keys = LinkKeys.from_bytes(os.urandom(64))
-        opening = LeaseOpen(lease=lease.pack(), keybox=self.keybox(quote, lease, keys).pack())
+        opening = opening_of(lease.pack(), self.keybox(quote, lease, keys).pack())
         with trio.fail_after(PATIENCE_S):
             while True:
                 stream, answer = await self.send(pack(opening))

@@ -65,6 +65,8 @@ LIES = (
     Lie("key_bundle", "boot_id", flipped, "wrong_boot", digest_follows=True),
     Lie("key_bundle", "suite", to(2), "wrong_keys", digest_follows=True),
     Lie("key_bundle", "public", flipped, "wrong_keys"),
+    Lie("key_bundle", "payout", flipped, "wrong_keys"),
+    Lie("key_bundle", "provider_key", flipped, "wrong_keys"),
 
     Lie("lease", "network", flipped, "wrong_network_id"),
     Lie("lease", "requester", flipped, "wrong_requester"),
@@ -81,6 +83,12 @@ LIES = (
     Lie("lease", "escrow", flipped, "wrong_escrow"),
     Lie("lease", "lane", more, "wrong_lane"),
     Lie("lease", "run_ms", more, "limit_exceeded"),
+    Lie("lease", "tranche_nanoton", more, "wrong_tranche"),
+    Lie("lease", "owner", flipped, "wrong_escrow"),
+    Lie("lease", "lane_key", flipped, "wrong_escrow"),
+    Lie("lease", "index", more, "wrong_escrow"),
+    Lie("lease", "close_delay_s", more, "wrong_escrow"),
+    Lie("lease", "network_tag", more, "wrong_network_id"),
     # Found when the manifest comes: until then the provider cannot know what the id stands for.
     Lie("lease", "model", flipped, "wrong_model"),
 

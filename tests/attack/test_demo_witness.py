@@ -1,7 +1,7 @@
-"""The demonstration, watched from outside: who maps ONNX Runtime, and what a capture of loopback holds.
+"""The demonstration, watched from outside: who maps ONNX Runtime or TON's machine, and what loopback carries.
 
-Every process of the demonstration is found by its COCOON_HOME and looked at
-whenever the demonstration says a line. The capture is proven not to be blind by
+Every process of the demonstration is found by its home and looked at whenever
+the demonstration says a line. The capture is proven not to be blind by
 a control that is sent in the clear.
 """
 
@@ -24,6 +24,10 @@ FILES = 40
 #: The model takes the first KiB of a file as int32 tokens, so that is how it would travel in the clear.
 TEXT_BYTES = 4_096
 SLICE_BYTES = 48
+#: What a command line has of each part of a peer that is a process of its own.
+PARTS = {
+    b"cocoon.runtime.worker": "worker", b"cocoon.ledger.signer": "signer", b"\0devnet\0": "devnet",
+}
 
 
 def marked_files(folder: Path) -> list[bytes]:
@@ -44,34 +48,39 @@ def model_slices() -> list[bytes]:
     return [piece for piece in slices if len(set(piece)) > SLICE_BYTES // 4]
 
 
-def homes_and_maps(below: Path) -> dict[str, list[bool]]:
-    """For each peer of the demonstration: does each of its processes map ONNX Runtime now?"""
-    found: dict[str, list[bool]] = {}
+def watched(below: Path) -> list[tuple[str, str, bool, bool]]:
+    """Every process of the demonstration now: peer, part, and whether it maps ONNX Runtime, and TON's machine.
+
+    A peer and its devnet know their home, a signer is told it, a worker knows nothing but its parent.
+    """
+    found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            environ = (folder / "environ").read_bytes().split(b"\0")
-            home = next((item[12:] for item in environ if item.startswith(b"COCOON_HOME=")), b"")
-            if os.fsencode(below) in home:
-                name = os.fsdecode(home.rsplit(b"/", 1)[1])
-                found.setdefault(name, []).append("onnxruntime" in (folder / "maps").read_text())
+            words = (folder / "cmdline").read_bytes()
+            part = next((part for word, part in PARTS.items() if word in words), "peer")
+            at = folder
+            if part == "worker":
+                at = Path("/proc") / (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            environ = (at / "environ").read_bytes().split(b"\0")
+            told = [item[12:] for item in environ if item.startswith(b"COCOON_HOME=")] + words.split(b"\0")
+            homes = [Path(os.fsdecode(item)) for item in told if item.startswith(os.fsencode(below))]
+            if homes:
+                maps = (folder / "maps").read_text()
+                # TMPDIR/cocoon-demo-x/NAME, and perhaps a folder in it.
+                name = homes[0].relative_to(below).parts[1]
+                found.append((name, part, "onnxruntime" in maps, "python_ton" in maps))
         except OSError:
             continue  # it ended meanwhile
     return found
 
 
-def workers_map(below: Path) -> bool:
-    """Whether a worker of the demonstration's provider maps ONNX Runtime; a worker knows no home, its parent does."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if b"cocoon.runtime.worker" not in (folder / "cmdline").read_bytes():
-                continue
-            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
-            if os.fsencode(below) in Path(f"/proc/{parent}/environ").read_bytes():
-                if "onnxruntime" in (folder / "maps").read_text():
-                    return True
-        except OSError:
-            continue
-    return False
+def assert_who_maps(onnx: dict[tuple[str, str], list[bool]], ton: dict[tuple[str, str], list[bool]]) -> None:
+    """Only the provider's worker ever maps ONNX Runtime, and only the devnet TON's machine."""
+    parts = {("bootstrap", "peer"), ("bootstrap", "devnet")}
+    parts |= {(name, part) for name in ("provider", "requester") for part in ("peer", "signer")}
+    assert {part for part, times in onnx.items() if len(times) > 2} >= parts, "a part was not looked at"
+    assert {part for part, times in onnx.items() if any(times)} == {("provider", "worker")}
+    assert {part for part, times in ton.items() if any(times)} == {("bootstrap", "devnet")}
 
 
 @pytest.mark.skipif(not may_capture(), reason="NOT CHECKED: a packet capture needs root (CAP_NET_RAW) and Linux")
@@ -81,8 +90,8 @@ def test_a_watched_demonstration_shows_no_plaintext_and_no_runtime_at_the_reques
     scratch.mkdir()
     secrets = [*marked_files(files), *model_slices()]
     control_marker, control = marked()
-    seen: dict[str, list[bool]] = {}
-    worker_seen = False
+    onnx: dict[tuple[str, str], list[bool]] = {}
+    ton: dict[tuple[str, str], list[bool]] = {}
     environment = {**os.environ, "COCOON_MAGIKA": str(MODEL), "TMPDIR": str(scratch)}
     with tapped() as tap:
         send_in_the_clear(control.tobytes())
@@ -94,13 +103,11 @@ def test_a_watched_demonstration_shows_no_plaintext_and_no_runtime_at_the_reques
         said = []
         for line in process.stdout:
             said.append(line)
-            for name, maps in homes_and_maps(scratch).items():
-                seen.setdefault(name, []).extend(maps)
-            worker_seen = worker_seen or workers_map(scratch)
+            for name, part, maps_onnx, maps_ton in watched(scratch):
+                onnx.setdefault((name, part), []).append(maps_onnx)
+                ton.setdefault((name, part), []).append(maps_ton)
         assert process.wait(60) == 0, "".join(said)[-2_000:]
-    assert len(seen["requester"]) > 2 and not any(seen["requester"]), "the requester maps ONNX Runtime"
-    assert not any(seen["provider"]), "the provider's own process maps ONNX Runtime"
-    assert worker_seen, "no worker was seen with it, so the witness is blind"
+    assert_who_maps(onnx, ton)
     assert tap.dropped == 0
     assert tap.count(control_marker), "the capture is blind"
     assert tap.size_bytes - control.nbytes > (MODEL / "model.onnx").stat().st_size

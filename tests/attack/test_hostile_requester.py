@@ -37,7 +37,6 @@ from cocoon.wire.messages import (
     Countersign,
     Lease,
     LeaseClose,
-    LeaseOpen,
     ModelOffer,
     ModelReady,
     ModelWant,
@@ -63,6 +62,7 @@ from tests.attack.hostile_requester import (
     customer,
     id_of,
     manifest_of,
+    opening_of,
     stranger,
 )
 from tests.attack.matrix import Lie, flipped, lies
@@ -93,7 +93,7 @@ async def test_a_lie_in_the_proposal_is_refused(seller: Seller, lie: Lie) -> Non
         if lie.message == "key_box":
             keybox = guest.lying(keybox, lie)
         before = seller.tally()
-        assert await guest.refused(pack(LeaseOpen(lease=lease.pack(), keybox=keybox.pack()))) == lie.code
+        assert await guest.refused(pack(opening_of(lease.pack(), keybox.pack()))) == lie.code
         assert seller.gained(before) == {}
 
 
@@ -113,8 +113,8 @@ async def test_the_proposal_of_another_is_refused(seller: Seller) -> None:
     async with customer(seller.network) as victim, customer(seller.network) as thief:
         quote = await victim.quote()
         lease = victim.lease(quote)
-        stolen = LeaseOpen(lease=lease.pack(), keybox=victim.keybox(quote, lease, fresh_keys()).pack())
-        own_box = LeaseOpen(lease=lease.pack(), keybox=thief.keybox(quote, lease, fresh_keys()).pack())
+        stolen = opening_of(lease.pack(), victim.keybox(quote, lease, fresh_keys()).pack())
+        own_box = opening_of(lease.pack(), thief.keybox(quote, lease, fresh_keys()).pack())
         before = seller.tally()
         assert await thief.refused(pack(stolen)) == "wrong_requester"
         assert await thief.refused(pack(own_box)) == "wrong_requester"
@@ -128,8 +128,8 @@ async def test_the_keys_of_another_lease_are_refused(seller: Seller) -> None:
         keybox = guest.keybox(quote, first, fresh_keys())
         renamed = guest.lying(keybox, Lie("key_box", "lease", lambda _: second.digest, "bad_seal"))
         before = seller.tally()
-        assert await guest.refused(pack(LeaseOpen(lease=second.pack(), keybox=keybox.pack()))) == "wrong_lease"
-        assert await guest.refused(pack(LeaseOpen(lease=second.pack(), keybox=renamed.pack()))) == "bad_seal"
+        assert await guest.refused(pack(opening_of(second.pack(), keybox.pack()))) == "wrong_lease"
+        assert await guest.refused(pack(opening_of(second.pack(), renamed.pack()))) == "bad_seal"
         assert seller.gained(before) == {}
 
 
@@ -137,11 +137,11 @@ async def test_a_proposal_that_is_none_is_refused(seller: Seller) -> None:
     async with customer(seller.network) as guest:
         quote = await guest.quote()
         lease = guest.lease(quote)
-        whole = pack(LeaseOpen(lease=lease.pack(), keybox=guest.keybox(quote, lease, fresh_keys()).pack()))
+        whole = pack(opening_of(lease.pack(), guest.keybox(quote, lease, fresh_keys()).pack()))
         before = seller.tally()
         assert await guest.refused(whole[:-1]) == "malformed"
         assert await guest.refused(pack(LeaseClose(code="x"))) == "unknown_kind"
-        swapped = LeaseOpen(lease=guest.keybox(quote, lease, fresh_keys()).pack(), keybox=lease.pack())
+        swapped = opening_of(guest.keybox(quote, lease, fresh_keys()).pack(), lease.pack())
         assert await guest.refused(pack(swapped)) == "unknown_kind"
         assert seller.gained(before) == {}
 
@@ -167,7 +167,7 @@ async def test_a_proposal_replayed_while_the_lease_is_open_changes_nothing(selle
     async with customer(seller.network) as guest:
         quote = await guest.quote()
         lease = guest.lease(quote)
-        opening = pack(LeaseOpen(lease=lease.pack(), keybox=guest.keybox(quote, lease, fresh_keys()).pack()))
+        opening = pack(opening_of(lease.pack(), guest.keybox(quote, lease, fresh_keys()).pack()))
         deal = await guest.open(quote, lease)
         before = seller.tally()
         assert await guest.refused(opening) == "replayed"
@@ -287,7 +287,7 @@ def _wrong_chunk() -> list[Message]:
     (lambda: [Chunk(file=0, index=0, data=ADDER)], "bad_chunk"),
     (lambda: [ChunkHashes(file=1, hashes=bytes(32))], "bad_chunk"),
     (lambda: [ModelReady(load_us=1)], "unknown_kind"),
-    (lambda: [LeaseOpen(lease=b"", keybox=b"")], "unknown_kind"),
+    (lambda: [opening_of(b"", b"")], "unknown_kind"),
     (lambda: [Countersign(voucher=bytes(90), signature=bytes(64))], "malformed"),
     (lambda: [ModelOffer(manifest=b"\xc0")], "malformed"),
 ], ids=["hashes", "chunk", "unannounced", "no_such_file", "other_side", "other_protocol", "voucher", "manifest"])

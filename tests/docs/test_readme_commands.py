@@ -56,7 +56,8 @@ def parse(words: list[str]) -> None:
         command = inner
     if isinstance(command, click.Group) and set(words) & {"--version", *COMMON}:
         return
-    assert not isinstance(command, click.Group), f"{command.name} needs a subcommand"
+    needs = isinstance(command, click.Group) and not command.invoke_without_command
+    assert not needs, f"{command.name} needs a subcommand"
     if not set(words) & COMMON:
         command.make_context(command.name or "", list(words)).close()
 

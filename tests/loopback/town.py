@@ -108,8 +108,10 @@ class Outcome:
 class Town:
     """Starts peers and runs commands against them."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, ledger: str = "none") -> None:
+        """``ledger`` is that of the networks that are made here; one with money takes a devnet beside its bootstrap."""
         self.directory = directory
+        self.ledger = ledger
         self.peers: list[Peer] = []
         self.link = ""
 
@@ -156,7 +158,8 @@ class Town:
     def environment(self, home: Path, **more: str) -> dict[str, str]:
         """This environment without the user's own Cocoon settings."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("COCOON_")}
-        return {**kept, "COCOON_HOME": str(home), **{f"COCOON_{name.upper()}": value for name, value in more.items()}}
+        ours = {"home": str(home), "ledger": self.ledger, **more}
+        return {**kept, **{f"COCOON_{name.upper()}": value for name, value in ours.items()}}
 
     def close(self) -> None:
         """End every process that this town started, and what those started."""
@@ -212,9 +215,9 @@ def _kill(pid: int) -> None:
 
 
 @contextmanager
-def town(directory: Path) -> Iterator[Town]:
+def town(directory: Path, ledger: str = "none") -> Iterator[Town]:
     """A town whose peers all end with the block."""
-    place = Town(directory)
+    place = Town(directory, ledger)
     try:
         yield place
     finally:

@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,15 +71,41 @@ def test_the_examples_are_decided_by_a_provider_as_the_package_decides_them(
             assert (line["provider"], line["price_nanoton"], line["receipt"]) == (None, 0, None)
         else:
             assert line["provider"] == totals["provider"] and len(bytes.fromhex(line["receipt"])) == 32
-    assert totals["files"] == len(lines) and totals["receipts"] >= 1 and totals["price_nanoton"] == 0
+    assert totals["files"] == len(lines) and totals["receipts"] > 1
+    assert_paid(lines, totals)
+
+
+def assert_paid(lines: list[dict[str, Any]], totals: dict[str, Any]) -> None:
+    """Every nanoton of a demonstration's totals, by figures of the chain alone."""
+    runs = totals["by_model"]
+    assert totals["price_nanoton"] == sum(line["price_nanoton"] for line in lines) == 100_000 * runs + 500_000
+    assert totals["setup_nanoton"] == 500_000
+    assert len(bytes.fromhex(totals["anchor_tx"])) == 32 and set(totals["anchor_tx"]) != {"0"}
+    for party in totals["balances"].values():
+        moved = party["received_nanoton"] - party["sent_nanoton"] - party["fees_nanoton"]
+        assert party["start_nanoton"] == 0 and party["start_nanoton"] + moved == party["end_nanoton"]
+        assert party["locked_nanoton"] == 0
+    provider, supply = totals["balances"]["provider"], totals["supply"]
+    held = provider["end_nanoton"] + provider["anchor_nanoton"]
+    # What the provider has more than it got from the faucet is the price, less its fees and its anchor's.
+    assert 0 < provider["funded_nanoton"] + totals["price_nanoton"] - held - provider["fees_nanoton"] < 5_000_000
+    assert supply["genesis_nanoton"] == supply["balances_nanoton"] + supply["fees_nanoton"] == 5_000_000 * 10**9
+    assert 0 < totals["left_nanoton"] < supply["fees_nanoton"]
+    assert supply["conserved"] is totals["conserved"] is True
 
 
 def test_a_person_reads_every_step(environment: dict[str, str]) -> None:
     done = demo(environment, EXAMPLES)
     assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-2_000:]
-    steps = ["Peers", "Discovery", "Offer", "Sealed transfer", "Answers", "Receipts", "Verification", "Done"]
+    steps = [
+        "Peers", "Wallets", "Discovery", "Offer", "Sealed transfer", "Answers", "Lane", "Receipts", "Verification",
+        "Settlement", "Balances", "Done",
+    ]
     places = [done.stdout.index(f"{number}  {step}") for number, step in enumerate(steps, start=1)]
     assert places == sorted(places)
+    for told in ("500000 nanoton, once a lease", "voucher 1: 0.0006 TON in all", "every nanoton is accounted for"):
+        assert told in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 120
     assert "Try next" in done.stdout and "\x1b" not in done.stdout and done.stdout.isascii()
 
 

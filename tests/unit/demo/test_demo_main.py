@@ -148,6 +148,7 @@ class Records:
         self.facts: dict[str, Any] = {
             "provider": "12D3KooWprovider",
             "lease": "aa" * 32,
+            "seq": 1,
             "lines": [
                 {
                     "number": case.result.number, "input_hash": case.result.input_hash,
@@ -166,7 +167,7 @@ class Records:
 def test_one_receipt_over_many_answers_is_fetched_once() -> None:
     cases = [answered(1), answered(2)]
     records = Records(cases)
-    assert verify_answers(records, cases) == 1  # type: ignore[arg-type]
+    assert verify_answers(records, cases) == [records.facts]  # type: ignore[arg-type]
     assert records.asked == ["cc" * 32]
 
 

@@ -31,7 +31,7 @@ def offer(**changes: Any) -> Offer:
 
 def quote(provider: PeerKey = PROVIDER, **changes: Any) -> Quote:
     """A verified quote of ``provider``."""
-    return Quote(provider, bytes([9]) * 32, offer(**changes), bytes(1_216), PROFILE)
+    return Quote(provider, bytes([9]) * 32, offer(**changes), bytes(1_216), bytes(32), bytes(32), PROFILE)
 
 
 def lease(**changes: Any) -> Lease:
@@ -40,5 +40,6 @@ def lease(**changes: Any) -> Lease:
         network=NETWORK, nonce=bytes(16), requester=REQUESTER, provider=PROVIDER, offer=bytes([9]) * 32,
         model=bytes([3]) * 32, private=True, kind="infer", setup_nanoton=0, prices=((1, 0),), ceiling_nanoton=0,
         max_runs=100, duration_s=600, escrow=NO_ESCROW, lane=0, run_ms=30_000,
+        tranche_nanoton=0, owner=bytes(32), lane_key=bytes(32), index=0, close_delay_s=0, network_tag=0,
     )
     return replace(lawful, **changes)

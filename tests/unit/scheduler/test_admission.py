@@ -60,6 +60,13 @@ def test_a_full_house_is_busy() -> None:
 
 
 def test_a_ceiling_below_one_run_is_refused() -> None:
+    dear, paid = offer(setup_nanoton=5), {"setup_nanoton": 5, "escrow": bytes([4]) * 32, "lane": 1}
+    assert code_of(at=house(offer=dear), **paid, ceiling_nanoton=4) == "ceiling_exceeded"
+    assert admit(lease(**paid, ceiling_nanoton=5), REQUESTER, True, house(offer=dear)) is None
+
+
+def test_a_lease_has_a_lane_exactly_if_it_costs_something() -> None:
     dear = offer(setup_nanoton=5)
-    assert code_of(at=house(offer=dear), setup_nanoton=5, ceiling_nanoton=4) == "ceiling_exceeded"
-    assert admit(lease(setup_nanoton=5, ceiling_nanoton=5), REQUESTER, True, house(offer=dear)) is None
+    assert code_of(at=house(offer=dear), setup_nanoton=5, ceiling_nanoton=9) == "wrong_lane"
+    assert code_of(lane=1) == "wrong_lane"
+    assert code_of(escrow=bytes([4]) * 32) == "wrong_escrow"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from cocoon.core import limits
 from cocoon.core.errors import LimitExceeded, Malformed, NotFound, UsageError, WrongField
+from cocoon.ledger.export import EXPORT_BYTES
 from cocoon.sdk import connect
 from cocoon.sdk.records import load_record, save_record, verify_record
 from tests.control_server import Talk, serving
@@ -63,7 +63,7 @@ def test_a_record_file_needs_no_peer(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_record_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "long").write_bytes(bytes(limits.RECORD_BYTES + 1))
+    (tmp_path / "long").write_bytes(bytes(EXPORT_BYTES + 1))
     with pytest.raises(LimitExceeded):
         load_record(tmp_path / "long")
     for missing in ("nothing", "."):

@@ -1,0 +1,118 @@
+"""The demonstration's money: two wallets filled from the faucet, and the books closed at the end.
+
+Every figure is asked of the peers, who read it off the chain; nothing is added
+up from what the demonstration itself believes to have paid. What it does believe,
+the sum of all answers' prices, is only compared with what the chain paid.
+
+Purity: shell (asks the local peers).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from cocoon.core.errors import AuditFailed
+from cocoon.demo.errors import BooksNotClosed
+from cocoon.demo.screen import Screen
+from cocoon.sdk import Client
+
+RUN_NANOTON = 100_000
+SETUP_NANOTON = 500_000
+#: Prices are asked per 1,000 runs.
+ASKS = {"COCOON_PRICE_RUN_NANOTON": str(1_000 * RUN_NANOTON), "COCOON_PRICE_SETUP_NANOTON": str(SETUP_NANOTON)}
+FUNDS_NANOTON = {"requester": 2_000_000_000, "provider": 500_000_000}
+"""A lane of 0.2 coins with its reserve and the fees need a fifth of it; the provider pays for its anchor."""
+#: What must be nothing when the requester has closed its books.
+_OPEN = ("unsettled_leases", "lanes_open", "lanes_waiting")
+
+
+@dataclass(slots=True)
+class Purses:
+    """The wallets of the peers, by the peer's name."""
+
+    clients: dict[str, Client]
+    screen: Screen
+    start: dict[str, int] = field(default_factory=dict)
+    before: dict[str, int] = field(default_factory=dict)
+
+    def fill(self) -> None:
+        """Get coins for every wallet from the devnet's faucet."""
+        self.screen.wallets()
+        for name, client in self.clients.items():
+            self.start[name] = client.wallet()["balance_nanoton"]
+            found = client.fund(FUNDS_NANOTON[name])
+            self.before[name] = found["balance_nanoton"]
+            self.screen.wallet(name, found["address"], self.start[name], found["balance_nanoton"])
+
+    def lanes(self) -> None:
+        """Show the escrow and its lanes, as they stand on chain now."""
+        self.screen.lanes(self.clients["requester"].wallet())
+
+    def close(self, promised_nanoton: int, receipts: int) -> dict[str, Any]:
+        """Close the lane, pay out, anchor the receipts, and add everything up.
+
+        Args:
+            promised_nanoton: What all answers cost; the chain must have paid exactly this.
+            receipts: How many there are; each must be under an anchored root.
+
+        Returns:
+            What goes into the totals: ``anchor_tx``, ``balances``, ``left_nanoton`` (fees that both paid for
+            good), ``supply``, ``conserved``.
+
+        Raises:
+            BooksNotClosed: something was not closed, paid or anchored.
+            AuditFailed: a balance does not follow from the chain's transactions.
+        """
+        self.screen.settlement()
+        bought, sold = (self.clients[name].settle() for name in ("requester", "provider"))
+        earned = self.clients["provider"].earnings()
+        self._check_closed(bought, sold, earned, promised_nanoton, receipts)
+        self.screen.settled(earned, sold)
+        accounts = {name: self._account(name) for name in self.clients}
+        supply = self.clients["requester"].supply()
+        conserved = supply["conserved"] and all(account["conserved"] for account in accounts.values())
+        left_nanoton = sum(_left_nanoton(account) for account in accounts.values())
+        self.screen.books(accounts, left_nanoton, supply, conserved=conserved)
+        if not conserved:
+            raise AuditFailed("the balances do not follow from the chain's transactions")
+        return {
+            "anchor_tx": sold["anchor_tx"], "balances": accounts, "left_nanoton": left_nanoton, "supply": supply,
+            "conserved": conserved,
+        }
+
+    def _check_closed(
+        self, bought: dict[str, Any], sold: dict[str, Any], earned: dict[str, Any], promised_nanoton: int, receipts: int
+    ) -> None:
+        left = [f"{bought[name]} {name.replace('_', ' ')}" for name in _OPEN if bought[name]]
+        if earned["claimed_nanoton"] != promised_nanoton or earned["earned_nanoton"] != promised_nanoton:
+            left.append(
+                f"{promised_nanoton} nanoton promised, {earned['earned_nanoton']} vouched, "
+                f"{earned['claimed_nanoton']} paid"
+            )
+        if not sold["anchor_tx"] or sold["anchored_receipts"] != receipts:
+            left.append(f"{sold['anchored_receipts']} of {receipts} receipts anchored")
+        if left:
+            raise BooksNotClosed(f"the books are not closed: {'; '.join(left)}")
+
+    def _account(self, name: str) -> dict[str, Any]:
+        """One party: start + received - sent - fees = end, from its wallet's transactions."""
+        found = self.clients[name].audit()
+        flow, end_nanoton = found["wallet"], found["balance_nanoton"]
+        left = self.start[name] + flow["received_nanoton"] - flow["sent_nanoton"] - flow["fees_nanoton"]
+        contracts = self.clients[name].wallet()
+        return {
+            "start_nanoton": self.start[name], "funded_nanoton": self.before[name], **flow,
+            "end_nanoton": end_nanoton, "escrow_nanoton": contracts["escrow_balance_nanoton"],
+            "locked_nanoton": contracts["escrow_locked_nanoton"],
+            "anchor_nanoton": contracts["anchor_balance_nanoton"], "conserved": found["clean"] and left == end_nanoton,
+        }
+
+
+def _left_nanoton(account: dict[str, Any]) -> int:
+    """What a party has no more, and nobody paid back: what it got, less all that it and its contracts hold.
+
+    Added over both parties, what one paid the other falls out; fees remain.
+    """
+    held = account["end_nanoton"] + account["escrow_nanoton"] + account["anchor_nanoton"]
+    return int(account["funded_nanoton"] - held)

@@ -1,0 +1,248 @@
+"""The accounts of a peer: what its wallet, its lanes and its anchor say, and what closes the books.
+
+Every figure comes from proven chain state or from the journal, and says which.
+
+Purity: shell. Spec: docs/spec/lanes.md, rule LAN-30; anchoring.md, rules BAT-10 to BAT-17; control.md, rule CTL-12.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cocoon.config.network import MAINNET_GENESIS, NetworkFile
+from cocoon.core.errors import LimitExceeded, NoLedger, NotFound, UsageError
+from cocoon.core.ids import ReceiptHash, peer_id
+from cocoon.core.limits import TRANSACTIONS_READ
+from cocoon.core.units import NANOTON_PER_TON
+from cocoon.ledger.acts import EscrowHistory, history_of
+from cocoon.ledger.address import format_address
+from cocoon.ledger.audit import LaneBooks, audit_account, audit_escrow, audit_lanes, flow_of
+from cocoon.ledger.earnings import earnings_of
+from cocoon.ledger.onchain import Transaction
+from cocoon.ledger.verify import ReceiptFacts, verify_record
+from cocoon.node import records
+from cocoon.node.anchors import Anchors
+from cocoon.node.buying import Buyer
+from cocoon.node.closing import Closing
+from cocoon.node.control import Args, Caller, Verb
+from cocoon.node.money import Money
+from cocoon.node.recovery import recover
+from cocoon.node.till import Till
+from cocoon.node.treasury import Treasury
+from cocoon.store.service import Journal
+
+_MOST_FUND_NANOTON = 1_000 * NANOTON_PER_TON
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """All that this peer's money is in."""
+
+    network: NetworkFile
+    money: Money
+    journal: Journal
+    treasury: Treasury
+    closing: Closing
+    buyer: Buyer
+    #: None on a peer that does not sell.
+    till: Till | None
+    anchors: Anchors | None
+
+    async def collect(self) -> None:
+        """A provider's last work: claim what is worth its fee, and anchor what is not anchored."""
+        if self.till is not None:
+            await self.till.claim_all()
+        if self.anchors is not None:
+            await self.anchors.anchor_now()
+
+    async def wallet(self) -> dict[str, Any]:
+        """The wallet, and the escrow with its lanes, in proven state."""
+        wallet = await self.money.ledger.account(self.money.ledger.address)
+        seen = await self.treasury.look()
+        lanes = [
+            {
+                "lane": lane.lane, "provider": peer_id(lane.provider), "stage": lane.stage.value,
+                "cap_nanoton": lane.cap_nanoton, "promised_nanoton": self.treasury.promised_nanoton(lane.lane),
+                "paid_nanoton": lane.paid_nanoton, "reserved_nanoton": lane.reserved_nanoton,
+                "expires_s": lane.expires_s,
+            }
+            for lane in self.treasury.book.lanes.values()
+        ]
+        return {
+            "address": wallet.address,
+            "friendly_address": format_address(wallet.address, test_only=not self._is_mainnet),
+            "balance_nanoton": wallet.balance_nanoton, "chain_time_s": wallet.at_s,
+            "escrow": self.treasury.address, "escrow_balance_nanoton": seen.balance_nanoton,
+            "escrow_locked_nanoton": seen.state.locked_nanoton if seen.state is not None else 0,
+            "escrow_unlocked_nanoton": seen.unlocked_nanoton, "anchor_balance_nanoton": await self._anchored(),
+            "unsettled_leases": self.buyer.debts.open,
+            "lanes": lanes,
+        }
+
+    @property
+    def _is_mainnet(self) -> bool:
+        return self.money.facts.genesis == MAINNET_GENESIS
+
+    async def fund(self, amount_nanoton: int) -> dict[str, Any]:
+        """Coins from the devnet's faucet."""
+        await self.money.ledger.fund(amount_nanoton)
+        return {"address": self.money.ledger.address, "balance_nanoton": await self.money.ledger.balance()}
+
+    async def settle(self) -> dict[str, Any]:
+        """Close the books: give leases back, settle debts, close lanes, claim, anchor."""
+        await self.buyer.release_idle()
+        await self.buyer.debts.settle_all()
+        await self.closing.close_all(self.buyer.debts.leases)
+        await self.collect()
+        anchored = None if self.anchors is None else await self.anchors.newest()
+        lanes = self.treasury.book.lanes.values()
+        return {
+            "balance_nanoton": await self.money.ledger.balance(),
+            "lanes_open": sum(lane.stage.value == "on chain" for lane in lanes),
+            "lanes_waiting": self.closing.waiting, "unsettled_leases": self.buyer.debts.open,
+            "anchor": b"" if self.anchors is None else self.anchors.birth.address(),
+            "anchor_tx": b"" if anchored is None else anchored.transaction,
+            "anchored_receipts": 0 if anchored is None else anchored.receipts,
+            "anchored_roots": 0 if anchored is None else anchored.ordered.seq,
+        }
+
+    async def recover(self) -> dict[str, Any]:
+        """Bring the escrow's coins back by the owner's own messages; what is locked after the close delay."""
+        return await recover(self.money, self.treasury.orders)
+
+    async def earnings(self) -> dict[str, Any]:
+        """What the vouchers of our lanes promised, and what the chain paid of it."""
+        till = self.till
+        if till is None:
+            return {"earned_nanoton": 0, "claimed_nanoton": 0, "pending_nanoton": 0, "lost_nanoton": 0,
+                    "fees_nanoton": 0, "lanes": []}
+        histories = await self._histories({lane.escrow for lane in till.lanes.lanes.values()})
+        flow = flow_of(await self._transactions(self.money.ledger.address))
+        found = earnings_of(till.lanes.lanes.values(), histories, flow.fees_nanoton)
+        return {
+            "earned_nanoton": found.earned_nanoton, "claimed_nanoton": found.claimed_nanoton,
+            "pending_nanoton": found.pending_nanoton, "lost_nanoton": found.lost_nanoton,
+            "fees_nanoton": found.fees_nanoton, "lanes": [asdict(lane) for lane in found.lanes],
+        }
+
+    async def audit(self) -> dict[str, Any]:
+        """The journal against the chain, to the nanoton."""
+        found = []
+        wallet = await self.money.ledger.account(self.money.ledger.address)
+        flow = flow_of(await self._transactions(wallet.address))
+        found += audit_account(wallet.address, flow, wallet.balance_nanoton)
+        bought, sold = list(self._bought()), list(self._sold())
+        histories = await self._histories({books.escrow for books in (*bought, *sold)} | {self.treasury.address})
+        seen = await self.treasury.look()
+        if seen.state is not None:
+            found += audit_escrow(histories[self.treasury.address], seen.state, seen.balance_nanoton)
+        found += audit_lanes([*bought, *sold], histories)
+        return {
+            "clean": not found, "differences": [asdict(one) for one in found],
+            "lanes_bought": len(bought), "lanes_sold": len(sold), "wallet": asdict(flow),
+            "balance_nanoton": wallet.balance_nanoton,
+        }
+
+    async def supply(self) -> dict[str, Any]:
+        """The whole chain of a devnet added up, each block, transaction and balance read and proven."""
+        found = await self.money.ledger.supply()
+        return {
+            "genesis_nanoton": found.genesis_nanoton, "balances_nanoton": found.balances_nanoton,
+            "fees_nanoton": found.fees_nanoton, "under_way_nanoton": found.under_way_nanoton,
+            "blocks": found.blocks, "transactions": found.transactions, "accounts": found.accounts,
+            "conserved": found.conserved,
+        }
+
+    def export(self, digest: bytes, record: bytes) -> bytes:
+        """A receipt record with its place under an anchored root; the record alone if it has none."""
+        if self.anchors is None:
+            return record
+        try:
+            return self.anchors.export(ReceiptHash(digest), record)
+        except NotFound:                                # one that this peer bought, or that waits for its batch
+            return record
+
+    # --- journal and chain as the audit wants them -------------------------
+
+    def _bought(self) -> Iterator[LaneBooks]:
+        receipts = self._receipts(records.RECEIPT_ACCEPTED)
+        for lane in self.treasury.book.lanes.values():
+            mine = receipts.get((self.treasury.address, lane.lane), [])
+            total = max((facts.total_nanoton for facts in mine), default=0)
+            yield LaneBooks(
+                self.treasury.address, lane.lane, mine, total, closed_nanoton=lane.head.total_nanoton, sold=False
+            )
+
+    def _sold(self) -> Iterator[LaneBooks]:
+        if self.till is None:
+            return
+        receipts = self._receipts(records.RECEIPT_SETTLED)
+        for (escrow, number), lane in self.till.lanes.lanes.items():
+            mine = receipts.get((escrow, number), [])
+            yield LaneBooks(escrow, number, mine, lane.head.total_nanoton, closed_nanoton=lane.head.total_nanoton)
+
+    def _receipts(self, kind: str) -> Mapping[tuple[bytes, int], list[ReceiptFacts]]:
+        found: dict[tuple[bytes, int], list[ReceiptFacts]] = {}
+        for entry in self.journal.entries(kind):
+            facts = verify_record(entry.body)
+            if facts.lane:
+                found.setdefault((facts.escrow, facts.lane), []).append(facts)
+        return found
+
+    async def _anchored(self) -> int:
+        """What our anchor's account holds."""
+        if self.anchors is None:
+            return 0
+        return (await self.money.ledger.account(self.anchors.birth.address())).balance_nanoton
+
+    async def _histories(self, escrows: set[bytes]) -> Mapping[bytes, EscrowHistory]:
+        return {address: history_of(await self._transactions(address)) for address in escrows}
+
+    async def _transactions(self, address: bytes) -> list[Transaction]:
+        """Every transaction of an account, oldest first.
+
+        Raises:
+            LimitExceeded: the account has more than an audit reads.
+        """
+        found = await self.money.ledger.transactions(address, 0, TRANSACTIONS_READ)
+        if len(found) == TRANSACTIONS_READ:
+            raise LimitExceeded(f"{address.hex()[:16]} has more transactions than the {TRANSACTIONS_READ} of an audit")
+        return found
+
+
+def money_verbs(accounts: Accounts | None) -> dict[str, Verb]:
+    """The verbs of the control socket that speak of money; on a network without a ledger each says so."""
+
+    def here() -> Accounts:
+        if accounts is None:
+            raise NoLedger("this network has no ledger: every price is 0, and there is no wallet")
+        return accounts
+
+    async def wallet(caller: Caller, args: Args) -> dict[str, Any]:
+        return await here().wallet()
+
+    async def fund(caller: Caller, args: Args) -> dict[str, Any]:
+        amount = args.get("amount_nanoton")
+        if type(amount) is not int or not 0 < amount <= _MOST_FUND_NANOTON:
+            raise UsageError(f"'amount_nanoton' is a whole number from 1 to {_MOST_FUND_NANOTON}")
+        return await here().fund(amount)
+
+    async def settle(caller: Caller, args: Args) -> dict[str, Any]:
+        return await here().settle()
+
+    async def recovered(caller: Caller, args: Args) -> dict[str, Any]:
+        return await here().recover()
+
+    async def earnings(caller: Caller, args: Args) -> dict[str, Any]:
+        return await here().earnings()
+
+    async def audit(caller: Caller, args: Args) -> dict[str, Any]:
+        return await here().audit()
+
+    async def supply(caller: Caller, args: Args) -> dict[str, Any]:
+        return await here().supply()
+
+    return {"wallet": wallet, "fund": fund, "settle": settle, "earnings": earnings, "audit": audit,
+            "supply": supply, "recover": recovered}

@@ -1,0 +1,180 @@
+"""Debts: leases that broke off, opened again to settle what was accepted on them.
+
+A debt lives in the journal: a lane whose lease was reserved and never released.
+It is tried again, at growing intervals, until the provider is there or the lane
+has expired; after that nothing can be claimed any more.
+
+Purity: shell. Spec: docs/spec/receipts.md, rules REC-13 and REC-18; lanes.md, rule LAN-7.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from cocoon.core.errors import CocoonError, ProviderLost, UsageError, wrong
+from cocoon.core.ids import LeaseId, PeerKey
+from cocoon.core.limits import RECEIPT_REPLY_NS, RETRY_FIRST_NS, RETRY_LAST_NS
+from cocoon.core.units import SECOND_NS
+from cocoon.ledger import events as receipts
+from cocoon.node import records
+from cocoon.node.asking import ask_offer
+from cocoon.node.link import WorkLink
+from cocoon.node.means import Purse
+from cocoon.node.proposal import propose
+from cocoon.node.tally import Say, Tally
+from cocoon.node.treasury import Treasury
+from cocoon.wire.messages import Lease, LeaseAccept, LeaseClose, Receipt, ReceiptIssued, Refusal
+from cocoon.wire.schema import Message
+from cocoon.wire.signing import Signed, open_signed
+
+
+class Debts:
+    """What broken leases still owe."""
+
+    def __init__(self, purse: Purse) -> None:
+        self._purse = purse
+        self._open: dict[LeaseId, Signed[Lease]] = {}
+        self._news = trio.Event()
+        self._turn = trio.Lock()
+
+    @property
+    def open(self) -> int:
+        """How many leases are not settled."""
+        return len(self._open)
+
+    @property
+    def leases(self) -> frozenset[LeaseId]:
+        """Leases that are not settled."""
+        return frozenset(self._open)
+
+    def restore(self) -> None:
+        """Find in the journal what an earlier life of this peer left."""
+        if (treasury := self._purse.treasury) is None:
+            return
+        for lane in treasury.book.lanes.values():
+            if lane.lease is None:
+                continue
+            entry = self._purse.journal.find(records.lease_key(lane.lease))
+            if entry is not None:
+                self.owe(open_signed(entry.body, Lease, signer=self._purse.identity.key))
+
+    def owe(self, lease: Signed[Lease]) -> None:
+        """Remember a lease that broke off."""
+        self._open[LeaseId(lease.digest)] = lease
+        self._news.set()
+
+    async def run(self) -> None:
+        """Settle what can be settled, until cancelled."""
+        wait_ns = RETRY_FIRST_NS
+        while True:
+            before = len(self._open)
+            await self._try(list(self._open))
+            wait_ns = RETRY_FIRST_NS if len(self._open) < before else min(2 * wait_ns, RETRY_LAST_NS)
+            self._news = trio.Event()
+            with trio.move_on_after(wait_ns / SECOND_NS if self._open else float("inf")):
+                await self._news.wait()
+                wait_ns = RETRY_FIRST_NS
+
+    async def settle_with(self, provider: PeerKey) -> None:
+        """Try at once to settle everything that is owed to ``provider``; it gives no new lease before."""
+        await self._try([lease for lease, signed in self._open.items() if signed.message.provider == provider])
+
+    async def settle_all(self) -> None:
+        """Try at once to settle everything."""
+        await self._try(list(self._open))
+
+    async def _try(self, leases: list[LeaseId]) -> None:
+        async with self._turn:
+            for lease_id in leases:
+                lease = self._open.get(lease_id)
+                if lease is None:
+                    continue
+                try:
+                    await self._settle(lease)
+                except CocoonError as error:
+                    self._purse.log.info("lease_unsettled", lease=lease_id, code=error.code)
+                else:
+                    del self._open[lease_id]
+                    self._purse.log.info("lease_settled", lease=lease_id)
+
+    async def _settle(self, lease: Signed[Lease]) -> None:
+        """Open the lease again, get the last receipt, free the lane.
+
+        Raises:
+            CocoonError: not now.
+        """
+        treasury, terms = self._purse.treasury, lease.message
+        assert treasury is not None                     # a debt has a lane
+        if await self._expired(treasury, terms.lane):
+            self._purse.log.warning("lane_expired", number=terms.lane)
+            await treasury.end(terms.lane)
+            return
+        if not self._tally(lease, treasury).tab.last_number:
+            # Nothing was accepted on it; whether its provider ever heard of it does not matter.
+            await treasury.release(terms.lane, LeaseId(lease.digest), treasury.lane(terms.lane).head)
+            return
+        quote = await ask_offer(self._purse.mesh, self._purse.network, terms.kind, PeerKey(terms.provider))
+        accept, link = await propose(
+            self._purse, lease, quote.sealing_key, treasury.shown(terms.lane), again=True
+        )
+        try:
+            tally = await self._account(lease, accept, link, treasury)
+        finally:
+            with trio.CancelScope(shield=True):
+                await link.close()
+        await treasury.release(terms.lane, tally.id, tally.tab.head)
+
+    async def _expired(self, treasury: Treasury, lane: int) -> bool:
+        """Whether nothing can be claimed from the lane any more."""
+        seen = await treasury.look()
+        if seen.state is None or lane >= seen.state.next_lane:
+            return False                                # still on its way
+        state = seen.state.lanes.get(lane)
+        return state is None or seen.at_s >= state.expires_s
+
+    async def _account(
+        self, lease: Signed[Lease], accept: Signed[LeaseAccept], link: WorkLink, treasury: Treasury
+    ) -> Tally:
+        """Say what we hold; countersign receipts until nothing is open and the provider has closed the lease."""
+        tally = self._tally(lease, treasury, link.send)
+        if not accept.message.resumed:
+            raise wrong("lease", "the provider does not know a lease on which it delivered")
+        await tally.tell(receipts.LeaseResumed(), accept)
+        await tally.repeat()
+        while not tally.verifier.settled:
+            if not await self._next(tally, accept, link):
+                raise ProviderLost("the provider ended the lease before it was settled")
+        await link.send(LeaseClose(code="released"))
+        while await self._next(tally, accept, link):
+            pass                                        # its last receipt is countersigned once more before it closes
+        return tally
+
+    def _tally(self, lease: Signed[Lease], treasury: Treasury, say: Say | None = None) -> Tally:
+        async def settled(receipt: Signed[Receipt], numbers: tuple[int, ...]) -> None:
+            self._purse.log.info("receipt_settled", receipt=receipt.digest, runs=len(numbers))
+
+        tally = Tally(self._purse, lease, treasury.lane(lease.message.lane).head, say or _nobody, settled)
+        tally.restore()
+        return tally
+
+    async def _next(self, tally: Tally, accept: Signed[LeaseAccept], link: WorkLink) -> bool:
+        """Take the provider's next word; False once it has closed the lease.
+
+        Raises:
+            ProviderLost: it says nothing.
+        """
+        with trio.move_on_after(RECEIPT_REPLY_NS / SECOND_NS):
+            match await link.receive(ReceiptIssued, Refusal, LeaseClose):
+                case ReceiptIssued(packed):
+                    receipt = open_signed(packed, Receipt, signer=accept.signer)
+                    await tally.tell(receipts.ReceiptReceived(receipt), accept)
+                case Refusal(code, text):
+                    self._purse.log.info("lease_closing", lease=tally.id, code=code, text=text)
+                case LeaseClose():
+                    return False
+            return True
+        raise ProviderLost(f"no word of the provider within {RECEIPT_REPLY_NS // SECOND_NS} s")
+
+
+async def _nobody(message: Message) -> None:
+    raise UsageError("an account that is only read says nothing")

@@ -1,0 +1,133 @@
+"""The tally: a requester's account of one lease, as long as it runs and whenever it is opened again to settle.
+
+On paid leases every fact is in the journal before anything rests on it, in the
+order in which the machine took it, so that what is owed survives any crash.
+
+Purity: shell. Spec: docs/spec/receipts.md, rules REC-11 to REC-19; leases.md, rules LEA-10 to LEA-15.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from cocoon.core.errors import UsageError
+from cocoon.core.ids import LeaseId
+from cocoon.ledger import events as receipts
+from cocoon.ledger.journal import JOURNALLED, pack_event, replay
+from cocoon.ledger.receipt import ReceiptVerifier
+from cocoon.ledger.record import Countersigned, ReceiptRecord
+from cocoon.ledger.tab import Head, Tab
+from cocoon.ledger.terms import terms_of
+from cocoon.node import records
+from cocoon.node.means import Purse
+from cocoon.store.service import Row
+from cocoon.wire.judged import Statement, Voucher, sign_cell
+from cocoon.wire.messages import Countersign, Lease, LeaseAccept, Receipt, TrancheClose
+from cocoon.wire.schema import Message
+from cocoon.wire.signing import Signed, Signer
+
+Say = Callable[[Message], Awaitable[None]]
+Settled = Callable[[Signed[Receipt], tuple[int, ...]], Awaitable[None]]
+
+
+class Tally:
+    """What was accepted on one lease, and what was promised for it."""
+
+    def __init__(self, purse: Purse, lease: Signed[Lease], opening: Head, say: Say, settled: Settled) -> None:
+        """
+        Args:
+            opening: Where the lane stood when the lease began.
+            say: Sends one message to the provider.
+            settled: Told of each receipt that is verified and countersigned, with the run numbers under it.
+        """
+        self.verifier = ReceiptVerifier(Tab(terms_of(lease), opening))
+        self.id = LeaseId(lease.digest)
+        self.lane = lease.message.lane
+        self._purse = purse
+        self._lease = lease
+        self._say = say
+        self._settled = settled
+        self._facts = 0
+
+    @property
+    def tab(self) -> Tab:
+        """Statements, figures, head."""
+        return self.verifier.tab
+
+    def restore(self) -> None:
+        """Take what an earlier life of this lease recorded."""
+        entries = self._purse.journal.under(records.facts_of(self.id))
+        facts = [records.unpack_fact(entry.body)[1] for entry in entries]
+        self._facts = len(facts)
+        # Every order among them left or is asked for again: a countersignature by the provider, a receipt by us.
+        replay(self.verifier, self._purse.clock.now_ns(), facts)
+
+    async def accept(self, statement: Statement) -> None:
+        """Take a statement that was checked; on a paid lease it is owed from here on."""
+        event = receipts.RunAccepted(statement)
+        self.verifier.handle(self._purse.clock.now_ns(), event)
+        await self._record(event)
+
+    async def tell(self, event: receipts.RequesterEvent, accept: Signed[LeaseAccept]) -> None:
+        """Tell the receipt machine a fact and do what it orders.
+
+        Args:
+            accept: The provider's countersignature under which the link is open; it goes into records.
+
+        Raises:
+            PeerFault: a receipt that does not fit our own account.
+        """
+        before = self.verifier.mark()
+        effects = self.verifier.handle(self._purse.clock.now_ns(), event)
+        signed = [effect for effect in effects if isinstance(effect, receipts.Countersign)]
+        rows = [self._row(effect, accept) for effect in signed]
+        if self.verifier.mark() != before:              # a replayed word must not cost a row of the journal
+            rows += self._fact(event)
+        await self._purse.journal.append_many(rows)
+        for effect in effects:
+            match effect:
+                case receipts.AskReceipt(through):
+                    await self._say(TrancheClose(through=through))
+                case receipts.Countersign(voucher, receipt, statements):
+                    await self._promise(voucher)
+                    await self._settled(receipt, tuple(statement.number for statement in statements))
+                case receipts.RepeatCountersign(voucher):
+                    await self._promise(voucher)
+
+    async def repeat(self) -> None:
+        """Send the newest countersignature again: the provider may not have it."""
+        if self.verifier.promised is not None:
+            await self._promise(self.verifier.promised)
+
+    async def _record(self, event: receipts.RequesterEvent) -> None:
+        if rows := self._fact(event):
+            await self._purse.journal.append_many(rows)
+
+    def _fact(self, event: receipts.RequesterEvent) -> Sequence[Row]:
+        """The fact as a row. Price-0 leases are not resumed: nothing is owed for them."""
+        if self.lane == 0 or not isinstance(event, JOURNALLED):
+            return []
+        self._facts += 1
+        key = records.fact_key(self.id, self._facts)
+        return [Row(records.RECEIPT_FACT, records.pack_fact(self.id, pack_event(event)), key)]
+
+    def _row(self, effect: receipts.Countersign, accept: Signed[LeaseAccept]) -> Row:
+        """The record that makes the promise provable, durable before the promise leaves."""
+        voucher, signature = effect.voucher, self._sign(effect.voucher)
+        words = Countersigned.of(self._lease, accept, effect.receipt, voucher.pack(), signature)
+        record = ReceiptRecord(words, effect.statements).pack()
+        return Row(records.RECEIPT_ACCEPTED, record, records.receipt_key(effect.receipt.digest))
+
+    async def _promise(self, voucher: Voucher) -> None:
+        signature = self._sign(voucher)
+        if self._purse.treasury is not None:
+            self._purse.treasury.show(voucher, signature)
+        await self._say(Countersign(voucher=voucher.pack(), signature=signature))
+
+    def _sign(self, voucher: Voucher) -> bytes:
+        signer: Signer = self._purse.identity
+        if self.lane:
+            if self._purse.treasury is None:
+                raise UsageError("a paid lease on a network without a ledger")
+            signer = self._purse.treasury.money.lane_key
+        return sign_cell(voucher.hash(), signer)

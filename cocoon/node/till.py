@@ -1,0 +1,247 @@
+"""The till: what lanes owe this provider, from the first check of a lease to the claim on chain.
+
+Purity: shell. Spec: docs/spec/lanes.md, rules LAN-8 to LAN-21; money.md, rules MON-16 to MON-18.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import trio
+
+from cocoon.core.clock import Clock
+from cocoon.core.errors import ChainUnreachable, LaneUnproven, wrong
+from cocoon.core.ids import LeaseId
+from cocoon.core.limits import LANE_PROOF_NS
+from cocoon.core.units import SECOND_NS
+from cocoon.ledger.claims import ClaimEvent, ClosePending, VoucherSettled
+from cocoon.ledger.exposure import CREDIT_FACTS, CreditBook, CreditEnded, CreditGiven, WorkLost, lost_nanoton
+from cocoon.ledger.journal import replay
+from cocoon.ledger.lanes import (
+    TILL_FACTS,
+    CloseSigned,
+    LaneEntered,
+    LaneLeft,
+    LaneTill,
+    SoldLane,
+    VoucherKept,
+    check_lane,
+    check_network,
+)
+from cocoon.ledger.receipt import ReceiptIssuer
+from cocoon.ledger.tab import Head, Tab
+from cocoon.ledger.terms import LeaseTerms, terms_of
+from cocoon.node import records
+from cocoon.node.keeper import Keeper
+from cocoon.node.money import EscrowSeen, Money
+from cocoon.store.service import Journal, Row
+from cocoon.telemetry.log import Log
+from cocoon.wire.judged import Voucher
+from cocoon.wire.messages import Lease, LeaseOpen
+from cocoon.wire.signing import open_signed
+
+LaneId = tuple[bytes, int]
+Fact = LaneEntered | VoucherKept | LaneLeft | CloseSigned
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a paid lease begins with on this side."""
+
+    opening: Head
+    #: Whether its lane is on chain; if not, it runs on credit.
+    proven: bool
+    #: A paid lease that was open before is opened again to settle it, and takes no run.
+    settles: bool = False
+
+
+#: A lease that costs nothing.
+FREE = Entry(Head(), proven=True)
+
+
+class Till:
+    """Lanes that pay us."""
+
+    def __init__(
+        self, money: Money, journal: Journal, clock: Clock, log: Log, *, tranche_nanoton: int, strangers_nanoton: int
+    ) -> None:
+        self.money = money
+        self.lanes = LaneTill()
+        self.credit = CreditBook(strangers_nanoton)
+        self._journal = journal
+        self._clock = clock
+        self._log = log
+        self._tranche_nanoton = tranche_nanoton
+        self._keepers: dict[LaneId, Keeper] = {}
+        self._entering = trio.Lock()
+        # Leases that were open when this peer died: their requesters are not to blame for what they did not get.
+        self._cut: set[LeaseId] = set()
+        self._nursery: trio.Nursery
+
+    @property
+    def payout(self) -> bytes:
+        """Where lanes pay us: our wallet."""
+        return self.money.ledger.address
+
+    async def open(self, nursery: trio.Nursery) -> None:
+        """Read the journal, end the leases that a crash left open, and watch every lane that owes us something."""
+        self._nursery = nursery
+        for entry in self._journal.entries(records.TILL_FACT):
+            self.lanes.record(TILL_FACTS.unpack(entry.body))
+        for entry in self._journal.entries(records.CREDIT_FACT):
+            self.credit.record(CREDIT_FACTS.unpack(entry.body))
+        for lane in self.lanes.open_leases():
+            if lane.lease is not None:
+                self._cut.add(lane.lease)
+            await self._abandon(lane)
+        for lane in self.lanes.lanes.values():
+            if lane.voucher is not None:
+                self._tell(lane, VoucherSettled(lane.voucher, lane.signature))
+
+    async def abandon(self, terms: LeaseTerms) -> None:
+        """A lease was entered and could not be opened after all."""
+        await self._abandon(self.lanes.lane(terms.escrow, terms.lane))
+
+    async def _abandon(self, lane: SoldLane) -> None:
+        """Record the end of a lease that nobody serves any more, as its facts in the journal have it."""
+        assert lane.lease is not None                   # it was entered
+        entry = self._journal.find(records.lease_key(lane.lease))
+        if entry is None:                               # entered, and never countersigned
+            await self._record(LaneLeft(lane.escrow, lane.lane, lane.lease, True, lane.opening.skipped))
+            return
+        terms = terms_of(open_signed(entry.body, Lease))
+        issuer = ReceiptIssuer(Tab(terms, lane.opening))
+        facts = [records.unpack_fact(row.body)[1] for row in self._journal.under(records.facts_of(lane.lease))]
+        replay(issuer, self._clock.now_ns(), facts)
+        await self.leave(terms, issuer)
+
+    # --- leases ------------------------------------------------------------
+
+    async def enter(self, terms: LeaseTerms, opening: LeaseOpen, until_s: int, *, known: bool) -> Entry:
+        """Check everything that a paid lease stands on, and record what we take on with it.
+
+        Args:
+            until_s: Seconds from now that the lane must outlive, the claim margin not included.
+            known: We countersigned this very lease before; it is opened again to settle it.
+
+        Raises:
+            WrongField, BadSignature: the lease, its escrow, its lane or its voucher is not what it says.
+            LaneBusy, LaneClosing, CreditRefused: lawful, but not now.
+            ChainUnreachable: nothing can be checked.
+        """
+        check_network(
+            terms, network_tag=self.money.network_tag, close_delay_s=self.money.facts.close_delay_s
+        )
+        if terms.tranche_nanoton > self._tranche_nanoton:
+            raise wrong("tranche", f"a tranche of {terms.tranche_nanoton} nanoton, here it is {self._tranche_nanoton}")
+        seen = await self.money.look_soon(terms.escrow)
+        async with self._entering:                      # two leases must not find one lane free
+            facts = self.lanes.enter(terms, opening.voucher, opening.signature, now_s=seen.at_s, known=known)
+            entered = facts[0]
+            assert isinstance(entered, LaneEntered)
+            credit = () if known else await self._credit(terms, entered.opening, seen, until_s)
+            rows = [Row(records.TILL_FACT, TILL_FACTS.pack(fact)) for fact in facts]
+            rows += [Row(records.CREDIT_FACT, CREDIT_FACTS.pack(fact)) for fact in credit]
+            await self._journal.append_many(rows)
+            for fact in facts:
+                self.lanes.record(fact)
+            for given in credit:
+                self.credit.record(given)
+        return Entry(entered.opening, proven=not credit, settles=known)
+
+    async def prove(self, terms: LeaseTerms, head: Head, until_s: int) -> None:
+        """Wait until the lane of a lease on credit is on chain and covers it.
+
+        Raises:
+            LaneUnproven: it did not come in time. WrongField: it came, and is not what was promised.
+        """
+        with trio.move_on_after(LANE_PROOF_NS / SECOND_NS):
+            seen = await self.money.look(terms.escrow)
+            while not _has(seen, terms.lane):
+                seen = await self.money.next_look(terms.escrow, seen.seqno)
+            await self._check(terms, head, seen, until_s)
+            if terms.lease in self.credit.open:
+                await self._record_credit(CreditEnded(terms.lease, 0))
+            return
+        raise LaneUnproven(f"lane {terms.lane} was not on chain within {LANE_PROOF_NS // SECOND_NS} s")
+
+    @staticmethod
+    def row(terms: LeaseTerms, voucher: Voucher, signature: bytes) -> Row:
+        """What is recorded together with the receipt that ``voucher`` countersigns."""
+        return Row(records.TILL_FACT, TILL_FACTS.pack(_kept(terms, voucher, signature)))
+
+    def keep(self, terms: LeaseTerms, voucher: Voucher, signature: bytes) -> None:
+        """A receipt was countersigned, and its ``row`` is in the journal: this voucher is what a claim will show."""
+        self.lanes.record(_kept(terms, voucher, signature))
+        self._tell(self.lanes.lane(terms.escrow, terms.lane), VoucherSettled(voucher, signature))
+
+    async def leave(self, terms: LeaseTerms, issuer: ReceiptIssuer) -> None:
+        """The lease is over; what was delivered on it and never promised is remembered against its requester."""
+        await self._record(LaneLeft(terms.escrow, terms.lane, terms.lease, *issuer.parting()))
+        lost = lost_nanoton(issuer.tab, cut=terms.lease in self._cut)
+        if terms.lease in self.credit.open:
+            await self._record_credit(CreditEnded(terms.lease, lost))
+        elif lost or self.credit.concerns(terms.lease):
+            await self._record_credit(WorkLost(terms.lease, terms.requester, lost))
+
+    async def promise_close(self, fact: CloseSigned) -> None:
+        """Record a close that is about to be signed: from now on its total counts as paid if the lane goes."""
+        await self._record(fact)
+        self._tell(self.lanes.lane(fact.escrow, fact.lane), ClosePending(fact.total_nanoton))
+
+    async def claim_all(self) -> None:
+        """Claim what is due on every lane, whatever it is worth beyond the fee; returns when all is done."""
+        async with trio.open_nursery() as nursery:
+            for keeper in tuple(self._keepers.values()):
+                nursery.start_soon(keeper.claim_now)
+
+    async def _credit(
+        self, terms: LeaseTerms, head: Head, seen: EscrowSeen, until_s: int
+    ) -> tuple[CreditGiven, ...]:
+        """Nothing if the lane is on chain and covers the lease; else the credit that is given."""
+        self.credit.check(terms.requester)
+        if _has(seen, terms.lane):
+            await self._check(terms, head, seen, until_s)
+            return ()
+        if seen.state is not None and terms.lane < seen.state.next_lane:
+            raise wrong("lane", f"lane {terms.lane} is gone from the escrow")
+        if seen.remembered:
+            raise ChainUnreachable("the chain does not answer, so no credit is given")
+        worth = max(terms.tranche_nanoton, terms.bill_nanoton(1))
+        return (self.credit.ask(terms.lease, terms.requester, worth, seen.unlocked_nanoton),)
+
+    async def _check(self, terms: LeaseTerms, head: Head, seen: EscrowSeen, until_s: int) -> None:
+        rules = await self.money.rules()
+        assert seen.state is not None                   # the lane is in it
+        check_lane(
+            seen.state.lanes[terms.lane], terms, head, payout=self.payout,
+            provider_key=self.money.provider_key.key, until_s=seen.at_s + until_s + rules.margin_s,
+            least_cap_nanoton=rules.least_nanoton,
+        )
+
+    async def _record_credit(self, fact: CreditEnded | WorkLost) -> None:
+        self.credit.record(fact)
+        await self._journal.append(records.CREDIT_FACT, CREDIT_FACTS.pack(fact))
+
+    async def _record(self, fact: Fact) -> None:
+        self.lanes.record(fact)
+        await self._journal.append(records.TILL_FACT, TILL_FACTS.pack(fact))
+
+    # --- claims ------------------------------------------------------------
+
+    def _tell(self, lane: SoldLane, event: ClaimEvent) -> None:
+        key = (lane.escrow, lane.lane)
+        keeper = self._keepers.get(key)
+        if keeper is None:
+            keeper = self._keepers[key] = Keeper(self.money, self._clock, self._log, lane)
+            self._nursery.start_soon(keeper.run)
+        # Not awaited: a lease must not wait for the chain.
+        self._nursery.start_soon(keeper.tell, event)
+
+
+def _kept(terms: LeaseTerms, voucher: Voucher, signature: bytes) -> VoucherKept:
+    return VoucherKept(terms.escrow, terms.lane, voucher.pack(), signature)
+
+
+def _has(seen: EscrowSeen, lane: int) -> bool:
+    return seen.state is not None and lane in seen.state.lanes

@@ -1,0 +1,222 @@
+"""The treasury: a requester's lanes, opened, filled and promised as leases need them.
+
+What is promised on a lane is in the journal before a lease is signed. Where a
+provider may give credit, a lease begins while its lane is still on its way.
+
+Purity: shell. Spec: docs/spec/lanes.md, rules LAN-1 to LAN-7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from cocoon.core.errors import ChainUnreachable, CocoonError, LaneUnproven, LimitExceeded
+from cocoon.core.ids import LeaseId
+from cocoon.core.limits import CREDIT_TRANCHES, LEASE_DURATION_S, ORDER_TRIES, TRANCHE_NANOTON
+from cocoon.ledger.lanes import (
+    BOOK_FACTS,
+    BoughtLane,
+    LaneBook,
+    LaneEnding,
+    LanePromised,
+    LeaseReleased,
+    LeaseReserved,
+    NewLaneNeeded,
+    NoLane,
+    TopUpLane,
+    UseLane,
+)
+from cocoon.ledger.record import unpack_record
+from cocoon.ledger.tab import Head
+from cocoon.node import records
+from cocoon.node.money import EscrowSeen, Money
+from cocoon.node.orders import Orders
+from cocoon.scheduler.selection import Quote
+from cocoon.store.service import Journal
+from cocoon.telemetry.log import Log
+from cocoon.wire.judged import Voucher
+from cocoon.wire.messages import Lease
+from cocoon.wire.orders import NewLane, TopUp, open_order
+from cocoon.wire.signing import Signed
+
+
+@dataclass(frozen=True, slots=True)
+class Footing:
+    """What a paid lease stands on; it may cost no more than what is free on the lane."""
+
+    lane: int
+    head: Head
+    free_nanoton: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShownVoucher:
+    """The newest voucher of a lane, as the opening of a lease shows it; empty if there is none."""
+
+    voucher: bytes = b""
+    signature: bytes = b""
+
+
+class Treasury:
+    """The lanes of our escrow."""
+
+    def __init__(self, money: Money, journal: Journal, nursery: trio.Nursery, log: Log, least_cap_nanoton: int) -> None:
+        self.money = money
+        self.orders = Orders(money)
+        self.book = LaneBook()
+        self.address = money.birth.address()
+        self._journal = journal
+        self._nursery = nursery
+        self._log = log
+        self._least_cap_nanoton = least_cap_nanoton
+        self._choosing = trio.Lock()
+        # Lanes that are on their way while a lease on them has begun on credit; told when that is over.
+        self._coming: dict[int, trio.Event] = {}
+        self._shown: dict[int, ShownVoucher] = {}
+
+    def restore(self) -> None:
+        """Read the journal: what was promised, and the newest voucher of every lane."""
+        for entry in self._journal.entries(records.LANE_FACT):
+            self.book.record(BOOK_FACTS.unpack(entry.body))
+        for entry in self._journal.entries(records.RECEIPT_ACCEPTED):
+            words = unpack_record(entry.body).words
+            self.show(Voucher.unpack(words.voucher), words.signature)
+        self.orders.restore()
+
+    def show(self, voucher: Voucher, signature: bytes) -> None:
+        """Keep a voucher that this side signed, for the opening of the lane's next lease."""
+        if voucher.escrow == self.address:
+            self._shown[voucher.lane] = ShownVoucher(voucher.pack(), signature)
+
+    def shown(self, lane: int) -> ShownVoucher:
+        """The newest voucher of ``lane``."""
+        return self._shown.get(lane, ShownVoucher())
+
+    def promised_nanoton(self, lane: int) -> int:
+        """Total of the newest voucher of ``lane``."""
+        voucher = self.shown(lane).voucher
+        return Voucher.unpack(voucher).total_nanoton if voucher else 0
+
+    def lane(self, lane: int) -> BoughtLane:
+        """What the book knows of a lane that was promised."""
+        return self.book.lanes[lane]
+
+    async def look(self, *, soon: bool = False) -> EscrowSeen:
+        """Our escrow in proven state; the book learns from it. ``soon`` takes what was seen lately if it must."""
+        seen = await (self.money.look_soon if soon else self.money.look)(self.address)
+        if seen.state is not None:
+            self.book.see(seen.state)
+        return seen
+
+    async def reserve(
+        self, quote: Quote, need_nanoton: int, make: Callable[[Footing], Signed[Lease]]
+    ) -> tuple[Signed[Lease], Head]:
+        """Find or open a lane for a lease, let ``make`` sign it, and record that the lane is taken.
+
+        Args:
+            need_nanoton: What the lease must be able to cost.
+
+        Returns:
+            The lease, and the head that its receipts follow.
+
+        Raises:
+            InsufficientFunds, CapExceeded: the wallet cannot fill the escrow.
+            LimitExceeded: the escrow takes no further lane.
+            ChainUnreachable, ChainRefused: no lane is free, and none can be opened now.
+        """
+        async with self._choosing:
+            footing = await self._footing(quote, need_nanoton)
+            lease = make(footing)
+            await self._record(LeaseReserved(footing.lane, LeaseId(lease.digest), lease.message.ceiling_nanoton))
+            return lease, footing.head
+
+    async def arrived(self, lane: int) -> None:
+        """Wait for a lane that is on its way, if this one is."""
+        if (coming := self._coming.get(lane)) is not None:
+            await coming.wait()
+
+    async def release(self, lane: int, lease: LeaseId, head: Head) -> None:
+        """The lease is over and settled; the lane is free for the next one."""
+        await self._record(LeaseReleased.at(lane, lease, head))
+
+    async def end(self, lane: int) -> None:
+        """No further lease goes on this lane."""
+        await self._record(LaneEnding(lane))
+
+    async def _record(self, fact: LanePromised | LeaseReserved | LeaseReleased | LaneEnding) -> None:
+        self.book.record(fact)
+        await self._journal.append(records.LANE_FACT, BOOK_FACTS.pack(fact))
+
+    async def _footing(self, quote: Quote, need_nanoton: int) -> Footing:
+        rules = await self.money.rules()
+        for _ in range(ORDER_TRIES):
+            seen = await self.look(soon=True)
+            choice = self.book.choose(
+                quote.provider, quote.payout, quote.provider_key,
+                ceiling_nanoton=max(need_nanoton, self._least_cap_nanoton), duration_s=LEASE_DURATION_S,
+                now_s=seen.at_s, rules=rules,
+            )
+            match choice:
+                case UseLane(lane, head, proven) if proven or lane in self._coming:
+                    return Footing(lane, head, self.lane(lane).free_nanoton)
+                case UseLane(lane):                     # promised before a crash, and never ordered
+                    await self._open(lane)
+                case TopUpLane(lane, cap_nanoton, expires_s):
+                    await self._top_up(TopUp(lane, cap_nanoton, expires_s))
+                case NewLaneNeeded() if seen.remembered:
+                    raise ChainUnreachable("the chain does not answer, so no new lane is opened")
+                case NewLaneNeeded(lane, cap_nanoton, expires_s):
+                    await self._record(LanePromised(
+                        lane, quote.provider, quote.payout, quote.provider_key, cap_nanoton, expires_s
+                    ))
+                    await self._open_or_begin(lane, seen)
+                case NoLane(why):
+                    raise LimitExceeded(f"the escrow takes no further lane: {why}")
+        raise LaneUnproven(f"no lane came on chain in {ORDER_TRIES} tries")
+
+    async def _open_or_begin(self, lane: int, seen: EscrowSeen) -> None:
+        """Order the lane; do not wait for it if enough lies unlocked that the provider may give credit."""
+        if seen.unlocked_nanoton < CREDIT_TRANCHES * TRANCHE_NANOTON:
+            await self._open(lane)
+            return
+        self._coming[lane] = trio.Event()
+        self._nursery.start_soon(self._open_behind, lane)
+
+    async def _open_behind(self, lane: int) -> None:
+        try:
+            await self._open(lane)
+        except CocoonError as error:
+            # The lease on it stops after one tranche; the next one orders the lane again.
+            self._log.warning("lane_not_opened", number=lane, code=error.code)
+        finally:
+            self._coming.pop(lane).set()
+
+    async def _open(self, lane: int) -> None:
+        """Order ``lane``, and with it every lane that was promised and is not on chain yet (LAN-4)."""
+        rules = await self.money.rules()
+        async with self.orders.turn() as turn:
+            if turn.seen.state is not None:
+                self.book.see(turn.seen.state)
+            entries = [
+                NewLane(new.lane, new.cap_nanoton, new.expires_s, *self._who(new.lane))
+                for new in self.book.unopened(turn.seen.at_s, rules)
+            ]
+            if lane not in {entry.lane for entry in entries}:
+                return                                  # an order before this one took it along
+            locks_nanoton = sum(entry.cap_nanoton for entry in entries)
+            await turn.send(open_order(turn.head, entries), locks_nanoton=locks_nanoton, lanes=len(entries))
+
+    def _who(self, lane: int) -> tuple[bytes, bytes]:
+        promised = self.lane(lane)
+        return promised.payout, promised.provider_key
+
+    async def _top_up(self, entry: TopUp) -> None:
+        more = entry.cap_nanoton - self.lane(entry.lane).cap_nanoton
+        async with self.orders.turn() as turn:
+            if turn.seen.state is not None:
+                self.book.see(turn.seen.state)
+            if self.lane(entry.lane).cap_nanoton < entry.cap_nanoton:   # else an order of an earlier life filled it
+                await turn.send(open_order(turn.head, [entry]), locks_nanoton=more)
