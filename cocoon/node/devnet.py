@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,8 @@ from cocoon.telemetry.log import Log
 
 DEVNET_DIR = "devnet"
 _LOOPBACK = "127.0.0.1"
+#: Names no address that a link could carry.
+_ANYWHERE = "0.0.0.0"
 _FIRST_LINE_BYTES = 4 * KIB
 _LAST_WORDS_BYTES = 2 * KIB
 _END_S = 10.0
@@ -48,10 +50,10 @@ class Devnet:
 class DevnetProcess:
     """One devnet child at a time; see ``running_devnet``."""
 
-    def __init__(self, folder: Path, block_ms: int, remembered: str | None) -> None:
+    def __init__(self, folder: Path, block_ms: int, host: str, remembered: str | None) -> None:
         self._folder = folder
         self._block_ms = block_ms
-        self._listen = f"{_LOOPBACK}:{_port_of(remembered)}"
+        self._listen = f"{host}:{_port_of(host, remembered)}"
         self._child: subprocess.Popen[bytes]
         self.facts = self._start()
 
@@ -118,17 +120,20 @@ class DevnetProcess:
 
 
 @contextmanager
-def running_devnet(home: Path, block_ms: int, remembered: str | None = None) -> Iterator[DevnetProcess]:
+def running_devnet(
+    home: Path, block_ms: int, listen: Sequence[str] = (), remembered: str | None = None
+) -> Iterator[DevnetProcess]:
     """A devnet on ``home`` until the block ends.
 
     Args:
         block_ms: Time between blocks, milliseconds.
+        listen: Multiaddresses of the peer; the devnet listens at the first that names an IPv4 address.
         remembered: The liteserver of last time; its port is taken again if it is free.
 
     Raises:
         DevnetLost: it did not come up; the text has its last words.
     """
-    process = DevnetProcess(home / DEVNET_DIR, block_ms, remembered)
+    process = DevnetProcess(home / DEVNET_DIR, block_ms, _host_of(listen), remembered)
     try:
         yield process
     finally:
@@ -151,7 +156,16 @@ def _facts(line: bytes) -> Devnet:
     return Devnet(chain, server)
 
 
-def _port_of(remembered: str | None) -> int:
+def _host_of(listen: Sequence[str]) -> str:
+    """Where others reach this machine, as far as the peer's own addresses say; else this machine alone."""
+    for address in listen:
+        _, kind, host, *_ = address.split("/")
+        if kind == "ip4" and host != _ANYWHERE:
+            return host
+    return _LOOPBACK
+
+
+def _port_of(host: str, remembered: str | None) -> int:
     """The port of last time, if it can be bound now; else 0, for any."""
     if remembered is None:
         return 0
@@ -159,7 +173,7 @@ def _port_of(remembered: str | None) -> int:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((_LOOPBACK, port))
+            probe.bind((host, port))
         except OSError:
             return 0
     return port

@@ -6,6 +6,7 @@ Purity: shell.
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
@@ -48,6 +49,8 @@ def run_peer(
     flags |= {"provide": True} if provide else {}
     flags |= {"role": "bootstrap"} if bootstrap_only else {}
     resolved = load(flags=flags)
+    # Its memory will hold keys: no dump of it, and none of its workers'.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with ExitStack() as stack:
         stack.enter_context(lock_home(home))
         newcomer = read_network(home) is None
@@ -85,7 +88,7 @@ def _devnet(
     if not founds and not has_devnet(home):
         return None
     remembered = known.liteservers[0] if known is not None and known.liteservers else None
-    return stack.enter_context(running_devnet(home, settings.devnet_block_ms, remembered))
+    return stack.enter_context(running_devnet(home, settings.devnet_block_ms, settings.listen, remembered))
 
 
 def choose_network(
