@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+from bench.ledger import anchor, demo, first_task, vouchers
 from bench.peers import peers
 from bench.rows import ROOT, Row
 
@@ -48,7 +49,9 @@ def install() -> list[Row]:
     ]
 
 
-MEASURES: tuple[Callable[[], list[Row]], ...] = (help_time, peers, install)
+MEASURES: tuple[Callable[[], list[Row]], ...] = (
+    help_time, peers, vouchers, anchor, first_task, demo, install,
+)
 
 
 def _seconds(command: list[str]) -> float:

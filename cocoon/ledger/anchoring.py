@@ -127,6 +127,11 @@ class AnchorBatcher:
         return not self.pending and self.outstanding is None
 
     @property
+    def asked(self) -> bool:
+        """Whether a batch is under way or about to be ordered: what comes later is in none until it is asked again."""
+        return self._wanted or self._looking or self.outstanding is not None
+
+    @property
     def outstanding(self) -> AnchorOrdered | None:
         """The batch that was ordered and not seen on chain."""
         return self.batches[-1] if len(self.batches) > self._landed else None

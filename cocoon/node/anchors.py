@@ -96,10 +96,12 @@ class Anchors:
         """Anchor what no batch holds yet; returns when everything is on chain, that failed, or the wait is over."""
         self._stuck = False
         self._again.set()
-        self._nursery.start_soon(self._tell, AnchorAsked())
         with trio.move_on_after(ANCHOR_WAIT_NS / SECOND_NS):
             while not self.batcher.settled and not self._stuck:
-                await self._news.wait()
+                news = self._news
+                if not self.batcher.asked:              # also for receipts that came behind the last batch
+                    self._nursery.start_soon(self._tell, AnchorAsked())
+                await news.wait()
 
     async def newest(self) -> Anchored | None:
         """The newest batch on chain with its transaction; None if nothing was anchored."""

@@ -155,7 +155,7 @@ class _Close:
         self.machine = LaneCloser(lane.lane, self._delay_s)
         self._driver = Driver(self.machine, purse.clock, self._perform, self._record)
         self._agreed = trio.Event()
-        self._asking = trio.CancelScope()
+        self._asking: trio.CancelScope | None = None
         self._nursery: trio.Nursery
 
     async def run(self) -> None:
@@ -180,7 +180,8 @@ class _Close:
             case SendClose():
                 self._agreed.set()
             case SendExpire():
-                self._asking.cancel()                   # else it would keep the turn that the other order needs
+                if self._asking is not None:
+                    self._asking.cancel()               # else it would keep the turn that the other order needs
                 self._nursery.start_soon(self._insist, self._expire)
                 self.decided.set()
             case SendPrune():
@@ -204,7 +205,9 @@ class _Close:
 
     async def _agreement(self, order: CloseOrder) -> bytes:
         """The provider's signature, once the machine took it; empty if the machine did not wait so long."""
-        with self._asking:
+        with trio.CancelScope() as self._asking:
+            if self.machine.stage is not CloseStage.ASKED:
+                return b""
             signature = await self._ask(order)
             await self._driver.post(CloseAgreed(signature))
             await self._agreed.wait()

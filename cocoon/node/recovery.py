@@ -1,7 +1,8 @@
-"""Recovery: the owner's own messages, which need neither journal nor lane key, bring an escrow's coins back to the wallet.
+"""Recovery: an escrow's coins come back to the wallet by its owner's own messages.
 
-Done twice: at once for what is unlocked, and after the close delay for what was
-locked. Providers have that long to claim what they hold vouchers for.
+These need neither journal nor lane key. Done twice: at once for what is
+unlocked, and after the close delay for what was locked. Providers have that
+long to claim what they hold vouchers for.
 
 Purity: shell. Spec: docs/spec/wallet.md, rules WAL-14 to WAL-16; escrow.md.
 """

@@ -164,10 +164,10 @@ class Treasury:
                     return Footing(lane, head, self.lane(lane).free_nanoton)
                 case UseLane(lane):                     # promised before a crash, and never ordered
                     await self._open(lane)
+                case TopUpLane() | NewLaneNeeded() if seen.remembered:
+                    raise ChainUnreachable("the chain does not answer, so no lane is opened or filled up")
                 case TopUpLane(lane, cap_nanoton, expires_s):
                     await self._top_up(TopUp(lane, cap_nanoton, expires_s))
-                case NewLaneNeeded() if seen.remembered:
-                    raise ChainUnreachable("the chain does not answer, so no new lane is opened")
                 case NewLaneNeeded(lane, cap_nanoton, expires_s):
                     await self._record(LanePromised(
                         lane, quote.provider, quote.payout, quote.provider_key, cap_nanoton, expires_s

@@ -79,7 +79,9 @@ def test_a_batch_is_the_root_over_all_that_waits_under_the_contracts_next_number
     assert first == AnchorOrdered(1, merkle.root([digest(n) for n in range(3)]), 0, 3)
     batcher.handle(0, ReceiptKept(digest(3)))
     assert batcher.pending == 1 and not batcher.settled
+    assert batcher.asked
     assert batcher.handle(0, on_chain(first)) == [ReportAnchored(first)]
+    assert not batcher.asked, "the receipt that came behind the batch is in none"
     batcher.handle(0, AnchorAsked())
     second = ordered_by(batcher, on_chain(first))
     assert (second.seq, second.first, second.count) == (2, 3, 1)
