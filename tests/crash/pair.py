@@ -1,0 +1,185 @@
+"""A provider and a requester on one network with a devnet; one of them dies at a named place and comes back.
+
+Both keep their homes over all cases of a module, so every case stands on what the
+crashes before it left. A case that fails ends the pair; the next one founds another.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+import cocoon
+from cocoon.core.errors import CocoonError, Unavailable
+from cocoon.core.units import NANOTON_PER_TON
+from tests.crash import books
+from tests.crash.sites import counted
+from tests.loopback.town import PATIENCE_S, Peer, Town
+from tests.models import adder_model
+
+#: A unit costs one tranche, so each has a receipt of its own, and six of them are worth a claim.
+UNIT_NANOTON = 1_000_000
+UNITS = 6
+_REPOSITORY = Path(__file__).parents[2]
+_COMMANDS = {"provider": ("up", "--provide"), "requester": ("up",)}
+_SETTINGS = {
+    "price_run_nanoton": str(1_000 * UNIT_NANOTON), "wallet_hour_nanoton": str(10**15),
+    "wallet_day_nanoton": str(10**15),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Who dies where: see ``tests.crash.root``.
+
+    ``stands`` are names of rows and how often the dead journal must hold them, counted from its last start;
+    the row that the case is named after needs none.
+    """
+
+    who: str
+    name: str
+    side: str
+    count: int = 1
+    stands: tuple[tuple[str, int], ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.who}-{self.side}-{self.name}-{self.count}"
+
+    @property
+    def root(self) -> tuple[str, ...]:
+        """Arguments of the root."""
+        return self.name, self.side, str(self.count)
+
+    @property
+    def evidence(self) -> tuple[tuple[str, int], ...]:
+        """What the journal of the dead peer must hold."""
+        kind, _, row = self.name.partition(":")
+        if kind != "row":
+            return self.stands
+        return ((row, self.count - (self.side == "before")), *self.stands)
+
+
+@dataclass(slots=True)
+class Pair:
+    """The two peers, up between cases."""
+
+    town: Town
+    model: Path
+    peers: dict[str, Peer] = field(default_factory=dict)
+    wallets: dict[str, bytes] = field(default_factory=dict)
+    #: Runs that were paid and reached no unit, so far: the requester died between the two rows.
+    orphans: int = 0
+
+    @classmethod
+    def found(cls, town: Town) -> Pair:
+        """A network with a devnet, and two funded peers."""
+        model = town.directory / "model.onnx"
+        model.write_bytes(adder_model())
+        pair = cls(town, model)
+        try:
+            town.bootstrap(devnet_block_ms="100")
+            for who in _COMMANDS:
+                pair.start(who, "--join", town.link)
+                funded = cocoon.connect(pair.peers[who].home).fund(20 * NANOTON_PER_TON)
+                pair.wallets[who] = bytes.fromhex(funded["address"])
+        except BaseException:
+            town.close()
+            raise
+        return pair
+
+    def start(self, who: str, *more: str, root: Sequence[str] = ()) -> Peer:
+        """Start a peer on its home; it is ready. Under the tests' root if a place is named."""
+        home = self.town.directory / who
+        module = ("tests.crash.root", *root) if root else ("cocoon",)
+        environment = {**self.town.environment(home, **_SETTINGS), "PYTHONPATH": str(_REPOSITORY)}
+        with (self.town.directory / f"{who}.err").open("ab") as errors:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *module, *_COMMANDS[who], *more], stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=errors, env=environment, cwd=self.town.directory,
+            )
+        peer = self.peers[who] = Peer(who, home, process)
+        self.town.peers.append(peer)
+        peer.wait_line("ready")
+        return peer
+
+    def task(self) -> None:
+        """One task of the requester, each unit under a receipt."""
+        inputs = {"x": np.arange(3, dtype="f4")}
+        results = cocoon.connect(self.peers["requester"].home).run(
+            self.model, [inputs] * UNITS, deadline_s=PATIENCE_S, max_price_nanoton=10 * UNITS * UNIT_NANOTON
+        )
+        assert all(result.receipt is not None for result in results)
+
+    def patiently(self, step: Callable[[], None]) -> None:
+        """Do it as soon as a provider that came back is found again."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return step()
+            except Unavailable as error:
+                print(f"not yet: [{error.code}] {error.text}")
+                if time.monotonic() > deadline:
+                    raise
+
+    def settle(self, who: str) -> dict[str, object]:
+        """The books of one peer, closed."""
+        return cocoon.connect(self.peers[who].home).settle()
+
+    def die(self, case: Case) -> None:
+        """Start the victim under the root, work until it dies, and see in its journal that it died there."""
+        peer = self.peers[case.who]
+        assert peer.terminate() == 0, peer.last_words()
+        with books.journal(peer.home) as reader:
+            before = reader.head()[0]
+        peer = self.start(case.who, root=case.root)
+        worker = threading.Thread(target=self._work, args=(peer, case.who))
+        worker.start()
+        try:
+            assert peer.process.wait(PATIENCE_S) == -signal.SIGKILL, f"{case} was not reached: {peer.last_words()}"
+        finally:
+            with books.journal(peer.home) as reader:
+                found = counted(reader.entries(), before)
+            print(f"{case}: {dict(found)}")
+            if case.who == "requester":
+                worker.join()                           # its only peer is gone
+        assert {name: found[name] for name, _ in case.evidence} == dict(case.evidence), case
+        self.start(case.who)
+        worker.join()
+
+    def _work(self, peer: Peer, who: str) -> None:
+        """Whatever brings a peer to every place: a task, claims and anchors, closes."""
+        steps = [self.task]
+        steps += [lambda: self.settle("provider")] if who == "provider" else []
+        steps += [lambda: self.settle("requester")]
+        deadline = time.monotonic() + PATIENCE_S
+        while peer.process.poll() is None and time.monotonic() < deadline:
+            try:
+                for step in steps:
+                    step()
+            except CocoonError as error:
+                # Its own end, the end of the other side of its link, or a provider that is not found again yet.
+                print(f"while {who} works: [{error.code}] {error.text}")
+
+    def recover(self, case: Case) -> None:
+        """The next task runs, both books close, and everything adds up."""
+        self.patiently(self.task)
+        self.settle("requester")
+        self.settle("provider")
+        requester, provider = self.peers["requester"], self.peers["provider"]
+        orphans = books.check_receipts(requester.home, provider.home)
+        assert orphans - self.orphans <= (UNITS if case.who == "requester" else 0), "a run was paid for no unit"
+        self.orphans = orphans
+        for who, peer in self.peers.items():
+            refused = books.check_wallet(peer.home, self.wallets[who])
+            # A claim may come behind a close that paid the same voucher; two orders never have one number.
+            assert who == "provider" or not refused, f"the escrow refused {refused} orders"
+            audit = cocoon.connect(peer.home).audit()
+            assert audit["clean"], (who, audit["differences"])
