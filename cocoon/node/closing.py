@@ -110,7 +110,7 @@ class Closing:
             await trio.sleep(RETRY_LAST_NS / SECOND_NS)
         for lane in tuple(self._treasury.book.lanes.values()):
             if lane.stage is LaneStage.ENDING:
-                self._begin(lane)
+                await self._close(lane)
 
     async def close_all(self, unsettled: Collection[LeaseId]) -> None:
         """Close every lane without an open lease; returns when each is gone, or has to wait for its expiry.
@@ -121,7 +121,7 @@ class Closing:
         await self._treasury.look()
         for lane in tuple(self._treasury.book.lanes.values()):
             if lane.stage is LaneStage.OPEN and (lane.lease is None or lane.lease in unsettled):
-                self._begin(lane)
+                await self._close(lane)
         for close in tuple(self._closes.values()):
             await close.decided.wait()
 
@@ -130,10 +130,12 @@ class Closing:
         """Lanes whose provider did not agree: they end with their expiry."""
         return sum(close.machine.stage in (CloseStage.EXPIRING, CloseStage.PRUNING) for close in self._closes.values())
 
-    def _begin(self, lane: BoughtLane) -> None:
+    async def _close(self, lane: BoughtLane) -> None:
+        """Close ``lane`` as far as its provider goes along; one at a time, because each takes the turn of an order."""
         if lane.lane not in self._closes:
             close = self._closes[lane.lane] = _Close(self._purse, self._treasury, lane)
             self._nursery.start_soon(self._run, close)
+            await close.decided.wait()
 
     async def _run(self, close: _Close) -> None:
         try:

@@ -224,7 +224,7 @@ class _Peer:
         )
         buyer = self._buyer = Buyer(purse, nursery)
         if money is not None and treasury is not None:
-            buyer.debts.restore()
+            await buyer.debts.restore()
             nursery.start_soon(buyer.debts.run)
             closing = Closing(purse, treasury, nursery)
             closing.restore()

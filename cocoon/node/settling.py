@@ -47,7 +47,7 @@ class Debts:
         """Leases that are not settled."""
         return frozenset(self._open)
 
-    def restore(self) -> None:
+    async def restore(self) -> None:
         """Find in the journal what an earlier life of this peer left."""
         if (treasury := self._purse.treasury) is None:
             return
@@ -57,6 +57,8 @@ class Debts:
             entry = self._purse.journal.find(records.lease_key(lane.lease))
             if entry is not None:
                 self.owe(open_signed(entry.body, Lease, signer=self._purse.identity.key))
+            else:                                       # reserved, and never proposed
+                await treasury.release(lane.lane, lane.lease, lane.head)
 
     def owe(self, lease: Signed[Lease]) -> None:
         """Remember a lease that broke off."""
