@@ -37,7 +37,7 @@ _OLDEST, _NEWEST = (3, 11), (3, 13)
 _FIRST_RELEASE_S = 1_764_547_200
 _CLOCK_SLACK_S = 60
 _CONNECT_S = 2.0
-_SECRETS = ("keys/peer.key", "keys/hpke.key", "control.json")
+_SECRETS = ("keys/peer.key", "keys/hpke.key", "keys/wallet.words", "control.json")
 
 
 @dataclass(frozen=True, slots=True)
