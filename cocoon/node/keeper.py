@@ -6,12 +6,13 @@ Purity: shell. Spec: docs/spec/lanes.md, rules LAN-15 to LAN-21.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import trio
 
 from cocoon.core.clock import Clock
 from cocoon.core.errors import CocoonError, InsufficientFunds
-from cocoon.core.limits import CLAIM_CARRY_NANOTON, CLAIM_WAIT_S
+from cocoon.core.limits import CLAIM_CARRY_NANOTON, CLAIM_WAIT_S, LANE_LOOKS
 from cocoon.core.machine import DeadlinePassed
 from cocoon.core.units import SECOND_NS
 from cocoon.ledger.claims import (
@@ -24,10 +25,10 @@ from cocoon.ledger.claims import (
     ReportLaneLost,
     SendClaim,
 )
-from cocoon.ledger.escrow import claim_body, external_claim_body, external_claim_hash
+from cocoon.ledger.escrow import LaneState, claim_body, external_claim_body, external_claim_hash
 from cocoon.ledger.lanes import SoldLane
 from cocoon.ledger.wallet import Outgoing, external_message
-from cocoon.node.money import Money
+from cocoon.node.money import EscrowSeen, Money
 from cocoon.telemetry.log import Log
 from cocoon.wire.cells import Cell
 from cocoon.wire.judged import Voucher, sign_cell
@@ -36,8 +37,14 @@ from cocoon.wire.judged import Voucher, sign_cell
 class Keeper:
     """Watches one lane that pays us. What it durably rests on, the voucher, is in the journal before it is told."""
 
-    def __init__(self, money: Money, clock: Clock, log: Log, lane: SoldLane) -> None:
+    def __init__(
+        self, money: Money, clock: Clock, log: Log, lane: SoldLane, seen: Callable[[LaneState | None], None]
+    ) -> None:
+        """``seen`` is told each proven state of the lane; None: it is gone."""
         self._money = money
+        self._seen = seen
+        self._read_ns = clock.now_ns()
+        self._period_ns = money.facts.close_delay_s * SECOND_NS // LANE_LOOKS
         self._clock = clock
         self._log = log
         self.machine = ClaimKeeper(lane.escrow, lane.lane, money.facts.close_delay_s)
@@ -75,15 +82,28 @@ class Keeper:
 
     async def _look(self) -> None:
         machine = self.machine
-        try:
-            seen = await self._money.look(machine.escrow)
-            rules = await self._money.rules()
-        except CocoonError as error:
-            self._log.info("lane_not_seen", number=machine.lane, code=error.code)
+        looked = await self._read()
+        if looked is None:
+            if self._clock.now_ns() - self._read_ns > (LANE_LOOKS - 2) * self._period_ns:
+                self._seen(None)                        # its end may have been brought forward, and come
             return
+        self._read_ns = self._clock.now_ns()
+        seen, fee_nanoton = looked
         state = seen.state.lanes.get(machine.lane) if seen.state is not None else None
         expected = seen.state is not None and machine.lane < seen.state.next_lane
-        await self.tell(LaneSeen(state, seen.at_s, rules.claim_fee_nanoton, expected))
+        if state is not None or expected:
+            self._seen(state)
+        await self.tell(LaneSeen(state, seen.at_s, fee_nanoton, expected))
+
+    async def _read(self) -> tuple[EscrowSeen, int] | None:
+        """The escrow and the fee of a claim; None if the chain does not give them before the next look is due."""
+        with trio.move_on_after(self._period_ns / SECOND_NS):
+            try:
+                rules = await self._money.rules()
+                return await self._money.look(self.machine.escrow), rules.claim_fee_nanoton
+            except CocoonError as error:
+                self._log.info("lane_not_seen", number=self.machine.lane, code=error.code)
+        return None
 
     async def _claim(self, voucher: Voucher, signature: bytes) -> None:
         paid = False

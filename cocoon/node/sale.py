@@ -40,7 +40,7 @@ from cocoon.node.link import WorkLink
 from cocoon.node.means import Shop
 from cocoon.node.models import HeldModel, ModelSink
 from cocoon.node.shelf import FetchedInto
-from cocoon.node.till import FREE, Entry
+from cocoon.node.till import FREE, Entry, Till
 from cocoon.p2p.blobs import fetch_model
 from cocoon.runtime.service import Worker
 from cocoon.scheduler import sale
@@ -111,7 +111,7 @@ class Sale:
         self._receipt_news = trio.Event()
         # Runs below this may never have reached the requester; those of this link did.
         self._doubtful_through = highest
-        self._settles = entry.settles
+        self._entry = entry
         # A lease that is settled begins with what its requester holds.
         self._unsaid = entry.settles
         self._left = False
@@ -146,8 +146,8 @@ class Sale:
                 await self._resume()
             nursery.start_soon(self._read)
             nursery.start_soon(self._mind_receipts)
-            if not self._issuer.proven:
-                nursery.start_soon(self._prove)
+            if self._shop.till is not None and self._terms.lane and not self._entry.settles:
+                nursery.start_soon(self._mind_lane, self._shop.till)
             await self._driver.run()
             nursery.cancel_scope.cancel()
 
@@ -211,7 +211,7 @@ class Sale:
         await self._settle(self._issuer.handle(self._shop.clock.now_ns(), LinkResumed()))
 
     async def _name_model(self, manifest: Manifest) -> None:
-        if self._settles:
+        if self._entry.settles:
             raise wrong("lease", "a paid lease that was open before is opened again to settle it, not to run")
         if model_id(manifest) != self._lease.message.model:
             raise wrong("model", "the manifest is not that of the leased model")
@@ -391,16 +391,19 @@ class Sale:
         await self._driver.post(sale.LeaseBroke("receipt_unsettled", text))
         return False
 
-    async def _prove(self) -> None:
-        """Wait until the lane of a lease on credit is on chain; else the lease ends after one tranche."""
-        assert self._shop.till is not None              # only paid leases run on credit
+    async def _mind_lane(self, till: Till) -> None:
+        """Have the lane of a lease on credit proven; serve none that ends before it can be claimed from (LAN-32)."""
+        ending = till.serve(self._terms, self._entry)
         try:
-            await self._shop.till.prove(self._terms, self._issuer.tab.opening, self._lease.message.duration_s)
+            if not self._issuer.proven:
+                await till.prove(self._terms, self._issuer.tab.opening, self._lease.message.duration_s)
+                self._issuer.handle(self._shop.clock.now_ns(), LaneProven())
+                self._tell_news()
+            await ending.wait()
         except CocoonError as error:
             await self._driver.post(sale.LeaseBroke(error.code, error.text))
         else:
-            self._issuer.handle(self._shop.clock.now_ns(), LaneProven())
-            self._tell_news()
+            await self._driver.post(sale.LeaseBroke("lane_closing", "the lane ends before this lease can be claimed"))
 
     def _check_size(self, outputs: bytes) -> None:
         limit = self._shop.terms.max_payload_bytes
@@ -425,7 +428,7 @@ class Sale:
         # What a crash kept from being recorded is recorded now; what was said then is not said again.
         orders = replay(self._issuer, now_ns, facts)
         await self._settle(orders, aloud=False)
-        if not self._settles:
+        if not self._entry.settles:
             await self._settle(self._issuer.handle(now_ns, LinkResumed()))
 
     async def _tell(self, event: ProviderEvent) -> None:

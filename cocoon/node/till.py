@@ -6,6 +6,7 @@ Purity: shell. Spec: docs/spec/lanes.md, rules LAN-8 to LAN-21; money.md, rules 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -15,6 +16,7 @@ from cocoon.core.ids import LeaseId
 from cocoon.core.limits import LANE_PROOF_NS
 from cocoon.core.units import SECOND_NS
 from cocoon.ledger.claims import ClaimEvent, ClosePending, VoucherSettled
+from cocoon.ledger.escrow import LaneState
 from cocoon.ledger.exposure import CREDIT_FACTS, CreditBook, CreditEnded, CreditGiven, WorkLost, lost_nanoton
 from cocoon.ledger.journal import replay
 from cocoon.ledger.lanes import (
@@ -53,6 +55,8 @@ class Entry:
     proven: bool
     #: A paid lease that was open before is opened again to settle it, and takes no run.
     settles: bool = False
+    #: Chain time until which its lane must live, while runs are taken on it.
+    until_s: int = 0
 
 
 #: A lease that costs nothing.
@@ -76,6 +80,8 @@ class Till:
         self._entering = trio.Lock()
         # Leases that were open when this peer died: their requesters are not to blame for what they did not get.
         self._cut: set[LeaseId] = set()
+        # Lanes that pay for runs now: until when each must live, and who is told if it will not.
+        self._served: dict[LaneId, tuple[int, trio.Event]] = {}
         self._nursery: trio.Nursery
 
     @property
@@ -147,7 +153,20 @@ class Till:
                 self.lanes.record(fact)
             for given in credit:
                 self.credit.record(given)
-        return Entry(entered.opening, proven=not credit, settles=known)
+        margin_s = self.money.facts.claim_margin_s
+        return Entry(entered.opening, proven=not credit, settles=known, until_s=seen.at_s + until_s + margin_s)
+
+    def serve(self, terms: LeaseTerms, entry: Entry) -> trio.Event:
+        """What is set if the lane of this lease is gone or ends too early: its vouchers would soon be worth nothing."""
+        ending = trio.Event()
+        self._served[terms.escrow, terms.lane] = (entry.until_s, ending)
+        return ending
+
+    def _seen(self, lane: LaneId, state: LaneState | None) -> None:
+        """A lane was looked at (LAN-32)."""
+        until_s, ending = self._served.get(lane, (0, None))
+        if ending is not None and (state is None or state.expires_s < until_s):
+            ending.set()
 
     async def prove(self, terms: LeaseTerms, head: Head, until_s: int) -> None:
         """Wait until the lane of a lease on credit is on chain and covers it.
@@ -177,6 +196,7 @@ class Till:
 
     async def leave(self, terms: LeaseTerms, issuer: ReceiptIssuer) -> None:
         """The lease is over; what was delivered on it and never promised is remembered against its requester."""
+        self._served.pop((terms.escrow, terms.lane), None)
         await self._record(LaneLeft(terms.escrow, terms.lane, terms.lease, *issuer.parting()))
         lost = lost_nanoton(issuer.tab, cut=terms.lease in self._cut)
         if terms.lease in self.credit.open:
@@ -233,7 +253,7 @@ class Till:
         key = (lane.escrow, lane.lane)
         keeper = self._keepers.get(key)
         if keeper is None:
-            keeper = self._keepers[key] = Keeper(self.money, self._clock, self._log, lane)
+            keeper = self._keepers[key] = Keeper(self.money, self._clock, self._log, lane, partial(self._seen, key))
             self._nursery.start_soon(keeper.run)
         # Not awaited: a lease must not wait for the chain.
         self._nursery.start_soon(keeper.tell, event)
