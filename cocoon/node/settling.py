@@ -127,8 +127,8 @@ class Debts:
         await treasury.release(terms.lane, tally.id, tally.tab.head)
 
     async def _expired(self, treasury: Treasury, lane: int) -> bool:
-        """Whether nothing can be claimed from the lane any more."""
-        seen = await treasury.look()
+        """Whether nothing can be claimed from the lane any more; a chain that is away holds no new lease up."""
+        seen = await treasury.look(soon=True)
         if seen.state is None or lane >= seen.state.next_lane:
             return False                                # still on its way
         state = seen.state.lanes.get(lane)
