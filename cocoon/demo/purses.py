@@ -35,12 +35,16 @@ class Purses:
     screen: Screen
     start: dict[str, int] = field(default_factory=dict)
     before: dict[str, int] = field(default_factory=dict)
+    #: What the wallets that are not there yet will pay for that, as they said before their first message.
+    deployment_nanoton: int = 0
 
     def fill(self) -> None:
         """Get coins for every wallet from the devnet's faucet."""
         self.screen.wallets()
         for name, client in self.clients.items():
-            self.start[name] = client.wallet()["balance_nanoton"]
+            wallet = client.wallet()
+            self.start[name] = wallet["balance_nanoton"]
+            self.deployment_nanoton += wallet["deployment_nanoton"]
             found = client.fund(FUNDS_NANOTON[name])
             self.before[name] = found["balance_nanoton"]
             self.screen.wallet(name, found["address"], self.start[name], found["balance_nanoton"])
@@ -58,7 +62,7 @@ class Purses:
 
         Returns:
             What goes into the totals: ``anchor_tx``, ``balances``, ``left_nanoton`` (fees that both paid for
-            good), ``supply``, ``conserved``.
+            good), ``deployment_nanoton`` (how much of that deployed wallets), ``supply``, ``conserved``.
 
         Raises:
             BooksNotClosed: something was not closed, paid or anchored.
@@ -73,12 +77,12 @@ class Purses:
         supply = self.clients["requester"].supply()
         conserved = supply["conserved"] and all(account["conserved"] for account in accounts.values())
         left_nanoton = sum(_left_nanoton(account) for account in accounts.values())
-        self.screen.books(accounts, left_nanoton, supply, conserved=conserved)
+        self.screen.books(accounts, left_nanoton, self.deployment_nanoton, supply, conserved=conserved)
         if not conserved:
             raise AuditFailed("the balances do not follow from the chain's transactions")
         return {
-            "anchor_tx": sold["anchor_tx"], "balances": accounts, "left_nanoton": left_nanoton, "supply": supply,
-            "conserved": conserved,
+            "anchor_tx": sold["anchor_tx"], "balances": accounts, "left_nanoton": left_nanoton,
+            "deployment_nanoton": self.deployment_nanoton, "supply": supply, "conserved": conserved,
         }
 
     def _check_closed(

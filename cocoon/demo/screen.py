@@ -168,8 +168,16 @@ class Screen:
         self.fact("anchored", f"{count} receipt{_s(count)} under {roots} root{_s(roots)} in 0:{_short(sold['anchor'])}")
         self.fact("transaction", str(sold["anchor_tx"]))
 
-    def books(self, accounts: Mapping[str, Event], left_nanoton: int, supply: Event, *, conserved: bool) -> None:
-        """Both sums, as the chain's own transactions give them; ``left_nanoton`` is what the parties lost in fees."""
+    def books(
+        self, accounts: Mapping[str, Event], left_nanoton: int, deployment_nanoton: int, supply: Event, *,
+        conserved: bool,
+    ) -> None:
+        """Both sums, as the chain's own transactions give them.
+
+        Args:
+            left_nanoton: What both parties lost in fees.
+            deployment_nanoton: How much of that they paid because their wallets were new.
+        """
         self.step("Balances", "added up from the chain's transactions, not from our journals; in nanoton")
         for name, account in accounts.items():
             before, end = (format_nanoton(account[key]) for key in ("funded_nanoton", "end_nanoton"))
@@ -177,7 +185,10 @@ class Screen:
             moved = f"received {account['received_nanoton']} - sent {account['sent_nanoton']}"
             start = account["start_nanoton"]
             self.fact("", f"start {start} + {moved} - fees {account['fees_nanoton']} = end {account['end_nanoton']}")
-        self.fact("fees", f"{format_nanoton(left_nanoton)} left both parties for good; what contracts hold is theirs")
+        work_nanoton = left_nanoton - deployment_nanoton
+        wallets = f"{format_nanoton(deployment_nanoton)} to deploy two wallets"
+        self.fact("fees", f"{format_nanoton(work_nanoton)} left both parties for good, besides {wallets};")
+        self.fact("", "what contracts hold is theirs")
         counted = f"{supply['transactions']} transactions in {supply['blocks']} blocks of both workchains"
         self.fact("whole chain", f"{counted}, {supply['accounts']} accounts, back to the genesis by hash")
         sums = f"balances {supply['balances_nanoton']} + fees {supply['fees_nanoton']}"

@@ -38,10 +38,14 @@ from cocoon.devnet.queries import Queries, failure
 from cocoon.devnet.store import Store, open_store
 from cocoon.identity.files import create_secret, read_secret
 from cocoon.store.lock import lock_home
+from cocoon.telemetry.log import get_logger
+from cocoon.telemetry.service import open_log
 
 KEY_FILE = "liteserver.key"
+LOG_FILE = "devnet.jsonl"
 BLOCK_NS = 500 * MILLISECOND_NS
 _PORT, _GAS_PRICE, _FAUCET = "port", "gas_price_nanoton", "faucet"
+_log = get_logger("devnet")
 _WAIT, _SEND = "liteServer.waitMasterchainSeqno", "liteServer.sendMessage"
 
 
@@ -109,6 +113,7 @@ class Devnet:
 
     announcement: Announcement
     chain: Chain
+    store: Store
     producer: Producer
 
 
@@ -116,7 +121,10 @@ class Devnet:
 async def open_devnet(settings: Settings) -> AsyncIterator[Devnet]:
     """Run a devnet while the block runs; raises as ``run``."""
     _check(settings)
-    with single_error(), lock_home(settings.folder), open_store(settings.folder) as store:
+    with (
+        single_error(), lock_home(settings.folder), open_log(home=settings.folder, name=LOG_FILE),
+        open_store(settings.folder) as store,
+    ):
         if not is_founded(store):
             _found(store, settings)
         _check_price(store, settings)
@@ -133,7 +141,7 @@ async def open_devnet(settings: Settings) -> AsyncIterator[Devnet]:
             nursery.start_soon(trio.serve_listeners, hall.serve, [listener])
             where = f"[{host}]" if ":" in host else host
             announcement = Announcement(chain.genesis, f"{where}:{port}:{key.text}", store.fact(_FAUCET) or b"")
-            yield Devnet(announcement, chain, producer)
+            yield Devnet(announcement, chain, store, producer)
             nursery.cancel_scope.cancel()
 
 
@@ -154,7 +162,8 @@ class Desk:
         except CocoonError as error:
             return failure(error)
         except Exception as error:  # a defect met by one client's question must not end the chain
-            return failure(CocoonError(f"internal error: {type(error).__name__}"))
+            _log.failure("question_failed", error)
+            return failure(CocoonError("internal error; see the devnet's log"))
 
     async def _asked(self, data: bytes) -> bytes:
         await self._producer.freshen()

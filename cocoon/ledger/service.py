@@ -58,7 +58,7 @@ from cocoon.ledger.outbox import (
 from cocoon.ledger.rows import EndedRow, Failure, NameRow, QueuedRow, Sent, SignedRow
 from cocoon.ledger.signer.service import Signer
 from cocoon.ledger.supply import Supply
-from cocoon.ledger.wallet import Outgoing, external_message, read_wallet, wallet_state_init
+from cocoon.ledger.wallet import Outgoing, deployment_nanoton, external_message, read_wallet, wallet_state_init
 from cocoon.store.chain import Entry
 from cocoon.telemetry.log import get_logger
 from cocoon.wire.cells import Cell, CellBuilder
@@ -128,6 +128,10 @@ class Ledger:
     async def balance(self) -> int:
         """Proven balance of the wallet, nanoton."""
         return (await self._chain.account(self.address)).balance_nanoton
+
+    async def deployment_nanoton(self) -> int:
+        """What deploying this wallet costs at the network's present prices."""
+        return deployment_nanoton(await self._chain.prices(), self._signer.public_key, self.facts.global_id)
 
     async def lane_seed(self, index: int) -> bytes:
         """As ``Signer.lane_seed`` on this network."""

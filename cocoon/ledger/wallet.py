@@ -15,7 +15,8 @@ from functools import cache
 
 from cocoon.core.errors import Malformed, UsageError
 from cocoon.core.limits import WALLET_MESSAGES
-from cocoon.wire.boc import unpack
+from cocoon.ledger.onchain import Prices
+from cocoon.wire.boc import tree_size, unpack
 from cocoon.wire.cells import Cell, CellBuilder
 
 #: Hash of the code, by which everybody knows this wallet.
@@ -100,6 +101,12 @@ def wallet_state_init(public_key: bytes, network_id: int) -> Cell:
 def wallet_address(public_key: bytes, network_id: int) -> bytes:
     """Hash part of the wallet's address."""
     return wallet_state_init(public_key, network_id).hash()
+
+
+def deployment_nanoton(prices: Prices, public_key: bytes, network_id: int) -> int:
+    """What the first message of a wallet costs above any later one: the state that it brings (WAL-6)."""
+    cells, bits = tree_size(wallet_state_init(public_key, network_id))
+    return prices.forward_fee_nanoton(cells, bits) - prices.forward_fee_nanoton(0, 0)
 
 
 def read_wallet(code_hash: bytes | None, data: Cell | None) -> WalletState | None:

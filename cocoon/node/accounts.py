@@ -74,6 +74,7 @@ class Accounts:
             "address": wallet.address,
             "friendly_address": format_address(wallet.address, test_only=not self._is_mainnet),
             "balance_nanoton": wallet.balance_nanoton, "chain_time_s": wallet.at_s,
+            "deployment_nanoton": 0 if wallet.deployed else await self.money.ledger.deployment_nanoton(),
             "escrow": self.treasury.address, "escrow_balance_nanoton": seen.balance_nanoton,
             "escrow_locked_nanoton": seen.state.locked_nanoton if seen.state is not None else 0,
             "escrow_unlocked_nanoton": seen.unlocked_nanoton, "anchor_balance_nanoton": await self._anchored(),

@@ -113,14 +113,15 @@ class Log:
         self._chain.error(event, **fields)
 
     def failure(self, event: str, error: BaseException, **fields: object) -> None:
-        """Write an exception as code and text; frames only at level debug, locals never.
+        """Write an exception as code and text, locals never; its places if it is a defect, or at level debug.
 
         The text of an exception that is not ours may quote data, so only its type is written.
         """
         shown = {**fields, **describe(error)}
-        if current_sink().level <= LEVELS["debug"]:
+        ours = isinstance(error, CocoonError)
+        if not ours or current_sink().level <= LEVELS["debug"]:
             shown["trace"] = frames(error)
-        if isinstance(error, CocoonError):
+        if ours:
             self.warning(event, **shown)
         else:
             self.error(event, **shown)

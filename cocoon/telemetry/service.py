@@ -28,14 +28,16 @@ def open_log(
     level: str = "info",
     stream: TextIO | None = None,
     home: Path | None = None,
+    name: str = LOG_FILE,
     max_bytes: int = 8 * MIB,
     files: int = 4,
     strict: bool = False,
 ) -> Iterator[Sink]:
-    """Send every line to ``stream``, or to ``home/log/peer.jsonl``.
+    """Send every line to ``stream``, or to ``home/log/<name>``.
 
     Args:
         level: Least severe level written: debug, info, warning or error.
+        name: Of the file, ``peer.jsonl`` if it is a peer's.
         max_bytes: Size at which a file is rotated.
         files: Rotated files kept besides the present one.
         strict: Dropped fields raise; for tests.
@@ -52,7 +54,7 @@ def open_log(
     if home is not None:
         folder = home / LOG_DIR
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handler = _PrivateFile(folder / LOG_FILE, maxBytes=max_bytes, backupCount=files, encoding="ascii")
+        handler = _PrivateFile(folder / name, maxBytes=max_bytes, backupCount=files, encoding="ascii")
     else:
         handler = _Stream(stream)
 

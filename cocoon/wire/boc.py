@@ -82,6 +82,12 @@ def unpack(data: bytes, *, max_bytes: int = BOC_BYTES, max_cells: int = BOC_CELL
     return _build([_read_cell(body, width) for _ in range(cells)], root, body)
 
 
+def tree_size(root: Cell) -> tuple[int, int]:
+    """Distinct cells of a tree and the bits in them: what the network's fees go by."""
+    cells = _sorted(root)
+    return len(cells), sum(cell.bits for cell in cells)
+
+
 def _sorted(root: Cell) -> list[Cell]:
     """Each distinct cell once, before all that it refers to; iterative, as trees may be deep."""
     seen: set[bytes] = set()

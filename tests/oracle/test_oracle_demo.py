@@ -90,7 +90,9 @@ def assert_paid(lines: list[dict[str, Any]], totals: dict[str, Any]) -> None:
     # What the provider has more than it got from the faucet is the price, less its fees and its anchor's.
     assert 0 < provider["funded_nanoton"] + totals["price_nanoton"] - held - provider["fees_nanoton"] < 5_000_000
     assert supply["genesis_nanoton"] == supply["balances_nanoton"] + supply["fees_nanoton"] == 5_000_000 * 10**9
-    assert 0 < totals["left_nanoton"] < supply["fees_nanoton"]
+    assert 0 < totals["deployment_nanoton"] < totals["left_nanoton"] < supply["fees_nanoton"]
+    # A first task with a new provider costs both no more than that, once their wallets are there.
+    assert totals["left_nanoton"] - totals["deployment_nanoton"] <= 45_000_000
     assert supply["conserved"] is totals["conserved"] is True
 
 

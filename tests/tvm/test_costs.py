@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from cocoon.ledger import escrow
+from cocoon.ledger.wallet import Outgoing, deployment_nanoton
 from tests.tvm import gas
 from tests.tvm.chain import GAS_PRICE, TON, Chain, Prices
 from tests.tvm.first_task import first_task
-from tests.tvm.parties import Escrow
+from tests.tvm.parties import Escrow, key, public
+from tests.tvm.wallets import TESTNET, Wallet
 
 
 @pytest.mark.parametrize(("page", "rows"), [("escrow", gas.escrow_rows), ("anchor", gas.anchor_rows)])
@@ -49,6 +51,15 @@ def test_prices_are_those_of_the_machine() -> None:
         one = Escrow(Chain(price))
         result = one.deploy()
         assert result.burnt == Prices(price).gas_fee_nanoton(result.gas) + Prices(price).forward_fee_nanoton(0, 0)
+
+
+@pytest.mark.parametrize("price", [GAS_PRICE, GAS_PRICE // 6])
+def test_a_wallets_first_message_costs_what_its_deployment_is_said_to_cost_more(price: int) -> None:
+    wallet = Wallet(Chain(price), key("requester"))
+    gift = Outgoing(wallet.address, 0, bounce=False)
+    first, second = (wallet.send(gift)[0] for _ in range(2))
+    said = deployment_nanoton(Prices(price), public(wallet.key), TESTNET)
+    assert said > 0 and abs(first.burnt - second.burnt - said) <= 1, "each fee is rounded up by itself"
 
 
 @pytest.mark.parametrize(("price", "most"), [(GAS_PRICE, 45_000_000), (GAS_PRICE // 6, 8_000_000)])

@@ -42,7 +42,8 @@ class Party:
     def wallet(self) -> dict[str, Any]:
         is_requester = self.name == "requester"
         return {
-            "balance_nanoton": self.funded, "escrow": "ef" * 32, "escrow_locked_nanoton": 0, "lanes": [],
+            "balance_nanoton": self.funded, "deployment_nanoton": 3 if self.funded == 0 else 0,
+            "escrow": "ef" * 32, "escrow_locked_nanoton": 0, "lanes": [],
             "escrow_balance_nanoton": KEPT[self.name] if is_requester else 0,
             "anchor_balance_nanoton": 0 if is_requester else KEPT[self.name],
         }  # fmt: skip
@@ -81,7 +82,7 @@ def test_closed_books_are_told_with_both_sums() -> None:
     market = Market()
     totals = market.close()
     assert totals["conserved"] and totals["anchor_tx"] == "cd" * 32
-    assert totals["left_nanoton"] == sum(FEES.values())
+    assert totals["left_nanoton"] == sum(FEES.values()) and totals["deployment_nanoton"] == 6
     told = "\n".join(market.lines)
     assert "0 TON, then 2 TON from the faucet" in told
     assert "start 0 + received 501500000 - sent 20000000 - fees 10000000 = end 471500000" in told

@@ -166,12 +166,13 @@ def test_our_exceptions_are_code_text_and_remedy(written):
     assert "trace" not in record and record["remedy"]
 
 
-def test_foreign_exceptions_show_their_type_only(written):
+def test_foreign_exceptions_show_their_type_and_place_only(written):
     """Their text may quote data: KeyError shows the key, numpy shows values."""
     group = ExceptionGroup("outer", [ExceptionGroup("inner", [raising(KeyError("marked-secret"))])])
     get_logger("x").failure("task_failed", group)
     (record,) = written.records()
     assert (record["level"], record["code"], record["text"]) == ("error", "defect", "KeyError")
+    assert "test_log.py:" in str(record["trace"])
     assert "marked" not in written.getvalue()
 
 
@@ -184,10 +185,10 @@ def test_an_error_field_shows_the_type_only(written, error):
     assert "marked" not in written.getvalue()
 
 
-def test_frames_appear_only_at_level_debug_and_without_locals_or_source():
+def test_our_exceptions_show_their_place_only_at_level_debug_and_without_locals_or_source():
     stream = Written()
     with open_log(level="debug", stream=stream):
-        get_logger("x").failure("task_failed", raising(ValueError("marked-secret-text")))
+        get_logger("x").failure("task_failed", raising(Corrupt("a row is short")))
     (record,) = stream.records()
     assert "test_log.py:" in str(record["trace"]) and "in" not in str(record["trace"]).split()
     assert "marked" not in stream.getvalue()
