@@ -19,8 +19,8 @@ import trio
 from bench.rows import ROOT, Row
 from cocoon.core.units import NANOTON_PER_TON
 from cocoon.ledger.anchoring import AnchorBatcher, AnchorSeen, SendAnchor
-from cocoon.ledger.lanes import TILL_FACTS, VoucherKept
 from cocoon.ledger.record import ReceiptRecord
+from cocoon.ledger.till import TILL_FACTS, VoucherKept
 from cocoon.ledger.verify import verify_record
 from cocoon.node import records
 from cocoon.node.clock import wall_ns

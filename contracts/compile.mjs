@@ -1,4 +1,4 @@
-// Compile contracts: node compile.mjs [folder of sources] -> one JSON object on stdout, contract by contract.
+// Compile contracts: node compile.mjs <modules> <folder of sources> > one JSON object on stdout, contract by contract.
 import fs from 'node:fs';
 import path from 'node:path';
 import { createRequire } from 'node:module';

@@ -1,4 +1,6 @@
-// Run recorded messages in the sandbox's TVM: node replay.mjs <modules> < {config, steps} > [{transaction, account} | {refused}].
+// Run recorded messages in the sandbox's TVM:
+// node replay.mjs <modules> < {config, steps} > [{transaction, account, exit_code}].
+// Of a message that was refused the hashes are empty; the exit code is that of refused ones, null if no code was asked.
 // Each step brings the account before it, so that one difference does not hide the next.
 import fs from 'node:fs';
 import path from 'node:path';
@@ -29,8 +31,9 @@ for (const step of steps) {
             ? {
                   transaction: Cell.fromBase64(result.transaction).hash().toString('hex'),
                   account: Cell.fromBase64(result.shardAccount).hash().toString('hex'),
+                  exit_code: null,
               }
-            : { transaction: '', account: '' },
+            : { transaction: '', account: '', exit_code: result.vmResults?.vmExitCode ?? null },
     );
 }
 console.log(JSON.stringify(found));

@@ -8,6 +8,7 @@ writes, between two marker lines of setup.cfg:
 * no pure module imports a shell module;
 * ``sim`` imports pure modules only;
 * per package: its shell modules (services, adapters) are imported by ``node`` and the package itself only;
+* nothing imports the devnet but its command;
 * per giant: only its named doors import it; and only the worker process reaches ONNX.
 
 tests/tidy compares setup.cfg with what this would write, so that the two lists
@@ -109,11 +110,14 @@ FORBIDDEN_IN_PURE = (
 )
 FORBIDDEN_DEEPER = ("nacl.utils",)
 
-#: Packages whose shell modules only ``node`` and the package itself may import. ``telemetry`` is not
-#: among them: every service logs.
 #: Shell modules that every service may use: whoever keeps a file in COCOON_HOME writes it privately, and locks it.
 SHARED = ("cocoon.identity.files", "cocoon.store.lock")
+#: Packages whose shell modules only ``node`` and the package itself may import. ``telemetry`` is not
+#: among them: every service logs.
 GUARDED = ("p2p", "scheduler", "runtime", "ledger", "privacy", "store", "config", "identity")
+
+#: A process of its own, with a virtual machine that crashes beside ONNX Runtime: not even ``node`` imports any of it.
+_DEVNET, _DEVNET_COMMAND = "cocoon.devnet", "cocoon.cli.devnet"
 
 #: One door per giant: the only modules that import it. Another door is a decision: write it here, with the
 #: reason in the commit.
@@ -200,6 +204,14 @@ def _guards(classes: Mapping[str, str]) -> Iterator[str]:
                 protected_modules=compress(guarded, classes),
                 allowed_importers=["cocoon.node", "cocoon.node.**", whole, inside + "**"],
             )
+    devnet = {m for m in classes if m == _DEVNET or m.startswith(_DEVNET + ".")}
+    yield _contract(
+        "guard-devnet",
+        "nothing imports the devnet but its command",
+        "protected",
+        protected_modules=compress(devnet, classes),
+        allowed_importers=[_DEVNET, _DEVNET + ".**", _DEVNET_COMMAND],
+    )
 
 
 def _doors(classes: Mapping[str, str]) -> Iterator[str]:

@@ -40,6 +40,7 @@ def devnet(
     from cocoon.core.units import MILLISECOND_NS
     from cocoon.sdk.home import checked_home
 
+    host, port = _address(listen)
     try:
         from cocoon.devnet.command import run_until_signal
         from cocoon.devnet.service import Announcement, Settings, wall_clock_s
@@ -51,7 +52,6 @@ def devnet(
         ) from error
 
     folder = Path(state) if state is not None else checked_home(home) / "devnet"
-    host, port = _address(listen)
 
     def ready(announcement: Announcement) -> None:
         try:
@@ -68,7 +68,15 @@ def devnet(
 
 
 def _address(text: str) -> tuple[str, int]:
+    """Host and port; only an IPv4 address in its one spelling, for so it stands in network files and links (NET-7)."""
+    import ipaddress
+    import re
+
     host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65_535:
-        raise click.UsageError(f"--listen {text} is no IP:PORT, such as 127.0.0.1:0")
-    return host.strip("[]"), int(port)
+    try:
+        canonical = str(ipaddress.IPv4Address(host)) == host
+    except ValueError:
+        canonical = False
+    if not canonical or re.fullmatch(r"[0-9]{1,5}", port, re.ASCII) is None or int(port) > 65_535:
+        raise click.UsageError(f"--listen {text} is no IP:PORT with an IPv4 address, such as 127.0.0.1:0")
+    return host, int(port)

@@ -38,7 +38,7 @@ _PREVIEW_CHARS = 60
 @click.option("--max-price", "max_price_nanoton", metavar="NANOTON", type=click.IntRange(0, (1 << 64) - 1),
               default=None,
               help="The most that all runs together may cost; 0 takes only free offers.  "
-                   "[default: three times the median ask]")
+                   "[default: three times the median ask, at most one whole coin]")
 @click.option("--deadline", "deadline_s", metavar="SECONDS", type=float, default=None,
               help="Give the task up after this.  [default: 600]")
 @common

@@ -19,17 +19,13 @@ from dataclasses import dataclass, replace
 
 from cocoon.core.errors import BadConfig, BadLink, PeerFault, UsageError, WrongNetwork
 from cocoon.core.ids import NetworkId, network_tag, peer_id, peer_key
+from cocoon.core.limits import BOOTSTRAPS, CHAIN_DELAY_S_MAX, LINK_ADDRESS_CHARS, LINK_CHARS, LITESERVERS
 from cocoon.wire.codec import decode, encode
 
 #: The first one carries no money.
 LEDGERS = ("none", "ton")
 NAME_PATTERN = r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?"
 NONCE_BYTES = 16
-BOOTSTRAPS = 16
-LITESERVERS = 8
-ADDRESS_CHARS = 160
-LINK_CHARS = 4_096
-FILE_CHARS = 8_192
 
 #: Zerostate root hashes of the networks whose coins are worth something (NET-8).
 MAINNET_GENESIS = bytes.fromhex("17a3a92992aabea785a7a090985a265cd31f323d849da51239737e321fb05569")
@@ -37,7 +33,6 @@ TESTNET_GENESIS = bytes.fromhex("823f81f306ff02694f935cf5021548e3ce2b86b529812af
 #: Close delay and claim margin of public networks, seconds: a day to see a close, half a day to claim.
 PUBLIC_CLOSE_DELAY_S = 86_400
 PUBLIC_CLAIM_MARGIN_S = 43_200
-MAX_DELAY_S = 30 * 86_400
 _HASH_BYTES = 32
 _KEY_BYTES = 32
 
@@ -76,8 +71,8 @@ class ChainFacts:
     def __post_init__(self) -> None:
         if len(self.genesis) != _HASH_BYTES or (self.faucet is not None and len(self.faucet) != _HASH_BYTES):
             raise BadLink(f"a genesis hash and a faucet's address have {_HASH_BYTES} bytes")
-        if not 0 < self.close_delay_s <= MAX_DELAY_S or not 0 < self.claim_margin_s <= MAX_DELAY_S:
-            raise BadLink(f"close delay and claim margin are 1 to {MAX_DELAY_S} s")
+        if not all(0 < delay_s <= CHAIN_DELAY_S_MAX for delay_s in (self.close_delay_s, self.claim_margin_s)):
+            raise BadLink(f"close delay and claim margin are 1 to {CHAIN_DELAY_S_MAX} s")
         known = self.genesis in (MAINNET_GENESIS, TESTNET_GENESIS)
         if known and not self.public:
             raise BadLink("the link claims the genesis of a public network and says that it is none")
@@ -210,7 +205,7 @@ def check_address(text: str, *, with_peer: bool) -> str:
     Raises:
         BadLink: anything else; only the syntax is looked at.
     """
-    match = _HOST.fullmatch(text) if len(text) <= ADDRESS_CHARS else None
+    match = _HOST.fullmatch(text) if len(text) <= LINK_ADDRESS_CHARS else None
     if match is None or not _host_ok(match["kind"], match["host"]) or not _port_ok(match["port"], with_peer):
         raise BadLink(
             f"{ascii(text[:80])} is no address like /ip4/192.0.2.1/tcp/4001{_PEER_FORM * with_peer}"

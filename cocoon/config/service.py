@@ -16,10 +16,10 @@ from cocoon.config import network
 from cocoon.config.network import NetworkFile
 from cocoon.config.settings import SETTINGS, Resolved, resolve
 from cocoon.core.errors import BadConfig
+from cocoon.core.limits import CONFIG_FILE_BYTES, NETWORK_FILE_BYTES
 
 CONFIG_FILE = "config.toml"
 NETWORK_FILE = "network.toml"
-_CONFIG_BYTES = 64 * 1_024
 
 
 def load(env: Mapping[str, str] | None = None, flags: Mapping[str, object] | None = None) -> Resolved:
@@ -35,7 +35,7 @@ def load(env: Mapping[str, str] | None = None, flags: Mapping[str, object] | Non
     env = os.environ if env is None else env
     home = home_path(env, flags)
     path = home / CONFIG_FILE
-    found = resolve(file_text=_read(path, _CONFIG_BYTES), file_name=str(path), env=env, flags=flags)
+    found = resolve(file_text=_read(path, CONFIG_FILE_BYTES), file_name=str(path), env=env, flags=flags)
     return Resolved(replace(found.settings, home=str(home)), found.origins)
 
 
@@ -55,7 +55,7 @@ def read_network(home: Path) -> NetworkFile | None:
         BadConfig: ``network.toml`` is unreadable or wrong.
     """
     path = home / NETWORK_FILE
-    text = _read(path, network.FILE_CHARS)
+    text = _read(path, NETWORK_FILE_BYTES)
     return None if text is None else network.from_toml(text, str(path))
 
 

@@ -95,7 +95,7 @@ class Settings:
     )
     tranche_nanoton: int = _count(
         limits.TRANCHE_NANOTON, 1, _MOST_NANOTON,
-        "Most unpaid work that is risked for one buyer, or one unit if that costs more.",
+        "Most unpaid work that is risked on one lease, or one unit if that costs more.",
     )
     strangers_nanoton: int = _count(
         limits.CREDIT_STRANGERS_NANOTON, 0, _MOST_NANOTON,

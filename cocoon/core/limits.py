@@ -10,7 +10,7 @@ from cocoon.core.units import GIB, KIB, MIB, MILLISECOND_NS, NANOTON_PER_TON, SE
 
 # --- time ------------------------------------------------------------------
 HANDSHAKE_NS = 5 * SECOND_NS
-"""Dial, Noise, Yamux and hello together (D9)."""
+"""Dial, Noise, Yamux and hello together (D9); and the first frame of a stream that a peer opens."""
 HEARTBEAT_NS = 2 * SECOND_NS
 """Between heartbeats; with HEARTBEATS_MISSED a frozen peer is noticed in 6 to 8 s, below the 10 s promise."""
 HEARTBEATS_MISSED = 3
@@ -30,6 +30,8 @@ RUN_NS = 30 * SECOND_NS
 """Default limit of one run; the offer may say less."""
 RECEIPT_REPLY_NS = 5 * SECOND_NS
 """From the end of a tranche to its signed receipt."""
+SETTLE_NS = 30 * SECOND_NS
+"""A broken lease is opened again and settled: an offer, an acceptance and a few receipts, each of them due in 5 s."""
 TASK_DEADLINE_NS = 600 * SECOND_NS
 """Default deadline of a whole task."""
 LEASE_DURATION_S = 3_600
@@ -46,7 +48,7 @@ DRAIN_NS = 10 * SECOND_NS
 """From SIGTERM until running work is cut."""
 RETRY_FIRST_NS = 500 * MILLISECOND_NS
 RETRY_LAST_NS = 30 * SECOND_NS
-"""Back-off of bootstrap dials: doubles from first to last, for ever."""
+"""Back-off of whatever is tried for ever: doubles from first to last."""
 WORKER_START_NS = 30 * SECOND_NS
 """Interpreter and ONNX Runtime imports: 1 s warm, several on a cold disk."""
 DISCOVERY_GRACE_NS = SECOND_NS
@@ -62,11 +64,9 @@ CLOSE_GRACE_NS = SECOND_NS
 MESH_UPKEEP_NS = 30 * SECOND_NS
 """Between two rounds of pruning and saving in the mesh."""
 CONTROL_READ_NS = 10 * SECOND_NS
-"""A local client that opened the control socket and says nothing."""
+"""A local client that opened the control socket and says nothing; and between two words of a peer that works for it."""
 CONTROL_REPLY_NS = 30 * SECOND_NS
-"""Silence of one's own peer during a short call; discovery plus offers need at most 5 s."""
-CHAIN_VERB_NS = 180 * SECOND_NS
-"""Silence of one's own peer while it waits for the chain: a close, a claim and an anchor, each a few blocks."""
+"""Silence of one's own peer during a call; a peer that still works on it says so every CONTROL_READ_NS."""
 CONTROL_GRACE_NS = 15 * SECOND_NS
 """Added by the client to a task's deadline: the peer reports the deadline itself and needs a moment."""
 
@@ -90,7 +90,10 @@ LANE_PROOF_NS = 60 * SECOND_NS
 """Patience of a provider with a lane that was promised: a dozen blocks of a public network."""
 CHAIN_PATIENCE_NS = SECOND_NS
 """A lease waits this long for the chain, half of what its requester waits; then the state seen last decides."""
+CHAIN_SILENCE_NS = 60 * SECOND_NS
+"""Without a new block for so long the chain counts as away: a dozen blocks of a public network."""
 ESCROWS_REMEMBERED = 1_024
+"""Escrows of buyers whose newest proven state is kept, for leases while the chain is away; then the oldest goes."""
 CLAIM_WAIT_S = 120
 """Chain time in which a claim that the wallet sent must have been executed; then it is looked at anew."""
 ANCHOR_WAIT_NS = 60 * SECOND_NS
@@ -135,6 +138,8 @@ TENSORS = 256
 TENSOR_RANK = 32
 TENSOR_NAME_CHARS = 256
 STRING_ITEM_BYTES = MIB
+EXPORT_BYTES = 2 * RECORD_BYTES
+"""An export: one record, its anchor's birth and its path, which take less than 2 KiB; the rest is room."""
 MEMORY_BYTES = 2 * GIB
 """Default memory that a model may take above the worker's own size."""
 LOG_FIELD_CHARS = 256
@@ -239,14 +244,20 @@ ESCROW_LANES = 64
 """Live lanes of one escrow: its storage costs 64 million nanoton a year then, which the reserve of 400 days covers."""
 ORDER_LANES_LISTED = 19
 """Lanes whose expiry one order brings forward: as many ids as fit the order's only cell."""
+LANE_GAP = 64
+"""Ids that an order may skip, by the contract: as many promised lanes that never came as an escrow can hold."""
 PRUNE_LANES = 28
 """Lanes of one message that prunes: as many ids as fit its only cell."""
+EXPORT_PATH_HASHES = 32
+"""Levels of a tree of 2^32 receipts; an anchor counts them in 32 bits."""
 ANCHOR_RING = 16
 """Roots that an anchor's contract keeps; older ones live on in its hash chain only."""
 DESCRIPTORS_LOW = 1_024
 """`cocoon doctor` warns below this: CONNECTIONS, their listeners and the workers' pipes, doubled."""
 USUAL_CEILING_MEDIANS = 3
 """Ceiling of a task whose user named none, in medians of the asks: room for the best machine, none for a trap."""
+USUAL_CEILING_NANOTON = NANOTON_PER_TON
+"""And in money, whatever is asked: a lone seller is its own median. Who means to pay more says so with --max-price."""
 TASK_SEARCHES = 8
 """Leases of one task that may be given back before a unit was begun; an honest one is, when it was idle or drains."""
 UNITS_PER_TASK = 1_000_000
@@ -263,6 +274,22 @@ JOURNAL_REFILL_NS = 5 * SECOND_NS
 JOURNAL_LOCK_NS = 10 * SECOND_NS
 """Patience with another program that holds the journal locked (a backup tool)."""
 
+# --- networks --------------------------------------------------------------
+BOOTSTRAPS = 16
+"""Hints of a network; one that answers is enough, the address book has the others."""
+LITESERVERS = 8
+"""Of a network; every one that is configured is connected to, and the slowest of those compared sets the pace."""
+LINK_CHARS = 4_096
+"""A join link: 16 bootstraps and 8 liteservers of usual length in base64; people paste it in one line."""
+LINK_ADDRESS_CHARS = 160
+"""One address in a link, a network file or a setting: a host name of 87 characters, port and peer id."""
+NETWORK_FILE_BYTES = 8 * KIB
+"""network.toml: what a link holds, in plain text with comments, and room for a person's own."""
+CONFIG_FILE_BYTES = 64 * KIB
+"""config.toml: all settings take 4 KiB; the rest is for a person's comments."""
+CHAIN_DELAY_S_MAX = 30 * 86_400
+"""Close delay and claim margin: as long as a new lane lives (LANE_LIFE_S); a longer one would end no lane early."""
+
 # --- codec -----------------------------------------------------------------
 CODEC_DEPTH = 8
 """Levels of nesting in one value; our deepest message has four."""
@@ -278,12 +305,20 @@ DEVNET_CELL_DEPTH = 1_024
 """Of any tree of cells; the virtual machine's own bound."""
 DEVNET_MESSAGE_BYTES = 65_535
 DEVNET_MESSAGE_CELLS = 8_192
-"""An external message, as the network's own configuration (parameter 43) bounds it."""
+DEVNET_MESSAGE_DEPTH = 512
+"""An external message, as the network bounds it (parameter 43, and its defaults). Deeper ones fit no block: what stands
+around a message in its block takes some levels of DEVNET_CELL_DEPTH too."""
+DEVNET_STATE_CELLS = 1 << 20
+"""Of one bag that we made ourselves: a state, a block, a transaction, an account, what a contract sends."""
 DEVNET_QUERY_BYTES = 72 * KIB
 """A client's packet: the largest external message and its envelope."""
 DEVNET_ANSWER_BYTES = 8 * MIB
 """A liteserver's packet; a client is told to ask for less."""
+DEVNET_UNSENT_BYTES = 256 * MIB
+"""Answers of all clients that wait to be taken; twice this at most, because what is sealed exists twice. All places of
+all clients with an answer of usual size (10 KiB) take 40 MiB."""
 DEVNET_CLIENTS = 128
+"""Connections at a time: a peer needs one or two, so this is a market of some dozens on one machine."""
 DEVNET_HANDSHAKES = 64
 """Connections that have not exchanged keys yet; the oldest makes room for a new one."""
 DEVNET_HANDSHAKE_NS = 5 * SECOND_NS
@@ -291,15 +326,18 @@ DEVNET_HANDSHAKE_NS = 5 * SECOND_NS
 DEVNET_SILENCE_NS = 600 * SECOND_NS
 """A client that says nothing for this long loses its place; pytoniq pings every 3 s."""
 DEVNET_STALL_NS = 20 * SECOND_NS
-"""A client that takes nothing of its answer for this long loses its place."""
+"""A client that takes less than 64 KiB of an answer in this time loses its place."""
 DEVNET_QUERIES = 32
 """Queries of one client that are open; it is read no further until one is answered."""
 DEVNET_WAIT_NS = 60 * SECOND_NS
 """Longest wait for a block that a query may ask for; pytoniq asks for 10 s."""
 DEVNET_PENDING = 4_096
-"""Messages that wait for a block; an external one beyond is refused, internal ones are made by accepted ones."""
+"""External messages are refused while so many wait for a block; those of contracts are bounded by their fees alone."""
 DEVNET_BLOCK_MESSAGES = 256
-"""Messages run in one block: 0.13 s at 0.5 ms each, so that queries do not wait longer."""
+"""Messages run in one block: 0.13 s at 0.5 ms each, for messages of the usual few thousand gas."""
+DEVNET_BLOCK_GAS = 10_000_000
+"""No further message is run in a block that used so much, the network's own bound (parameter 21). Queries wait so long:
+0.25 s, or 0.8 s if all of it is empty loops (24 and 78 ms for a million gas)."""
 DEVNET_STATES = 512
 """Newest blocks whose whole state can be asked for: four minutes at 2 blocks/s, ten seconds at 50."""
 DEVNET_EMPTY_BLOCKS = 50_000
@@ -383,6 +421,8 @@ CHAIN_REPLY_NS = 10 * SECOND_NS
 """One question to a liteserver."""
 CHAIN_CALL_NS = 30 * SECOND_NS
 """One call of ours: a reconnect, a block to wait for and a question."""
+CHAIN_VERB_NS = 180 * SECOND_NS
+"""From asking the faucet to its coins: three blocks of the slowest devnet."""
 CHAIN_WAIT_NS = 5 * SECOND_NS
 """A liteserver holds the question for the next block so long."""
 CHAIN_RETRY_FIRST_NS = 250 * MILLISECOND_NS
@@ -392,8 +432,10 @@ CHAIN_HEADS = 64
 """Newest blocks remembered of each liteserver, so that two can be compared without asking."""
 PRICES_NS = 600 * SECOND_NS
 """Between two readings of the configuration; its prices change by a vote that takes days."""
+PRICES_KEPT_NS = 86_400 * SECOND_NS
+"""Older prices do not stand in for a chain that is away; a vote on others takes longer than this."""
 OUTBOX_ITEMS = 1_024
-"""Messages of the wallet that wait; one leaves per block or two, so this is a quarter of an hour."""
+"""Messages of the wallet that wait; one leaves per block or two, so this is a quarter of an hour on a devnet."""
 OUTBOX_KEY_BYTES = 128
 """Names an intention: a word, an address of 32 bytes, numbers."""
 OUTBOX_RESEND_NS = 5 * SECOND_NS

@@ -1,6 +1,6 @@
 """Integers with units: money in nanoton, time in nanoseconds, sizes in bytes, ratios in ppm.
 
-Purity: pure. Spec: docs/spec/money.md, rules MON-1 to MON-3.
+Purity: pure. Spec: docs/spec/money.md, rules MON-1 to MON-3 and MON-5.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PRICE_UNITS = 1_000
 
 
 class UnitKind(IntEnum):
-    """What is priced; the buyer counts every one of these himself (MON-1)."""
+    """What is priced; the buyer counts every one of these himself (MON-5)."""
 
     RUN = 1
     ITEM = 2

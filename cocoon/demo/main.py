@@ -27,9 +27,9 @@ from cocoon.demo.interrupts import Interrupts
 from cocoon.demo.labels import OUTPUT, by_model
 from cocoon.demo.model import Magika, find_magika
 from cocoon.demo.processes import Crew, Peer, crew
-from cocoon.demo.purses import ASKS, Purses
+from cocoon.demo.purses import ASKS, FUNDS_NANOTON, Purses
 from cocoon.demo.screen import Screen
-from cocoon.demo.verify import verify_answers
+from cocoon.demo.verify import promised_nanoton, verify_answers
 from cocoon.sdk import Client, Result, connect
 
 EXAMPLES = Path("examples") / "filetypes"
@@ -100,8 +100,9 @@ class Demo:
         self._screen = screen
         self._interrupts = interrupts
         self._started_s = time.monotonic()
-        self._leases: set[str] = set()
-        self._setup_nanoton = 0
+        #: Set-up price of each lease, and that of the offer which the next one is agreed on.
+        self._setups: dict[str, int] = {}
+        self._offered_setup_nanoton = 0
         self.batch = Batch()
 
     def run(self, *, with_provider: bool) -> dict[str, Any]:
@@ -140,7 +141,10 @@ class Demo:
 
     def _classify(self, client: Client) -> None:
         """Have the provider decide every file that needs the model; show all in order."""
-        results = client.map(self._magika.model, Inputs(self.batch.asked), on_event=self._event)
+        # As many files as are taken cost more than a task may whose user says nothing (SCH-19).
+        most_nanoton = FUNDS_NANOTON["requester"]
+        inputs = Inputs(self.batch.asked)
+        results = client.map(self._magika.model, inputs, max_price_nanoton=most_nanoton, on_event=self._event)
         waiting: list[Case] = []
         begun = False
         for case in self.batch.cases:
@@ -168,9 +172,9 @@ class Demo:
 
     def _event(self, event: dict[str, Any]) -> None:
         if event.get("event") == "lease":
-            self._leases.add(str(event.get("lease")))
+            self._setups.setdefault(str(event.get("lease")), self._offered_setup_nanoton)
         if event.get("event") == "offers" and isinstance(chosen := event.get("chosen"), Mapping):
-            self._setup_nanoton = int(chosen.get("setup_nanoton", 0))
+            self._offered_setup_nanoton = int(chosen.get("setup_nanoton", 0))
         self._screen.event(event)
 
     def _verify(self, client: Client) -> list[dict[str, Any]]:
@@ -182,15 +186,20 @@ class Demo:
         asked = self.batch.asked
         receipts = verify_answers(client, asked)
         self._screen.receipts(receipts)
-        promised_nanoton = sum({facts["lease"]: int(facts["total_nanoton"]) for facts in receipts}.values())
-        if promised_nanoton != self._price():
-            raise wrong("total", f"the vouchers promise {promised_nanoton} nanoton for answers of {self._price()}")
-        self._screen.verified(len(receipts), len(asked), promised_nanoton)
+        promised = promised_nanoton(receipts)
+        if promised != self._price():
+            raise wrong("total", f"the vouchers promise {promised} nanoton for answers of {self._price()}")
+        self._screen.verified(len(receipts), len(asked), promised)
         return receipts
 
     def _price(self) -> int:
         """What all answers cost together, nanoton; the first of a lease carries its set-up."""
         return sum(case.result.price_nanoton for case in self.batch.asked if case.result is not None)
+
+    def _setup(self) -> int:
+        """What of that was for loading the model, nanoton: once for each lease on which an answer was paid."""
+        paid = {case.result.lease for case in self.batch.asked if case.result is not None and case.result.price_nanoton}
+        return sum(self._setups.get(lease, 0) for lease in paid)
 
     def _check_ends(self, codes: Mapping[str, int | None]) -> None:
         bad = [f"the {name} with {code}" for name, code in codes.items() if code != 0]
@@ -212,7 +221,7 @@ class Demo:
             "verified": True,
             "provider": results[0].provider,
             "price_nanoton": self._price(),
-            "setup_nanoton": self._setup_nanoton * len(self._leases),
+            "setup_nanoton": self._setup(),
             "seconds": round(time.monotonic() - self._started_s, 3),
             "labels": dict(sorted(labels.items(), key=lambda item: (-item[1], item[0]))),
             "unreadable_files": [

@@ -9,7 +9,7 @@ Purity: shell (asks the local peer for the records).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cocoon.core.errors import PeerFault, wrong
@@ -31,6 +31,18 @@ def verify_answers(client: Client, cases: Sequence[Case]) -> list[dict[str, Any]
         by_receipt.setdefault(case.result.receipt, []).append(case.result)
     found = [_verify(client, receipt, results) for receipt, results in by_receipt.items()]
     return sorted(found, key=lambda facts: int(facts["seq"]))
+
+
+def promised_nanoton(receipts: Iterable[Mapping[str, Any]]) -> int:
+    """What the vouchers of ``receipts`` promise together.
+
+    A total is that of the whole lane up to its receipt, whatever leases the lane has had: the highest one counts.
+    """
+    totals: dict[tuple[str, int], int] = {}
+    for facts in receipts:
+        lane = facts["escrow"], facts["lane"]
+        totals[lane] = max(totals.get(lane, 0), facts["total_nanoton"])
+    return sum(totals.values())
 
 
 def _verify(client: Client, receipt: str, results: Sequence[Result]) -> dict[str, Any]:

@@ -179,11 +179,10 @@ class Made:
     data: bytes
 
 
-def zero(state: State, at_s: int) -> Header:
-    """The id of a zerostate, in the place of a block before the first."""
-    data = pack(state.cell)
-    block = BlockId(state.workchain, 0, state.cell.hash, hashlib.sha256(data).digest())
-    return Header(block, state.cell.hash, ZERO_LT, ZERO_LT, at_s)
+def zero(workchain: int, state: Cell, data: bytes, at_s: int) -> Header:
+    """The id of a zerostate, in the place of a block before the first; ``data`` is its bag of cells."""
+    block = BlockId(workchain, 0, state.hash, hashlib.sha256(data).digest())
+    return Header(block, state.hash, ZERO_LT, ZERO_LT, at_s)
 
 
 def make(

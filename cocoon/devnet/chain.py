@@ -10,19 +10,23 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from cocoon.core.errors import ChainRefused, Corrupt, LimitExceeded, Malformed
+from cocoon.core.errors import ChainRefused, Corrupt, LimitExceeded, Malformed, UsageError
 from cocoon.core.limits import (
+    DEVNET_BLOCK_GAS,
     DEVNET_BLOCK_MESSAGES,
     DEVNET_MESSAGE_BYTES,
     DEVNET_MESSAGE_CELLS,
+    DEVNET_MESSAGE_DEPTH,
     DEVNET_PENDING,
+    DEVNET_STATE_CELLS,
     DEVNET_STATES,
 )
 from cocoon.devnet import blocks
-from cocoon.devnet.blocks import BASE, MASTER, WORKCHAINS, BlockId, Change, Flow, Header, Made, State
+from cocoon.devnet.blocks import BASE, MASTER, WORKCHAINS, Change, Flow, Header, Made, State
 from cocoon.devnet.cells import Cell, pack, unpack
 from cocoon.devnet.configuration import CONFIG_ADDRESS_PARAMETER, parameter
 from cocoon.devnet.executor import Executor, Refused
@@ -41,9 +45,10 @@ from cocoon.devnet.store import Commit, Store, StoredBlock, StoredTransaction
 
 #: Logical time of one block is a multiple of this behind the block before.
 _LT_STEP = 1_000_000
-_CELLS = 1 << 20
 _CONFIG, _SUPPLY, _BORN, _ZERO = "config", "supply_nanoton", "born_s", "zerostate:{}"
 _FEES = "fees_nanoton:{}"
+#: What reading damaged bytes ends with: no bag of cells, no number, no such parameter, a native refusal.
+_DAMAGE = (Malformed, UsageError, ValueError, TypeError, LookupError, OverflowError, RuntimeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,21 +122,31 @@ class _Queued:
 
 @dataclass(slots=True)
 class _Work:
-    """A block under way."""
+    """A block under way: what waited before it comes first, then what these messages caused."""
 
     at_s: int
     lt: int
     seed: bytes
-    queue: deque[_Queued]
+    waiting: Iterator[_Queued]
+    caused: deque[_Queued] = field(default_factory=deque)
+    gas: int = 0
     changed: dict[Holder, ShardAccount] = field(default_factory=dict)
     executed: dict[Holder, list[Executed]] = field(default_factory=dict)
     books: dict[int, _Books] = field(default_factory=lambda: {workchain: _Books() for workchain in WORKCHAINS})
     taken: list[int] = field(default_factory=list)
     dropped: int = 0
 
+    def next(self) -> _Queued | None:
+        """Take the first message that is left; None if there is none."""
+        queued = next(self.waiting, None)
+        return self.caused.popleft() if queued is None and self.caused else queued
+
 
 class Chain:
-    """An open chain. All methods run in one thread; ``draft`` and ``check`` take milliseconds."""
+    """An open chain. All methods run in one thread.
+
+    ``check`` and ``draft`` take milliseconds; with contracts that burn all the gas they may, 0.1 s and 0.8 s.
+    """
 
     def __init__(self, store: Store) -> None:
         """Load what ``found`` wrote.
@@ -140,17 +155,18 @@ class Chain:
             Corrupt: the file holds no whole chain.
         """
         self._store = store
-        self.config = unpack(_fact(store, _CONFIG), _CELLS)
-        self.supply_nanoton = int(_fact(store, _SUPPLY))
-        self.zero = {workchain: _zero(store, workchain) for workchain in WORKCHAINS}
-        self._address = parameter(self.config, CONFIG_ADDRESS_PARAMETER).read().blob(32)
-        self._executor = Executor(self.config)
         self._pending: deque[Waiting] = deque()
         self._states: OrderedDict[int, Tip] = OrderedDict()
-        self.tip = self._load()
+        with _corrupt_if_damaged():
+            self.config = unpack(store.needed(_CONFIG), DEVNET_STATE_CELLS)
+            self.supply_nanoton = store.number(_SUPPLY)
+            self.zero = {workchain: _zero(store, workchain) for workchain in WORKCHAINS}
+            self._address = parameter(self.config, CONFIG_ADDRESS_PARAMETER).read().blob(32)
+            self._executor = Executor(self.config)
+            self.tip = self._load()
+            for message in store.messages():
+                self.add(message.number, _read(message.data, DEVNET_STATE_CELLS))
         self._remember(self.tip)
-        for message in store.messages():
-            self.add(message.number, _read(message.data))
 
     # --- looking -----------------------------------------------------------
 
@@ -175,12 +191,13 @@ class Chain:
 
     # --- messages ----------------------------------------------------------
 
-    def check(self, data: bytes, now_s: int) -> Inbound:
+    def check(self, data: bytes, now_s: int, coming: int = 0) -> Inbound:
         """Whether the chain would take an external message now.
 
         Args:
             data: The message as a bag of cells.
             now_s: Wall time, for contracts that look at it.
+            coming: Messages that were taken and do not wait here yet.
 
         Raises:
             Malformed: it is no external message to one of our workchains.
@@ -189,11 +206,13 @@ class Chain:
         """
         if len(data) > DEVNET_MESSAGE_BYTES:
             raise Malformed(f"a message of {len(data)} bytes; at most {DEVNET_MESSAGE_BYTES} are taken")
-        inbound = _read(data)
+        inbound = _read(data, DEVNET_MESSAGE_CELLS)
         if not inbound.external:
             raise Malformed("only external messages are taken from outside")
-        if len(self._pending) >= DEVNET_PENDING:
-            raise LimitExceeded(f"{len(self._pending)} messages wait for a block already; try again")
+        if inbound.cell.depth > DEVNET_MESSAGE_DEPTH:
+            raise Malformed(f"a message {inbound.cell.depth} cells deep; at most {DEVNET_MESSAGE_DEPTH} are taken")
+        if len(self._pending) + coming >= DEVNET_PENDING:
+            raise LimitExceeded(f"{len(self._pending) + coming} messages wait for a block already; try again")
         at_s, seed = max(self.tip.at_s, now_s), self._seed()
         ran = self._executor.run(self.tip.account(inbound.holder), inbound.cell, at_s, self._next_lt(), seed)
         if isinstance(ran, Refused):
@@ -214,15 +233,15 @@ class Chain:
         """
         work = _Work(
             at_s=max(self.tip.at_s, now_s), lt=self._next_lt(), seed=self._seed(),
-            queue=deque(_Queued(waiting.inbound, waiting.number) for waiting in self._pending),
+            waiting=(_Queued(waiting.inbound, waiting.number) for waiting in self._pending),
         )
         start_lt = work.lt
-        runs = 0
-        while work.queue and runs < DEVNET_BLOCK_MESSAGES:
-            self._step(work)
-            runs += 1
-        left = tuple(queued.inbound for queued in work.queue if queued.number is None)
-        return self._seal(work, start_lt, left)
+        for _ in range(DEVNET_BLOCK_MESSAGES):
+            queued = work.next() if work.gas < DEVNET_BLOCK_GAS else None
+            if queued is None:
+                break
+            self._step(work, queued)
+        return self._seal(work, start_lt, tuple(queued.inbound for queued in work.caused))
 
     def adopt(self, draft: Draft, numbers: Iterable[int]) -> None:
         """Make a durable draft the newest block.
@@ -230,15 +249,15 @@ class Chain:
         Args:
             numbers: Of the messages that it left, as the store gave them.
         """
-        taken = set(draft.commit.taken)
-        self._pending = deque(waiting for waiting in self._pending if waiting.number not in taken)
+        for number in draft.commit.taken:
+            taken = self._pending.popleft()
+            assert taken.number == number, "a block takes what waits from the front"
         self._pending.extend(Waiting(*pair) for pair in zip(numbers, draft.left, strict=True))
         self.tip = draft.tip
         self._remember(draft.tip)
 
-    def _step(self, work: _Work) -> None:
-        """Execute the first message of the queue."""
-        queued = work.queue.popleft()
+    def _step(self, work: _Work, queued: _Queued) -> None:
+        """Execute one message."""
         inbound = queued.inbound
         if queued.number is not None:
             work.taken.append(queued.number)
@@ -252,7 +271,8 @@ class Chain:
         work.changed[inbound.holder] = outcome.account
         work.executed.setdefault(inbound.holder, []).append(outcome.executed)
         work.lt = outcome.executed.end_lt
-        work.queue.extend(_Queued(out, origin=inbound.holder[0]) for out in outcome.executed.outs)
+        work.gas += outcome.executed.gas
+        work.caused.extend(_Queued(out, origin=inbound.holder[0]) for out in outcome.executed.outs)
 
     def _account(self, work: _Work, holder: Holder) -> ShardAccount:
         return work.changed.get(holder) or self.tip.account(holder)
@@ -332,8 +352,8 @@ class Chain:
         for workchain in (BASE, MASTER):
             accounts = Trie(ACCOUNTS)
             for account, data in self._store.accounts(workchain):
-                accounts = _with(accounts, account, read_shard_account(unpack(data, _CELLS)))
-            fees = int(self._store.fact(_FEES.format(workchain)) or b"0")
+                accounts = _with(accounts, account, read_shard_account(unpack(data, DEVNET_STATE_CELLS)))
+            fees = self._store.number(_FEES.format(workchain), absent=0)
             made[workchain] = self._loaded(workchain, accounts, fees, made.get(BASE))
         return Tip(made)
 
@@ -346,7 +366,7 @@ class Chain:
             raise Corrupt(f"the accounts of workchain {workchain} are not those of block {header.id.seqno}")
         if stored is None:
             return Made(header, state, state.cell, pack(state.cell))
-        return Made(header, state, unpack(stored.data, _CELLS), stored.data)
+        return Made(header, state, unpack(stored.data, DEVNET_STATE_CELLS), stored.data)
 
 
 def found(
@@ -366,13 +386,14 @@ def found(
         tries[workchain] = _with(tries[workchain], account, ShardAccount(cell, bytes(32), 0))
     supply = sum(balance for _, balance in accounts.values())
     base = blocks.base_state(0, at_s, blocks.ZERO_LT, tries[BASE], 0)
-    base_zero = blocks.zero(base, at_s)
+    base_data = pack(base.cell)
+    base_zero = blocks.zero(BASE, base.cell, base_data, at_s)
     address = parameter(config, CONFIG_ADDRESS_PARAMETER).read().blob(32)
     master = blocks.master_state(
         0, at_s, blocks.ZERO_LT, tries[MASTER], 0, base_zero, config, address, supply
     )
     facts = [(_CONFIG, pack(config)), (_SUPPLY, str(supply).encode()), (_BORN, str(at_s).encode())]
-    facts += [(_ZERO.format(state.workchain), pack(state.cell)) for state in (base, master)]
+    facts += [(_ZERO.format(BASE), base_data), (_ZERO.format(MASTER), pack(master.cell))]
     rows = [(holder, pack(ShardAccount(cell, bytes(32), 0).cell())) for holder, (cell, _) in accounts.items()]
     store.begin_chain([*facts, *more], rows)
 
@@ -384,26 +405,26 @@ def is_founded(store: Store) -> bool:
 
 def zerostate(store: Store, workchain: int) -> bytes:
     """A zerostate as a bag of cells."""
-    return _fact(store, _ZERO.format(workchain))
+    return store.needed(_ZERO.format(workchain))
 
 
 def _zero(store: Store, workchain: int) -> Header:
     """A zerostate's id, in the place of a block before the first."""
     data = zerostate(store, workchain)
-    root = unpack(data, _CELLS)
-    block = BlockId(workchain, 0, root.hash, hashlib.sha256(data).digest())
-    return Header(block, root.hash, blocks.ZERO_LT, blocks.ZERO_LT, int(_fact(store, _BORN)))
+    return blocks.zero(workchain, unpack(data, DEVNET_STATE_CELLS), data, store.number(_BORN))
 
 
-def _fact(store: Store, name: str) -> bytes:
-    value = store.fact(name)
-    if value is None:
-        raise Corrupt(f"the chain's file lacks {name}")
-    return value
+@contextmanager
+def _corrupt_if_damaged() -> Iterator[None]:
+    """Our own file is to blame for whatever cannot be read from it."""
+    try:
+        yield
+    except _DAMAGE as error:
+        raise Corrupt(f"the chain's file is damaged: {error}") from error
 
 
-def _read(data: bytes) -> Inbound:
-    inbound = read_message(unpack(data, DEVNET_MESSAGE_CELLS))
+def _read(data: bytes, max_cells: int) -> Inbound:
+    inbound = read_message(unpack(data, max_cells))
     if inbound is None or inbound.holder[0] not in WORKCHAINS or inbound.cell.level:
         raise Malformed("the message goes to no account of this chain")
     return inbound

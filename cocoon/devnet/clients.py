@@ -8,12 +8,12 @@ Purity: shell (sockets). Spec: docs/spec/devnet.md, rules DEV-28 and DEV-29.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 import trio
 
-from cocoon.core.errors import Malformed, PeerFault
+from cocoon.core.errors import LimitExceeded, Malformed, PeerFault
 from cocoon.core.groups import single_error
 from cocoon.core.limits import (
     DEVNET_CLIENTS,
@@ -23,10 +23,12 @@ from cocoon.core.limits import (
     DEVNET_QUERY_BYTES,
     DEVNET_SILENCE_NS,
     DEVNET_STALL_NS,
+    DEVNET_UNSENT_BYTES,
 )
 from cocoon.core.units import KIB, SECOND_NS
 from cocoon.devnet import tl
 from cocoon.devnet.adnl import HANDSHAKE_BYTES, LENGTH_BYTES, ServerKey, Session
+from cocoon.devnet.queries import failure
 
 #: Answers a liteserver query; every failure is an answer too.
 Ask = Callable[[bytes], Awaitable[bytes]]
@@ -36,6 +38,28 @@ _PIECE_BYTES = 64 * KIB
 
 class _Gone(Exception):
     """The client closed its connection, fell silent, or stalled."""
+
+
+class _Unsent:
+    """Bytes of the answers that no client has taken yet, over all clients."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+
+    @contextmanager
+    def room_for(self, size: int) -> Iterator[None]:
+        """So many more bytes count while inside.
+
+        Raises:
+            LimitExceeded: that would be above ``DEVNET_UNSENT_BYTES``.
+        """
+        if self._bytes + size > DEVNET_UNSENT_BYTES:
+            raise LimitExceeded(f"answers of {self._bytes} bytes wait to be taken already; try again")
+        self._bytes += size
+        try:
+            yield
+        finally:
+            self._bytes -= size
 
 
 class Hall:
@@ -52,6 +76,7 @@ class Hall:
         self._arrive = arrive
         self._strangers: OrderedDict[int, trio.CancelScope] = OrderedDict()
         self._clients = 0
+        self._unsent = _Unsent()
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """Serve one connection until it ends, for whatever reason; closes it."""
@@ -77,7 +102,7 @@ class Hall:
             self._strangers[id(scope)] = scope
             try:
                 session = Session(self._key, await _exactly(stream, HANDSHAKE_BYTES), DEVNET_QUERY_BYTES)
-                client = _Client(stream, session, self._ask)
+                client = _Client(stream, session, self._ask, self._unsent)
                 await client.greet()
                 return client
             finally:
@@ -88,10 +113,11 @@ class Hall:
 class _Client:
     """A client behind its handshake."""
 
-    def __init__(self, stream: trio.SocketStream, session: Session, ask: Ask) -> None:
+    def __init__(self, stream: trio.SocketStream, session: Session, ask: Ask, unsent: _Unsent) -> None:
         self._stream = stream
         self._session = session
         self._ask = ask
+        self._unsent = unsent
         self._sending = trio.Lock()
         self._places = trio.Semaphore(DEVNET_QUERIES)
 
@@ -113,12 +139,21 @@ class _Client:
             if name == "tcp.ping":
                 await self._send(tl.encode("tcp.pong", random_id=values["random_id"]))
             elif name == "adnl.message.query":
-                answer = await self._ask(values["query"])
-                await self._send(tl.encode("adnl.message.answer", query_id=values["query_id"], answer=answer))
+                await self._answer(values["query_id"], values["query"])
             else:
                 raise Malformed(f"no client sends {name}")
         finally:
             self._places.release()
+
+    async def _answer(self, query_id: bytes, query: bytes) -> None:
+        # In its envelope at once, so that an answer that waits for its turn is in memory once.
+        packet = _enveloped(query_id, await self._ask(query))
+        try:
+            with self._unsent.room_for(len(packet)):
+                return await self._send(packet)
+        except LimitExceeded as error:
+            packet = _enveloped(query_id, failure(error))
+        await self._send(packet)
 
     async def _receive(self) -> bytes:
         with trio.move_on_after(DEVNET_SILENCE_NS / SECOND_NS):
@@ -134,6 +169,10 @@ class _Client:
                     await self._stream.send_all(packet[start : start + _PIECE_BYTES])
                 if patience.cancelled_caught:
                     raise _Gone
+
+
+def _enveloped(query_id: bytes, answer: bytes) -> bytes:
+    return tl.encode("adnl.message.answer", query_id=query_id, answer=answer)
 
 
 async def _exactly(stream: trio.SocketStream, length: int) -> bytes:

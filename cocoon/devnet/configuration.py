@@ -21,6 +21,8 @@ GAS_PRICE_NANOTON = 400
 NONCE_PARAMETER = 0x0C0C
 NONCE_BYTES = 16
 CONFIG_ADDRESS_PARAMETER = 0
+#: Not taken over: its black hole destroys coins; a devnet's supply is constant (DEV-19).
+BURNING_PARAMETER = 5
 
 _KEY_BITS = 32
 _CELLS = 1_024
@@ -51,13 +53,14 @@ _DATA = (
 
 
 def configuration(nonce: bytes, gas_price_nanoton: int = GAS_PRICE_NANOTON) -> Cell:
-    """The dictionary of all parameters (``Hashmap 32 ^Cell``).
+    """The dictionary of all parameters (``Hashmap 32 ^Cell``), without ``BURNING_PARAMETER``.
 
     Args:
         nonce: ``NONCE_BYTES`` random bytes.
         gas_price_nanoton: Per gas on the basechain, > 0; forward prices follow in proportion.
     """
     found = {key: reader.ref() for key, reader in load_map(unpack(base64.b64decode(_DATA), _CELLS), _KEY_BITS).items()}
+    del found[BURNING_PARAMETER]
     for key in _GAS_PARAMETERS:
         found[key] = _gas_prices(found[key], gas_price_nanoton)
     for key in _FORWARD_PARAMETERS:

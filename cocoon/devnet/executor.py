@@ -20,14 +20,12 @@ from tonpy.types import Cell as NativeCell
 from tonpy.types import Stack, VmDict
 
 from cocoon.core.errors import Malformed
-from cocoon.core.limits import DEVNET_METHOD_GAS
+from cocoon.core.limits import DEVNET_METHOD_GAS, DEVNET_STATE_CELLS
 from cocoon.devnet.cells import Cell, pack, unpack
 from cocoon.devnet.formats import Account, Executed, Holder, ShardAccount, read_shard_account, read_transaction
 
 #: The library's C++ prints to standard error otherwise.
 _SILENT = 0
-#: A whole account with its code and data, or a transaction with its messages.
-_CELLS = 1 << 20
 _CONFIG_KEY_BITS = 32
 _EXIT = re.compile(r"exit code (-?\d+)\s*$")
 _LOG_TAIL = 256
@@ -134,4 +132,4 @@ def _native(cell: Cell) -> NativeCell:
 
 
 def _own(cell: NativeCell) -> Cell:
-    return unpack(base64.b64decode(cell.to_boc()), _CELLS)
+    return unpack(base64.b64decode(cell.to_boc()), DEVNET_STATE_CELLS)

@@ -38,13 +38,14 @@ class Inbound:
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """What one transaction says of itself."""
+    """What one transaction says of itself; ``gas`` is 0 if no code ran."""
 
     cell: Cell
     account: bytes
     lt: int
     end_lt: int
     fees_nanoton: int
+    gas: int
     in_message: Cell | None
     outs: tuple[Inbound, ...]
 
@@ -99,7 +100,30 @@ def read_transaction(cell: Cell) -> Executed:
     in_message = messages.maybe()
     outs = load_map(messages.maybe(), _OUT_MESSAGE_KEY_BITS)
     routed = (read_message(out.ref()) for out in outs.values())
-    return Executed(cell, account, lt, lt + count + 1, fees, in_message, tuple(out for out in routed if out))
+    reader.ref()  # hashes before and after
+    gas = _gas(reader.ref().read())
+    return Executed(cell, account, lt, lt + count + 1, fees, gas, in_message, tuple(out for out in routed if out))
+
+
+def _gas(phases: Reader) -> int:
+    """Gas of an ordinary transaction's compute phase; storage and credit come before it."""
+    if phases.uint(4):
+        raise Malformed("the transaction is no ordinary one")
+    phases.uint(1)  # credit first
+    if phases.uint(1):
+        phases.coins()
+        if phases.uint(1):
+            phases.coins()
+        if phases.uint(1):
+            phases.uint(1)  # frozen or deleted
+    if phases.uint(1):
+        if phases.uint(1):
+            phases.coins()
+        phases.currency()
+    if not phases.uint(1):
+        return 0
+    details = phases.ref().read()
+    return details.uint(8 * details.uint(3))
 
 
 @dataclass(frozen=True, slots=True)

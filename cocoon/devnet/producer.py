@@ -42,6 +42,7 @@ class Producer:
         self._block_s = block_ns / SECOND_NS
         self._idle_s = max(block_ns, DEVNET_IDLE_BLOCK_NS) / SECOND_NS
         self._inbox: list[_Ticket] = []
+        self._coming = 0  # tickets in the inbox or being flushed
         self._arrived = trio.Event()
         self._poke = trio.Event()
         self._changed = trio.Event()
@@ -68,7 +69,8 @@ class Producer:
             Malformed, ChainRefused, LimitExceeded: see ``Chain.check``.
             StorageFull: the disk cannot take it.
         """
-        inbound = self.chain.check(data, self._now_s())
+        inbound = self.chain.check(data, self._now_s(), self._coming)
+        self._coming += 1
         ticket = _Ticket(inbound, data)
         self._inbox.append(ticket)
         self._arrived.set()
@@ -83,8 +85,12 @@ class Producer:
                 await self._changed.wait()
 
     async def freshen(self) -> None:
-        """Wait until the newest block is not older than an idle block may be."""
-        while trio.current_time() - self._seen > self._idle_s:
+        """Wait until the newest block is not older than an idle block could be when this was called.
+
+        Not older than that now: where a block takes longer to make, none would ever be.
+        """
+        oldest = trio.current_time() - self._idle_s
+        while self._seen < oldest:
             await self._changed.wait()
 
     # --- tasks -------------------------------------------------------------
@@ -120,6 +126,7 @@ class Producer:
                 if number is not None:  # None: the same message waits already
                     self.chain.add(number, ticket.inbound)
             self._poke.set()
+        self._coming -= len(batch)
         for ticket in batch:
             ticket.done.set()
 

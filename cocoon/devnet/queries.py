@@ -19,7 +19,13 @@ from cocoon.core.errors import (
     NotFound,
     UsageError,
 )
-from cocoon.core.limits import DEVNET_ANSWER_BYTES, DEVNET_HISTORY, DEVNET_LISTED, DEVNET_MESSAGE_CELLS
+from cocoon.core.limits import (
+    DEVNET_ANSWER_BYTES,
+    DEVNET_HISTORY,
+    DEVNET_LISTED,
+    DEVNET_MESSAGE_CELLS,
+    DEVNET_STATE_CELLS,
+)
 from cocoon.devnet import blocks, tl
 from cocoon.devnet.blocks import BASE, MASTER, SHARD, BlockId, Header
 from cocoon.devnet.cells import Builder, Cell, pack, unpack
@@ -31,7 +37,6 @@ from cocoon.devnet.store import Store, StoredBlock, StoredTransaction
 VERSION = 0x101
 #: getMasterchainInfoExt, runSmcMethod with lib_extras, ...: what real servers of this version say.
 CAPABILITIES = 7
-_CELLS = 1 << 20
 _BY_SEQNO, _BY_LT, _BY_TIME = 1, 2, 4
 _WITH_SHARD_PROOF, _WITH_STATE_PROOF, _WITH_RESULT = 1, 2, 4
 _AFTER, _REVERSE, _WITH_PROOF = 1 << 7, 1 << 6, 1 << 5
@@ -90,10 +95,10 @@ class Queries:
         if ask is None:
             raise UsageError(f"a devnet does not answer {name}")
         kind, values = ask(asked)
-        data = tl.encode(kind, **values)
-        if len(data) > DEVNET_ANSWER_BYTES:
-            raise LimitExceeded(f"the answer has {len(data)} bytes, above {DEVNET_ANSWER_BYTES}; ask for less")
-        return data
+        size = sum(len(value) for value in values.values() if isinstance(value, bytes))
+        if size > DEVNET_ANSWER_BYTES:  # before it is encoded: TL has no form for 16 MiB
+            raise LimitExceeded(f"the answer has {size} bytes, above {DEVNET_ANSWER_BYTES}; ask for less")
+        return tl.encode(kind, **values)
 
     # --- the newest block --------------------------------------------------
 
@@ -248,7 +253,7 @@ class Queries:
             raise NotFound(f"the account has no transaction {asked['lt']} with this hash")
         found = self._store.history(holder, asked["lt"], min(asked["count"], DEVNET_HISTORY))
         ids = [_ext(self._made_in(one).id) for one in found]
-        data = pack(*(unpack(one.data, _CELLS) for one in found)) if found else b""
+        data = pack(*(unpack(one.data, DEVNET_STATE_CELLS) for one in found)) if found else b""
         return "liteServer.transactionList", {"ids": ids, "transactions": data}
 
     def _made_in(self, one: StoredTransaction) -> Header:
@@ -267,7 +272,7 @@ class Queries:
 
     def _list_whole(self, asked: dict[str, Any]) -> Answer:
         block, page, more, proof = self._page(asked)
-        data = pack(*(unpack(one.data, _CELLS) for one in page)) if page else b""
+        data = pack(*(unpack(one.data, DEVNET_STATE_CELLS) for one in page)) if page else b""
         return "liteServer.blockTransactionsExt", {
             "id": _ext(block.header.id), "req_count": asked["count"], "incomplete": more, "transactions": data,
             "proof": proof,
@@ -319,7 +324,7 @@ def _holder(account: dict[str, Any]) -> Holder:
 
 
 def _header_answer(block: StoredBlock) -> Answer:
-    proof = pack(blocks.header_proof(unpack(block.data, _CELLS)))
+    proof = pack(blocks.header_proof(unpack(block.data, DEVNET_STATE_CELLS)))
     return "liteServer.blockHeader", {"id": _ext(block.header.id), "mode": 0, "header_proof": proof}
 
 
@@ -333,5 +338,5 @@ def _shard_proof(tip: Tip, workchain: int) -> bytes:
 
 def _transactions_proof(block: StoredBlock, transactions: list[StoredTransaction]) -> bytes:
     hashes = {one.hash for one in transactions}
-    root: Cell = unpack(block.data, _CELLS)
+    root: Cell = unpack(block.data, DEVNET_STATE_CELLS)
     return pack(blocks.transactions_proof(root, hashes))

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from cocoon.devnet.faucet import SUPPLY_NANOTON, faucet
 from cocoon.devnet.producer import Producer
 from cocoon.devnet.queries import Queries, failure
 from cocoon.devnet.store import Store, open_store
-from cocoon.identity.files import create_secret, read_secret
+from cocoon.identity.files import create_secret, read_secret, unavailable
 from cocoon.store.lock import lock_home
 from cocoon.telemetry.log import get_logger
 from cocoon.telemetry.service import open_log
@@ -122,7 +122,7 @@ async def open_devnet(settings: Settings) -> AsyncIterator[Devnet]:
     """Run a devnet while the block runs; raises as ``run``."""
     _check(settings)
     with (
-        single_error(), lock_home(settings.folder), open_log(home=settings.folder, name=LOG_FILE),
+        single_error(), lock_home(settings.folder), _log_in(settings.folder),
         open_store(settings.folder) as store,
     ):
         if not is_founded(store):
@@ -140,9 +140,24 @@ async def open_devnet(settings: Settings) -> AsyncIterator[Devnet]:
             nursery.start_soon(producer.run)
             nursery.start_soon(trio.serve_listeners, hall.serve, [listener])
             where = f"[{host}]" if ":" in host else host
-            announcement = Announcement(chain.genesis, f"{where}:{port}:{key.text}", store.fact(_FAUCET) or b"")
+            announcement = Announcement(chain.genesis, f"{where}:{port}:{key.text}", store.needed(_FAUCET))
             yield Devnet(announcement, chain, store, producer)
             nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def _log_in(folder: Path) -> Iterator[None]:
+    """The devnet's log, open.
+
+    Raises:
+        StorageFull, Unavailable: it cannot be made.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(open_log(home=folder, name=LOG_FILE))
+        except OSError as error:
+            raise unavailable(f"cannot make a log in {folder}", error) from error
+        yield
 
 
 class Desk:
@@ -201,7 +216,7 @@ def _found(store: Store, settings: Settings) -> None:
 
 
 def _check_price(store: Store, settings: Settings) -> None:
-    has = int(store.fact(_GAS_PRICE) or b"0")
+    has = store.number(_GAS_PRICE)
     if settings.gas_price_nanoton not in (None, has):
         raise BadConfig(
             f"the chain in {settings.folder} has a gas price of {has} nanoton, not {settings.gas_price_nanoton};"
@@ -223,7 +238,7 @@ def _server_key(path: Path) -> ServerKey:
 
 async def _listen(settings: Settings, store: Store) -> trio.SocketListener:
     """Bind the port that was asked for, else the one of the last start, else any."""
-    remembered = int(store.fact(_PORT) or b"0")
+    remembered = store.number(_PORT, absent=0)
     for port in dict.fromkeys((settings.port, ) if settings.port else (remembered, 0)):
         try:
             listeners = await trio.open_tcp_listeners(port, host=settings.host)
@@ -237,4 +252,5 @@ async def _listen(settings: Settings, store: Store) -> trio.SocketListener:
         if bound != remembered:
             store.remember(_PORT, str(bound).encode())
         return listener
-    raise ListenFailed(f"cannot listen on {settings.host}:{settings.port}: {failed.strerror or failed}")
+    where = f"{settings.host}:{settings.port}" if settings.port else f"any port of {settings.host}"
+    raise ListenFailed(f"cannot listen on {where}: {failed.strerror or failed}")

@@ -122,26 +122,49 @@ class Store:
         row = self._one("SELECT value FROM facts WHERE name = ?", (name,))
         return None if row is None else row[0]
 
+    def needed(self, name: str) -> bytes:
+        """A value that every chain has.
+
+        Raises:
+            Corrupt: it is not there.
+        """
+        value = self.fact(name)
+        if value is None:
+            raise Corrupt(f"the chain's file lacks {name}")
+        return value
+
+    def number(self, name: str, absent: int | None = None) -> int:
+        """A value that is a decimal number; ``absent`` if it is not there and need not be.
+
+        Raises:
+            Corrupt: it is no number, or not there and must be.
+        """
+        if absent is not None and self.fact(name) is None:
+            return absent
+        try:
+            return int(self.needed(name))
+        except (TypeError, ValueError) as error:
+            raise Corrupt(f"{name} in the chain's file is no number") from error
+
     def block(self, workchain: int, seqno: int) -> StoredBlock | None:
         """The block with this number."""
         return _block(self._one(f"{_SELECT_BLOCK} WHERE workchain = ? AND seqno = ?", (workchain, seqno)))
 
     def header(self, workchain: int, seqno: int) -> Header | None:
         """The header of the block with this number, without its data."""
-        columns = _SELECT_BLOCK.replace("data", "x''")
-        found = _block(self._one(f"{columns} WHERE workchain = ? AND seqno = ?", (workchain, seqno)))
+        found = _block(self._one(f"{_SELECT_HEADER} WHERE workchain = ? AND seqno = ?", (workchain, seqno)))
         return None if found is None else found.header
 
     def block_with_lt(self, workchain: int, lt: int) -> StoredBlock | None:
         """The first block that ends at or after ``lt``."""
         return _block(self._one(
-            f"{_SELECT_BLOCK} WHERE workchain = ? AND end_lt >= ? ORDER BY seqno LIMIT 1", (workchain, lt)
+            f"{_SELECT_BLOCK} WHERE workchain = ? AND end_lt >= ? ORDER BY end_lt LIMIT 1", (workchain, lt)
         ))
 
     def block_at(self, workchain: int, at_s: int) -> StoredBlock | None:
         """The first block made at ``at_s`` or later."""
         return _block(self._one(
-            f"{_SELECT_BLOCK} WHERE workchain = ? AND at_s >= ? ORDER BY seqno LIMIT 1", (workchain, at_s)
+            f"{_SELECT_BLOCK} WHERE workchain = ? AND at_s >= ? ORDER BY at_s, seqno LIMIT 1", (workchain, at_s)
         ))
 
     def newest(self, workchain: int) -> StoredBlock | None:
@@ -279,7 +302,9 @@ def _translated(path: Path) -> Iterator[None]:
 _FORGET = """DELETE FROM blocks WHERE workchain IN (-1, 0) AND seqno = ?1 AND NOT EXISTS (
     SELECT 1 FROM transactions WHERE workchain IN (-1, 0) AND transactions.seqno = ?1
 )"""
-_SELECT_BLOCK = "SELECT workchain, seqno, root_hash, file_hash, state_hash, start_lt, end_lt, at_s, data FROM blocks"
+_HEADER = "workchain, seqno, root_hash, file_hash, state_hash, start_lt, end_lt, at_s"
+_SELECT_BLOCK = f"SELECT {_HEADER}, data FROM blocks"
+_SELECT_HEADER = f"SELECT {_HEADER}, x'' FROM blocks"
 _SELECT_TRANSACTION = "SELECT workchain, account, lt, hash, seqno, data FROM transactions"
 
 

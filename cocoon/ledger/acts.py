@@ -4,7 +4,7 @@ The replay knows nothing but the chain: it starts at the birth and must end at
 the proven state. So a third party can tell what each lane was ever paid, also
 after it is gone.
 
-Purity: pure. Spec: docs/spec/anchoring.md, rules BAT-14 to BAT-16.
+Purity: pure. Spec: docs/spec/anchoring.md, rules BAT-14 to BAT-17.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cocoon.core.errors import Malformed
 from cocoon.ledger import escrow
 from cocoon.ledger.onchain import Transaction
 from cocoon.wire import orders
-from cocoon.wire.cells import Cell, CellReader
+from cocoon.wire.cells import CellReader
 from cocoon.wire.judged import Voucher
 
 
@@ -65,30 +65,27 @@ class EscrowHistory:
             self._act(tx, before)
 
     def _act(self, tx: Transaction, balance_nanoton: int) -> None:
+        """What one successful message did; nothing is demanded of it that the contract does not demand (BAT-17)."""
         assert tx.in_body is not None
         reader = CellReader.of(tx.in_body)
-        if reader.bits_left < 32:
-            return                                      # a deposit
-        op = reader.uint(32)
-        if op == escrow.OP_EXTERNAL_CLAIM:
-            reader.blob(64)
-            self._claim(reader.ref(), balance_nanoton)
-            return
-        if op == 0:
-            return                                      # a text comment: a deposit
-        reader.uint(64)
-        if op == escrow.OP_ORDER:
-            reader.coins()
-            reader.blob(64)
-            self._order(CellReader.of(reader.ref()))
-        elif op == escrow.OP_CLAIM:
-            reader.blob(64)
-            self._claim(reader.ref(), balance_nanoton)
-        elif op == escrow.OP_PRUNE:
-            for _ in range(reader.uint(8)):
-                self._leave(reader.uint(32), LaneEnd.PRUNED)
-        elif op in (escrow.OP_EXPIRE_ALL, escrow.OP_WITHDRAW):
-            self.order_number += 1
+        match reader.uint(32) if reader.bits_left >= 32 else 0:
+            case 0 | escrow.OP_TOP_UP:
+                return                                  # a deposit, whatever follows
+            case escrow.OP_ORDER:
+                self._order(CellReader.of(escrow.order_in(tx.in_body)))
+            case escrow.OP_CLAIM:
+                reader.uint(64)
+                self._claim(reader, balance_nanoton)
+            case escrow.OP_EXTERNAL_CLAIM:
+                self._claim(reader, balance_nanoton)
+            case escrow.OP_PRUNE:
+                reader.uint(64)
+                for _ in range(reader.uint(8)):
+                    self._leave(reader.uint(32), LaneEnd.PRUNED)
+            case escrow.OP_EXPIRE_ALL | escrow.OP_WITHDRAW:
+                self.order_number += 1
+            case op:
+                raise Malformed(f"an escrow refuses the operation 0x{op:08x}")
 
     def _order(self, order: CellReader) -> None:
         _, kind = orders.read_head(order)
@@ -110,8 +107,9 @@ class EscrowHistory:
         else:
             self.lanes[lane] = replace(self._lane(lane), cap_nanoton=cap)
 
-    def _claim(self, cell: Cell, balance_nanoton: int) -> None:
-        voucher = Voucher.unpack(cell.data())
+    def _claim(self, reader: CellReader, balance_nanoton: int) -> None:
+        reader.blob(64)
+        voucher = Voucher.unpack(reader.ref().data())
         lane = self._lane(voucher.lane)
         due = min(voucher.total_nanoton - lane.paid_nanoton, balance_nanoton)
         self.lanes[lane.lane] = replace(lane, paid_nanoton=lane.paid_nanoton + due, claims=lane.claims + 1)

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from cocoon.core.errors import Malformed, UsageError
 from cocoon.core.limits import ANCHOR_RING
 from cocoon.ledger import bytecode
-from cocoon.ledger.escrow import state_init
 from cocoon.wire import merkle
-from cocoon.wire.cells import Cell, CellBuilder, CellReader
+from cocoon.wire.cells import Cell, CellBuilder, CellReader, state_init
 from cocoon.wire.dictionary import read_dictionary
 
 OP_ANCHOR, OP_PROVE, OP_PROVEN = 0x0C0C0101, 0x0C0C0102, 0x0C0C0103

@@ -141,11 +141,14 @@ class AnchorBatcher:
         return self.batches[-1].first + self.batches[-1].count if self.batches else 0
 
     def restore(self, now_ns: int, receipts: Sequence[ReceiptHash], batches: Sequence[AnchorOrdered]) -> list[Effect]:
-        """Begin again from the journal: receipts in its order, and the batches that were ordered."""
+        """Begin again from the journal: receipts and the batches that were ordered, both in its order."""
         for digest in receipts:
             self._keep(digest)
-        by_seq = {batch.seq: batch for batch in batches}
-        self.batches = [by_seq[seq] for seq in sorted(by_seq)]
+        for batch in batches:
+            # One that lost its number to another copy of the wallet is followed by one that begins where it did.
+            while self.batches and self.batches[-1].first >= batch.first:
+                self.batches.pop()
+            self.batches.append(batch)
         self._landed = max(0, len(self.batches) - 1)
         if self.outstanding is None:
             return self._due(now_ns)

@@ -2,7 +2,7 @@
 
 Three kinds of question: does every account's balance follow from its own
 transactions; does every escrow's proven state follow from them; and was each
-lane paid what its vouchers promised, no more, and what is still open.
+lane paid what its vouchers promised, and no more.
 
 Purity: pure; facts of both sides are arguments. Spec: docs/spec/anchoring.md, rules BAT-10 to BAT-17.
 """
@@ -68,6 +68,9 @@ def audit_escrow(history: EscrowHistory, state: EscrowState, balance_nanoton: in
     found = []
     live = {lane.lane: lane for lane in history.lanes.values() if lane.end is LaneEnd.LIVE}
     locked = sum(lane.cap_nanoton - lane.paid_nanoton for lane in live.values())
+    if history.order_number != state.order_number:
+        text = f"order {history.order_number} is next by the transactions, {state.order_number} in the state"
+        found.append(Difference("order", subject, 0, 0, text))
     if locked != state.locked_nanoton:
         found.append(Difference("locked", subject, locked, state.locked_nanoton, "locked by the transactions"))
     if history.balance_nanoton != balance_nanoton:
@@ -78,9 +81,13 @@ def audit_escrow(history: EscrowHistory, state: EscrowState, balance_nanoton: in
         if seen is None or told is None:
             where = "only in the state" if told is None else "only in the transactions"
             found.append(Difference("lane", f"{subject}/{lane}", 0, 0, f"lane {lane} is live {where}"))
-        elif (told.paid_nanoton, told.cap_nanoton) != (seen.paid_nanoton, seen.cap_nanoton):
-            text = f"cap {told.cap_nanoton} by the transactions, {seen.cap_nanoton} in the state"
+            continue
+        if told.paid_nanoton != seen.paid_nanoton:
+            text = "paid by the transactions"
             found.append(Difference("paid", f"{subject}/{lane}", told.paid_nanoton, seen.paid_nanoton, text))
+        if told.cap_nanoton != seen.cap_nanoton:
+            text = "cap by the transactions"
+            found.append(Difference("cap", f"{subject}/{lane}", told.cap_nanoton, seen.cap_nanoton, text))
     return found
 
 
@@ -97,8 +104,6 @@ class LaneBooks:
     receipts: Sequence[ReceiptFacts]
     #: Total of the newest voucher that was signed, or accepted.
     vouched_nanoton: int
-    #: Delivered, or accepted, and under no voucher yet.
-    open_nanoton: int = 0
     #: Total of a cooperative close that this side signed.
     closed_nanoton: int | None = None
     #: Whether the lane pays us. Who is paid by it may let it expire unclaimed; that is no fault of the payer's books.

@@ -16,14 +16,15 @@ import trio
 
 from cocoon.config.network import ChainFacts, parse_liteserver
 from cocoon.core.clock import Clock
-from cocoon.core.errors import ChainUnreachable, PublicUnproven, UsageError
+from cocoon.core.errors import ChainUnreachable, CocoonError, PublicUnproven, UsageError
 from cocoon.core.groups import single_error
-from cocoon.core.limits import PRICES_NS, TRANSACTIONS_READ
+from cocoon.core.limits import PRICES_KEPT_NS, PRICES_NS, TRANSACTIONS_READ
 from cocoon.ledger.bridge import Bridge, open_bridge
 from cocoon.ledger.census import take_census
 from cocoon.ledger.onchain import Account, OutMessage, Prices, Transaction
 from cocoon.ledger.pool import Pool
 from cocoon.ledger.supply import Supply
+from cocoon.telemetry.log import get_logger
 from cocoon.wire.boc import pack
 from cocoon.wire.cells import Cell
 
@@ -40,12 +41,16 @@ class Chain:
     ``WrongNetwork`` instead of anything doubtful.
     """
 
-    def __init__(self, bridge: Bridge, pool: Pool, facts: ChainFacts, clock: Clock) -> None:
+    def __init__(self, bridge: Bridge, pool: Pool, facts: ChainFacts, clock: Clock, nursery: trio.Nursery) -> None:
         self.facts = facts
         self._bridge = bridge
         self._pool = pool
         self._clock = clock
-        self._prices: tuple[int, Prices] | None = None
+        self._nursery = nursery
+        self._log = get_logger("chain")
+        # When by the monotonic clock, and what; None was never read.
+        self._prices: tuple[int, Prices | None] = 0, None
+        self._renewing = False
 
     async def now_s(self) -> int:
         """Chain time of the newest block, Unix seconds; never falls."""
@@ -75,11 +80,32 @@ class Chain:
         await self._bridge.call(lambda: self._pool.send(packed))
 
     async def prices(self) -> Prices:
-        """Fees of the network's configuration, proven; read again after ``PRICES_NS``."""
+        """Fees of the network's configuration, proven; read again after ``PRICES_NS``, behind whoever asks then.
+
+        So a lease does not wait for a chain that is away; only prices older than ``PRICES_KEPT_NS`` are waited for.
+        """
+        read_ns, known = self._prices
+        age_ns = self._clock.now_ns() - read_ns
+        if known is None or age_ns > PRICES_KEPT_NS:
+            return await self._read_prices()
+        if age_ns > PRICES_NS and not self._renewing:
+            self._renewing = True
+            self._nursery.start_soon(self._renew_prices)
+        return known
+
+    async def _read_prices(self) -> Prices:
         now_ns = self._clock.now_ns()
-        if self._prices is None or now_ns - self._prices[0] > PRICES_NS:
-            self._prices = (now_ns, await self._bridge.call(self._pool.prices))
-        return self._prices[1]
+        prices = await self._bridge.call(self._pool.prices)
+        self._prices = now_ns, prices
+        return prices
+
+    async def _renew_prices(self) -> None:
+        try:
+            await self._read_prices()
+        except CocoonError as error:
+            self._log.failure("prices_not_read", error)
+        finally:
+            self._renewing = False
 
     async def wait_block(self, after: int) -> int:
         """Wait, however long, for an agreed masterchain block above number ``after``; its number."""
@@ -123,7 +149,7 @@ async def open_chain(facts: ChainFacts, liteservers: Sequence[str], clock: Clock
         with single_error():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(bridge.call, lambda: pool.run(servers))
-                yield Chain(bridge, pool, facts, clock)
+                yield Chain(bridge, pool, facts, clock, nursery)
                 nursery.cancel_scope.cancel()
 
 

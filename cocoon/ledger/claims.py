@@ -45,6 +45,11 @@ class LaneSeen(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class LaneUnseen(Event):
+    """The chain did not give the lane's state."""
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimAsked(Event):
     """The user, or a draining peer, wants what is due now."""
 
@@ -64,7 +69,7 @@ class ClosePending(Event):
     total_nanoton: int
 
 
-ClaimEvent = VoucherSettled | LaneSeen | ClaimAsked | ClaimEnded | ClosePending
+ClaimEvent = VoucherSettled | LaneSeen | LaneUnseen | ClaimAsked | ClaimEnded | ClosePending
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ class LookAtLane(Effect):
 
 @dataclass(frozen=True, slots=True)
 class SendClaim(Effect):
-    """Queue the claim in the outbox. Idempotent by the voucher's hash."""
+    """Queue the claim in the outbox, and tell ``ClaimEnded``. Idempotent by the voucher's hash."""
 
     voucher: Voucher
     signature: bytes
@@ -85,12 +90,16 @@ class SendClaim(Effect):
 
 
 @dataclass(frozen=True, slots=True)
-class ReportLaneLost(Effect):
-    """The lane is gone and this much of its newest voucher was never paid."""
+class ReportClaimed(Effect):
+    """What ``ClaimAsked`` wanted is done, as far as it could be."""
 
-    escrow: bytes
-    lane: int
+
+@dataclass(frozen=True, slots=True)
+class ReportLaneGone(Effect):
+    """The lane is gone, and this much of its newest voucher was never paid as far as this keeper saw."""
+
     unpaid_nanoton: int
+    durable: ClassVar[bool] = True
 
 
 @dataclass(slots=True)
@@ -110,7 +119,9 @@ class ClaimKeeper:
     _closing_nanoton: int = field(default=0, init=False)
     _half_s: int = field(default=0, init=False)
     _forward: bool = field(default=False, init=False)
+    #: Somebody wants what is due: not looked at yet, or claimed for him and under way.
     _asked: bool = field(default=False, init=False)
+    _answering: bool = field(default=False, init=False)
     _look_ns: int | None = field(default=None, init=False)
 
     @property
@@ -119,7 +130,7 @@ class ClaimKeeper:
         paid = self.state.paid_nanoton if self.state is not None else 0
         return max(0, self.voucher.total_nanoton - paid) if self.voucher is not None else 0
 
-    def handle(self, now_ns: int, event: ClaimEvent | DeadlinePassed) -> list[Effect]:
+    def handle(self, now_ns: int, event: Event) -> list[Effect]:
         """Take one fact; nothing happens once the lane is gone."""
         if self.gone:
             return []
@@ -131,13 +142,13 @@ class ClaimKeeper:
                     return self._look(now_ns)
             case LaneSeen():
                 return self._seen(event)
+            case LaneUnseen():
+                return self._answer_asked()
             case ClaimAsked():
                 self._asked = True
                 return self._look(now_ns)
-            case ClaimEnded(seq):
-                if seq == self.claiming_seq:
-                    self.claiming_seq = 0
-                return self._look(now_ns)
+            case ClaimEnded(seq, paid) if seq == self.claiming_seq:
+                return self._ended(now_ns, paid)
             case ClosePending(total):
                 self._closing_nanoton = max(self._closing_nanoton, total)
                 return self._look(now_ns)
@@ -153,17 +164,30 @@ class ClaimKeeper:
         self._look_ns = now_ns + max(1, self.close_delay_s * SECOND_NS // LANE_LOOKS)
         return [LookAtLane(self.escrow, self.lane)]
 
+    def _ended(self, now_ns: int, paid: bool) -> list[Effect]:
+        """A failed claim waits for the next look, however it failed: at once it would only fail again (LAN-19)."""
+        self.claiming_seq = 0
+        answered: list[Effect] = [ReportClaimed()] if self._answering else []
+        self._answering = False
+        return [*answered, *(self._look(now_ns) if paid or self._asked else [])]
+
+    def _answer_asked(self) -> list[Effect]:
+        asked, self._asked = self._asked, False
+        return [ReportClaimed()] if asked else []
+
     def _seen(self, seen: LaneSeen) -> list[Effect]:
         if seen.state is None:
-            return self._vanished() if seen.expected else []
+            return self._vanished() if seen.expected else self._answer_asked()
         if self.state is None or seen.state.expires_s > self.state.expires_s:
             self._half_s, self._forward = (seen.at_s + seen.state.expires_s) // 2, False
         elif seen.state.expires_s < self.state.expires_s:
             self._forward = True
         self.state = seen.state
-        if self.voucher is None or self.claiming_seq or not self._worth(seen):
+        if self.claiming_seq:
             return []
-        self.claiming_seq, self._asked = self.voucher.seq, False
+        if self.voucher is None or not self._worth(seen):
+            return self._answer_asked()
+        self.claiming_seq, self._answering, self._asked = self.voucher.seq, self._asked, False
         return [SendClaim(self.voucher, self.signature)]
 
     def _worth(self, seen: LaneSeen) -> bool:
@@ -178,7 +202,8 @@ class ClaimKeeper:
     def _vanished(self) -> list[Effect]:
         """Closed at a total that we signed, or pruned after its expiry."""
         self.gone = True
-        total = self.voucher.total_nanoton if self.voucher is not None else 0
-        paid = self.state.paid_nanoton if self.state is not None else 0
-        unpaid = total - max(paid, self._closing_nanoton)
-        return [ReportLaneLost(self.escrow, self.lane, unpaid)] if unpaid > 0 else []
+        answered: list[Effect] = [ReportClaimed()] if self._asked or self._answering else []
+        unpaid = 0
+        if self.voucher is not None and self.state is not None:   # else what was paid was never seen: the audit says
+            unpaid = max(0, self.voucher.total_nanoton - max(self.state.paid_nanoton, self._closing_nanoton))
+        return [*answered, ReportLaneGone(unpaid)]

@@ -18,7 +18,7 @@ from cocoon.core.errors import LaneBusy, wrong
 from cocoon.core.limits import CLOSE_REPLY_NS, ORDER_WAIT_S, RETRY_FIRST_NS
 from cocoon.core.machine import DeadlinePassed, Effect, Event
 from cocoon.ledger.escrow import ORDER_LIFE_S, EscrowState, LaneState
-from cocoon.ledger.lanes import CloseSigned, SoldLane
+from cocoon.ledger.till import CloseSigned, SoldLane
 from cocoon.wire.judged import verify_cell
 from cocoon.wire.orders import CloseOrder
 
@@ -70,6 +70,11 @@ class CloseWanted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class CloseAskSent(Event):
+    """The order has its number, and the provider has the question."""
+
+
+@dataclass(frozen=True, slots=True)
 class CloseAgreed(Event):
     """The provider signed; the signature was checked against the provider key."""
 
@@ -96,12 +101,12 @@ class LaneLooked(Event):
     at_s: int
 
 
-CloseEvent = CloseWanted | CloseAgreed | CloseDenied | OrderLapsed | LaneLooked
+CloseEvent = CloseWanted | CloseAskSent | CloseAgreed | CloseDenied | OrderLapsed | LaneLooked
 
 
 @dataclass(frozen=True, slots=True)
 class AskClose(Effect):
-    """Make the close order under the next number, sign it with the lane key, send ``CloseAsk``."""
+    """Make the close order under the next number, sign it with the lane key, send ``CloseAsk`` and tell of that."""
 
     lane: int
     total_nanoton: int
@@ -156,12 +161,11 @@ class LaneCloser:
     """The requester's side of one close. Looked at while ``stage`` is neither open nor closed."""
 
     lane: int
-    close_delay_s: int
     stage: CloseStage = field(default=CloseStage.OPEN, init=False)
     total_nanoton: int = field(default=0, init=False)
     _deadline_ns: int | None = field(default=None, init=False)
-    #: The provider has until then to sign; it may be busy with the end of the lease before.
-    _until_ns: int = field(default=0, init=False)
+    #: The provider has from the first question until then to sign; it may be busy with the end of the lease before.
+    _until_ns: int | None = field(default=None, init=False)
     _waiting: bool = field(default=False, init=False)
 
     def handle(self, now_ns: int, event: Event) -> list[Effect]:
@@ -169,13 +173,15 @@ class LaneCloser:
         match event:
             case CloseWanted(total) if self.stage is CloseStage.OPEN:
                 self.stage, self.total_nanoton = CloseStage.ASKED, total
-                self._until_ns = now_ns + CLOSE_REPLY_NS
                 return self._ask()
+            case CloseAskSent() if self.stage is CloseStage.ASKED:
+                self._until_ns = self._until_ns or now_ns + CLOSE_REPLY_NS
+                self._deadline_ns = self._until_ns
             case CloseAgreed(signature) if self.stage is CloseStage.ASKED:
                 self.stage, self._deadline_ns = CloseStage.SENT, None
                 return [SendClose(self.lane, signature)]
             case CloseDenied(code) if self.stage is CloseStage.ASKED:
-                if code != LaneBusy.code or now_ns + RETRY_FIRST_NS >= self._until_ns:
+                if code != LaneBusy.code or now_ns + RETRY_FIRST_NS >= (self._until_ns or 0):
                     return self._expire()
                 self._waiting, self._deadline_ns = True, now_ns + RETRY_FIRST_NS
             case DeadlinePassed() if self._deadline_ns is not None and now_ns >= self._deadline_ns:
@@ -191,7 +197,7 @@ class LaneCloser:
         return self._deadline_ns
 
     def _ask(self) -> list[Effect]:
-        self._waiting, self._deadline_ns = False, self._until_ns
+        self._waiting, self._deadline_ns = False, None
         return [AskClose(self.lane, self.total_nanoton)]
 
     def _expire(self) -> list[Effect]:
@@ -241,6 +247,6 @@ class OrderDesk:
         return self.flying is None
 
     def drop(self, number: int) -> None:
-        """The order of this number never left: a close that was not agreed."""
+        """Nothing of this number was carried by us; who was asked to agree may still carry a close (LAN-29)."""
         if self.flying is not None and self.flying[0] == number:
             self.flying = None

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from cocoon.ledger.acts import EscrowHistory, LaneEnd
-from cocoon.ledger.lanes import SoldLane
+from cocoon.ledger.till import SoldLane
 
 
 @dataclass(frozen=True, slots=True)

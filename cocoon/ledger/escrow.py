@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from cocoon.core.errors import Malformed, UsageError, wrong
+from cocoon.core.errors import Malformed, wrong
 from cocoon.core.limits import ESCROW_LANES, PRUNE_LANES
 from cocoon.ledger import bytecode
-from cocoon.wire.cells import Cell, CellBuilder, CellReader
+from cocoon.wire.cells import Cell, CellBuilder, CellReader, state_init
 from cocoon.wire.dictionary import read_dictionary
-from cocoon.wire.orders import OrderHead, read_head
+from cocoon.wire.orders import OrderHead, lane_list, read_head
 
 OP_ORDER, OP_CLAIM, OP_EXPIRE_ALL = 0x0C0C1001, 0x0C0C1002, 0x0C0C1003
 OP_WITHDRAW, OP_PRUNE, OP_TOP_UP, OP_EXTERNAL_CLAIM = 0x0C0C1004, 0x0C0C1005, 0x0C0C1006, 0x0C0C1102
@@ -31,7 +31,6 @@ RESERVE_LANE_NANOTON = 1_000_000
 RESERVE_EMPTY_NANOTON = 2_000_000
 #: Floors and spans of the contract (ESC-10, ESC-11).
 LANE_FLOOR_NANOTON = 20_000_000
-LANE_GAP = 64
 LANE_LIFE_S = 400 * 86_400
 ORDER_LIFE_S = 86_400
 
@@ -94,11 +93,6 @@ class Fees(Protocol):
 
     def forward_fee_nanoton(self, cells: int, bits: int) -> int:
         """Nanoton for sending a message with so many cells and bits beside its root."""
-
-
-def state_init(code: Cell, data: Cell) -> Cell:
-    """Code and data as what deploys an account; its hash is the account's address."""
-    return CellBuilder().uint(0b00110, 5).ref(code).ref(data).end()
 
 
 def read_state(data: Cell) -> EscrowState:
@@ -228,8 +222,10 @@ def order_body(
     return builder.maybe(None if provider_signature is None else _signature(provider_signature)).end()
 
 
-def carried_order(body: Cell) -> OrderHead:
-    """The head of the order that ``order_body`` carries.
+def order_in(body: Cell) -> Cell:
+    """The order that a message of ``order_body``'s form carries.
+
+    Its carrier may spell the amount that stays in more bytes than it needs: the contract takes that, so we do (BAT-17).
 
     Raises:
         Malformed: it carries none.
@@ -238,9 +234,18 @@ def carried_order(body: Cell) -> OrderHead:
     if reader.uint(32) != OP_ORDER:
         raise Malformed("a message that carries no order")
     reader.uint(64)
-    reader.coins()
+    reader.uint(8 * reader.uint(4))
     reader.blob(64)
-    return read_head(CellReader.of(reader.ref()))[0]
+    return reader.ref()
+
+
+def carried_order(body: Cell) -> OrderHead:
+    """The head of the order that ``order_body`` carries.
+
+    Raises:
+        Malformed: it carries none.
+    """
+    return read_head(CellReader.of(order_in(body)))[0]
 
 
 def claim_body(query_id: int, signature: bytes, voucher: Cell) -> Cell:
@@ -280,12 +285,7 @@ def prune_body(query_id: int, lanes: Sequence[int]) -> Cell:
     Raises:
         UsageError: no lane or too many.
     """
-    if not 1 <= len(lanes) <= PRUNE_LANES:
-        raise UsageError(f"a message prunes 1 to {PRUNE_LANES} lanes, not {len(lanes)}")
-    builder = _body(OP_PRUNE, query_id).uint(len(lanes), 8)
-    for lane in lanes:
-        builder.uint(lane, 32)
-    return builder.end()
+    return lane_list(_body(OP_PRUNE, query_id), lanes, PRUNE_LANES, "a message")
 
 
 def top_up_body(query_id: int) -> Cell:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cocoon.core.errors import Malformed, UnknownVersion, wrong
-from cocoon.core.limits import RECORD_BYTES
+from cocoon.core.limits import EXPORT_BYTES, EXPORT_PATH_HASHES
 from cocoon.ledger.anchor import AnchorBirth
 from cocoon.ledger.anchoring import AnchorProof
 from cocoon.ledger.record import unpack_record
@@ -26,9 +26,6 @@ from cocoon.wire.signing import open_signed
 
 VERSION = 1
 _EXPORT = "anchored"
-#: Levels of a tree of 2^32 receipts.
-_PATH_HASHES = 32
-EXPORT_BYTES = 2 * RECORD_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +113,7 @@ def _birth(items: list[Any]) -> AnchorBirth:
 
 def _place(items: list[Any]) -> AnchorProof:
     match items:
-        case [int(seq), bytes(root), int(count), int(index), list(path)] if len(path) <= _PATH_HASHES:
+        case [int(seq), bytes(root), int(count), int(index), list(path)] if len(path) <= EXPORT_PATH_HASHES:
             hashes = all(isinstance(item, bytes) and len(item) == 32 for item in (root, *path))
             if hashes and all(map(_is_u32, (seq, count, index))):
                 return AnchorProof(seq, root, count, index, tuple(path))

@@ -32,11 +32,6 @@ from cocoon.ledger.tab import Tab
 from cocoon.wire.judged import Statement
 
 
-def unpaid_nanoton(tab: Tab) -> int:
-    """Value of all statements on ``tab`` that no voucher covers."""
-    return tab.open_nanoton
-
-
 def ripe(tab: Tab) -> int:
     """How many statements, from the oldest, make a receipt due by value or by count; 0 if none is (MON-14)."""
     half = ceil_div(tab.terms.tranche_nanoton, 2)
@@ -72,7 +67,7 @@ def within(tab: Tab, statement: Statement) -> bool:
         return False
     if not tab.terms.tranche_nanoton or not tab.open:
         return True
-    return unpaid_nanoton(tab) + statement.price_nanoton <= tab.terms.tranche_nanoton
+    return tab.open_nanoton + statement.price_nanoton <= tab.terms.tranche_nanoton
 
 
 def affordable(tab: Tab, pending: int = 0) -> bool:
@@ -86,7 +81,7 @@ def lost_nanoton(tab: Tab, *, cut: bool = False) -> int:
     Args:
         cut: Our own end broke the lease off: what was withdrawn then had perhaps never left us.
     """
-    return unpaid_nanoton(tab) + (0 if cut else tab.withdrawn_nanoton)
+    return tab.open_nanoton + (0 if cut else tab.withdrawn_nanoton)
 
 
 # --- first contact ---------------------------------------------------------
@@ -121,6 +116,7 @@ class WorkLost(Event):
     nanoton: int
 
 
+CreditFact = CreditGiven | CreditEnded | WorkLost
 CREDIT_FACTS = FactBook(CreditGiven, CreditEnded, WorkLost)
 
 
@@ -149,7 +145,7 @@ class CreditBook:
         if unlocked_nanoton < needed:
             raise CreditRefused(f"{unlocked_nanoton} nanoton lie unlocked in the escrow, credit needs {needed}")
         if debt := self.debt_nanoton(requester):
-            raise CreditRefused(f"{debt} nanoton of an earlier lease on credit were not paid")
+            raise CreditRefused(f"{debt} nanoton of delivered work were never promised")
         used = sum(credit.nanoton for credit in self.open.values())
         if used + tranche_nanoton > self.strangers_nanoton:
             raise CreditRefused(f"credit of {used} of {self.strangers_nanoton} nanoton is out, asked {tranche_nanoton}")
@@ -169,7 +165,7 @@ class CreditBook:
         """What this requester had and did not promise to pay, over all leases that we remember."""
         return sum(credit.nanoton for credit in self.owed.values() if credit.requester == requester)
 
-    def record(self, fact: CreditGiven | CreditEnded | WorkLost) -> None:
+    def record(self, fact: CreditFact) -> None:
         """Take a fact of record; one that came before changes nothing."""
         match fact:
             case CreditGiven(lease):

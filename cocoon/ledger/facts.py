@@ -27,11 +27,6 @@ class FactBook:
                 if item.type not in _TYPES:
                     raise UsageError(f"{cls.__name__}.{item.name} cannot be journalled as {item.type}")
 
-    @property
-    def classes(self) -> tuple[type[Event], ...]:
-        """The facts of record; what else a machine is told is not journalled."""
-        return tuple(self._classes.values())
-
     def pack(self, fact: Event) -> bytes:
         """The journal body of a fact of record."""
         name = type(fact).__name__

@@ -197,21 +197,20 @@ class Outbox:
         return []
 
     def _next(self, seen: WalletSeen) -> list[Effect]:
-        """Order a signature for the first place, or give it up if the wallet cannot carry it."""
-        if not self._queue or self._signing:
-            return []
-        row = self._first()
-        needed = row.message.value_nanoton + WALLET_RESERVE_NANOTON
-        if seen.balance_nanoton < needed:
-            text = (
-                f"the wallet holds {format_nanoton(seen.balance_nanoton)}; the message sends "
-                f"{format_nanoton(row.message.value_nanoton)} and {format_nanoton(WALLET_RESERVE_NANOTON)} "
-                "are kept for fees"
+        """Order a signature for the first place that the wallet can carry; those before it are given up."""
+        effects: list[Effect] = []
+        while self._queue and not self._signing:
+            row = self._first()
+            needed = row.message.value_nanoton + WALLET_RESERVE_NANOTON
+            if seen.balance_nanoton < needed:
+                effects.append(self._end(_short(row.message, seen.balance_nanoton)))
+                continue
+            self._signing = True
+            valid_until_s = seen.at_s + SIGNATURE_DEFAULT_S
+            effects.append(
+                SignMessage(row.place, self._attempts, seen.seqno, valid_until_s, seen.last_lt, row.message)
             )
-            return [self._end(Failure(InsufficientFunds.code, text)), *self._next(seen)]
-        self._signing = True
-        valid_until_s = seen.at_s + SIGNATURE_DEFAULT_S
-        return [SignMessage(row.place, self._attempts, seen.seqno, valid_until_s, seen.last_lt, row.message)]
+        return effects
 
     def _send(self, now_ns: int) -> list[Effect]:
         assert self._flight is not None
@@ -228,6 +227,15 @@ class Outbox:
         if not self._queue:
             raise Corrupt("the outbox has a signature and no message")
         return self._queue[min(self._queue)]
+
+
+def _short(message: Outgoing, balance_nanoton: int) -> Failure:
+    """Why a wallet with this balance does not carry ``message``."""
+    text = (
+        f"the wallet holds {format_nanoton(balance_nanoton)}; the message sends "
+        f"{format_nanoton(message.value_nanoton)} and {format_nanoton(WALLET_RESERVE_NANOTON)} are kept for fees"
+    )
+    return Failure(InsufficientFunds.code, text)
 
 
 def _carrier(flight: SignedRow, seen: WalletSeen) -> Transaction | None:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from cocoon.core.errors import BadProof, ChainDisagrees, ChainUnreachable, CocoonError
+from cocoon.core.errors import BadProof, ChainDisagrees, ChainRefused, ChainUnreachable, CocoonError
 from cocoon.core.limits import CHAIN_CALL_NS
 from cocoon.core.units import SECOND_NS
 from cocoon.ledger.blocks import MASTER, BlockId, WholeBlock, WholeState
@@ -169,10 +169,11 @@ class Pool:
         for server in servers:
             try:
                 return await question(server, head)
-            except (ChainUnreachable, BadProof) as error:
+            except (ChainUnreachable, ChainRefused, BadProof) as error:
                 faults.append(error)
-        # A lie is worth more attention than silence, and asking again does not mend it.
-        raise next((fault for fault in faults if isinstance(fault, BadProof)), faults[0])
+        # A lie is worth more attention than a refusal, and that more than silence; asking again mends neither.
+        telling = [fault for kind in (BadProof, ChainRefused) for fault in faults if isinstance(fault, kind)]
+        raise (telling or faults)[0]
 
     async def _agreed(self) -> tuple[Head, list[Server]]:
         """The newest block that enough servers have, and those servers.

@@ -29,11 +29,10 @@ from pytoniq_core.tlb.block import ShardStateUnsplit
 from pytoniq_core.tlb.tlb import TlbError
 
 from cocoon.core.errors import BadProof, Malformed
-from cocoon.core.limits import CHAIN_BYTES, CHAIN_CELLS
+from cocoon.core.limits import CHAIN_CELLS
 from cocoon.ledger.blocks import BlockId, WholeBlock, WholeState, read_block, read_state
 from cocoon.ledger.onchain import Account, Prices, Transaction
 from cocoon.ledger.tlb import read_account, read_prices, read_transaction
-from cocoon.wire.boc import unpack
 from cocoon.wire.cells import Cell as OurCell
 
 #: What the library raises on bytes that it does not understand: its own types, and whatever escapes them.
@@ -89,9 +88,10 @@ def shard_block(answer: Mapping[str, Any], master: BlockIdExt) -> BlockIdExt:
 
 def account_of(answer: Mapping[str, Any], shard: BlockIdExt, address: bytes, seqno: int) -> Account:
     """The account's state, or the proof that there is none, under the shard block's hash."""
-    state = _shard_state(answer["proof"], shard.root_hash, address)
     given = answer["state"]
-    assert isinstance(given, bytes)
+    if not isinstance(given, bytes):
+        raise BadProof("the account's state is no bytes")
+    state = _shard_state(answer["proof"], shard.root_hash, address)
     leaf = _find(state.cell[1], int.from_bytes(address, "big"))
     if leaf is None:
         if given:
@@ -102,7 +102,7 @@ def account_of(answer: Mapping[str, Any], shard: BlockIdExt, address: bytes, seq
     if leaf.load_bit():
         leaf.load_ref()
     proven, last_hash, last_lt = leaf.load_ref(), leaf.load_bytes(32), leaf.load_uint(64)
-    cell = unpack(given) if given else None
+    cell = our_cell(Cell.one_from_boc(given)) if given else None
     if cell is None or cell.hash() != proven.get_hash(0):
         raise BadProof("the account's state is not the one in the block")
     record = read_account(cell)
@@ -118,7 +118,7 @@ def transactions_of(
     """Transactions, newest first, each named by the one after it; and what precedes them (lt and hash)."""
     found: list[Transaction] = []
     for cell in Cell.from_boc(answer["transactions"]):
-        linked = read_transaction(unpack(cell.to_boc()))
+        linked = read_transaction(our_cell(cell))
         transaction = linked.transaction
         if (transaction.hash, transaction.lt, transaction.address) != (last_hash, lt, address):
             raise BadProof("a transaction is not the one that its successor names")
@@ -133,12 +133,12 @@ def whole_block(data: bytes, block: BlockId) -> WholeBlock:
     """A block with everything in it, which is the one with this hash."""
     root = _proven_block(Cell.one_from_boc(data), block.root_hash)
     state_hash = _new_state_hash(root)
-    return read_block(block, state_hash, _ours(root[0]), _ours(root[1]), _ours(root[3]))
+    return read_block(block, state_hash, our_cell(root[0]), our_cell(root[1]), our_cell(root[3]))
 
 
 def whole_state(data: bytes, workchain: int, state_hash: bytes) -> WholeState:
     """The state of a workchain with this hash, with every account of it."""
-    cell = unpack(data, max_bytes=CHAIN_BYTES, max_cells=CHAIN_CELLS)
+    cell = our_cell(Cell.one_from_boc(data))
     if cell.hash() != state_hash:
         raise BadProof("the state is not that of the block")
     state = read_state(cell)
@@ -154,12 +154,38 @@ def prices_of(answer: Mapping[str, Any], root_hash: bytes) -> Prices:
     if state.get_hash(0) != state_hash:
         raise BadProof("the configuration is not that of the block")
     config = ShardStateUnsplit.deserialize(state.begin_parse()).custom.config.config
-    return read_prices(*(_ours(config[number]) for number in (_GAS, _FORWARD, _STORAGE)))
+    return read_prices(*(our_cell(config[number]) for number in (_GAS, _FORWARD, _STORAGE)))
 
 
-def _ours(cell: Cell | Slice) -> OurCell:
-    whole = cell if isinstance(cell, Cell) else cell.to_cell()
-    return unpack(whole.to_boc())
+def our_cell(cell: Cell | Slice, most: int = CHAIN_CELLS) -> OurCell:
+    """The same tree in our cells. Exotic ones are opaque: anybody may put them into a message to us.
+
+    Raises:
+        Malformed: more than ``most`` cells.
+    """
+    root = cell if isinstance(cell, Cell) else cell.to_cell()
+    made: dict[bytes, OurCell] = {}
+    todo = [root]
+    while todo:
+        at = todo[-1]
+        below = () if at.is_exotic else at.refs
+        if missing := [ref for ref in below if ref.hash not in made]:
+            todo += missing
+            continue
+        todo.pop()
+        if at.hash in made:
+            continue
+        if len(made) == most:
+            raise Malformed(f"more than {most} cells in one tree")
+        made[at.hash] = _one_cell(at, tuple(made[ref.hash] for ref in below))
+    return made[root.hash]
+
+
+def _one_cell(cell: Cell, refs: tuple[OurCell, ...]) -> OurCell:
+    if cell.is_exotic:
+        return OurCell.opaque(cell.get_hash(0), cell.get_depth(0))
+    bits = len(cell.bits)
+    return OurCell(int.from_bytes(cell.bits.tobytes(), "big") >> -bits % 8, bits, refs)
 
 
 def _proven_block(block: Cell, root_hash: bytes) -> Cell:

@@ -19,9 +19,9 @@ from cocoon.wire.codec import decode, encode
 from cocoon.wire.judged import STATEMENT_BYTES, VOUCHER_BYTES, Statement
 from cocoon.wire.messages import Lease, LeaseAccept, Receipt
 from cocoon.wire.signing import Signed
+from cocoon.wire.widths import SIGNATURE_BYTES
 
 VERSION = 1
-SIGNATURE_BYTES = 64
 _RECORD, _PROOF = "receipt", "run"
 #: A path in a tree of TRANCHE_RUNS leaves.
 _PATH_HASHES = (TRANCHE_RUNS - 1).bit_length()

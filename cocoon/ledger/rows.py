@@ -3,15 +3,17 @@
 Items have places, counted from 1, and end in their order; so the open ones are
 those behind the newest ended place, however long the journal is.
 
-Purity: pure. Spec: docs/spec/outbox.md, rules OUT-2 and OUT-9.
+Purity: pure. Spec: docs/spec/outbox.md, rules OUT-2, OUT-8 and OUT-9.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
-from cocoon.core.errors import Corrupt
+from cocoon.core.errors import Corrupt, LimitExceeded, Malformed, PeerFault, TooLarge
 from cocoon.core.limits import SIGNER_CELLS, SIGNER_FRAME_BYTES
 from cocoon.ledger.signer.protocol import pack_outgoing, unpack_outgoing
 from cocoon.ledger.wallet import Outgoing
@@ -28,6 +30,10 @@ OUTBOX_ENDED = "outbox_ended"
 QUEUED_PLACES = b"out:q:"
 ENDED_PLACES = b"out:e:"
 _ROW_BYTES = SIGNER_FRAME_BYTES + 1_024
+_NAME_BYTES = 64
+_ENDED_BYTES = 4_096
+
+_Row = TypeVar("_Row")
 
 
 def names_of(key: bytes) -> bytes:
@@ -68,8 +74,8 @@ class NameRow:
 
     @classmethod
     def unpack(cls, body: bytes) -> NameRow:
-        """Read a body that ``pack`` wrote."""
-        return cls(*decode(body, max_bytes=64))
+        """Read a body that ``pack`` wrote; any other is Corrupt, here and below."""
+        return _read(body, _NAME_BYTES, [int, int], cls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +87,27 @@ class QueuedRow:
     message: Outgoing
 
     def pack(self) -> bytes:
-        """Body of the journal entry."""
-        return encode([self.place, self.key, pack_outgoing(self.message)])
+        """Body of the journal entry.
+
+        Raises:
+            LimitExceeded: the message has more bytes or cells than the signer takes, so it could not be read back.
+        """
+        try:
+            message = pack_outgoing(self.message)
+            unpack_outgoing(message)
+        except TooLarge as error:
+            raise LimitExceeded(f"the message is larger than the signer takes: {error.text}") from error
+        body = encode([self.place, self.key, message])
+        if len(body) > SIGNER_FRAME_BYTES:
+            raise LimitExceeded(f"the message of {len(body)} bytes is larger than the signer takes")
+        return body
 
     @classmethod
     def unpack(cls, body: bytes) -> QueuedRow:
         """Read a body that ``pack`` wrote."""
-        place, key, message = decode(body, max_bytes=_ROW_BYTES)
-        return cls(place, key, unpack_outgoing(message))
+        return _read(
+            body, _ROW_BYTES, [int, bytes, list], lambda place, key, sent: cls(place, key, unpack_outgoing(sent))
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +136,12 @@ class SignedRow:
     @classmethod
     def unpack(cls, data: bytes) -> SignedRow:
         """Read a body that ``pack`` wrote."""
-        place, attempt, seqno, valid_until_s, after_lt, body = decode(data, max_bytes=_ROW_BYTES)
-        cell = unpack(body, max_bytes=SIGNER_FRAME_BYTES, max_cells=SIGNER_CELLS)
-        return cls(place, attempt, seqno, valid_until_s, after_lt, cell)
+
+        def made(place: int, attempt: int, seqno: int, valid_until_s: int, after_lt: int, body: bytes) -> SignedRow:
+            cell = unpack(body, max_bytes=SIGNER_FRAME_BYTES, max_cells=SIGNER_CELLS)
+            return cls(place, attempt, seqno, valid_until_s, after_lt, cell)
+
+        return _read(data, _ROW_BYTES, [int, int, int, int, int, bytes], made)
 
     @property
     def unique(self) -> bytes:
@@ -163,10 +185,30 @@ class EndedRow:
     @classmethod
     def unpack(cls, body: bytes) -> EndedRow:
         """Read a body that ``pack`` wrote."""
-        place, key, outcome = decode(body, max_bytes=4_096)
-        match outcome:
-            case [bytes(found), int(lt), int(at_s)]:
-                return cls(place, key, Sent(found, lt, at_s))
-            case [str(code), str(text)]:
-                return cls(place, key, Failure(code, text))
-        raise Corrupt(f"the end of outbox place {place} cannot be read")
+        return _read(
+            body, _ENDED_BYTES, [int, bytes, list], lambda place, key, outcome: cls(place, key, _outcome(outcome))
+        )
+
+
+def _outcome(items: list[object]) -> Sent | Failure:
+    match items:
+        case [bytes(found), int(lt), int(at_s)]:
+            return Sent(found, lt, at_s)
+        case [str(code), str(text)]:
+            return Failure(code, text)
+    raise Malformed("neither a transaction nor an error")
+
+
+def _read(body: bytes, max_bytes: int, types: list[type], make: Callable[..., _Row]) -> _Row:
+    """What ``make`` builds of the items, of these types, of a body that ``pack`` wrote.
+
+    Raises:
+        Corrupt: it is none. This is our own disk: nobody else is to blame, and to wait does not mend it.
+    """
+    try:
+        items = decode(body, max_bytes=max_bytes)
+        if isinstance(items, list) and [type(item) for item in items] == types:
+            return make(*items)
+    except PeerFault as error:
+        raise Corrupt(f"a row of the outbox of {len(body)} bytes cannot be read: {error.text}") from error
+    raise Corrupt(f"a row of the outbox of {len(body)} bytes holds other items than were written")

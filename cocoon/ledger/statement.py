@@ -9,10 +9,10 @@ Purity: pure. Spec: docs/spec/receipts.md, rules REC-1 to REC-4.
 from __future__ import annotations
 
 from cocoon.core.errors import wrong
+from cocoon.core.units import UnitKind
 from cocoon.ledger.terms import LeaseTerms
 from cocoon.wire.commitment import Commitment
 from cocoon.wire.judged import Statement
-from cocoon.wire.messages import UNIT_RUN
 
 
 def check_statement(
@@ -55,5 +55,5 @@ def check_statement(
 
 def check_units(statement: Statement, terms: LeaseTerms) -> None:
     """Return if the units are possible for the kind that the lease prices; else ``wrong_units``."""
-    if statement.units < 1 or (terms.unit_kind == UNIT_RUN and statement.units != 1):
+    if statement.units < 1 or (terms.unit_kind == UnitKind.RUN and statement.units != 1):
         raise wrong("units", f"run {statement.number} is stated for {statement.units} units")

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from cocoon.core.errors import wrong
 from cocoon.core.ids import LeaseId, NetworkId, PeerKey, network_tag
-from cocoon.core.units import bill_nanoton
+from cocoon.core.units import UnitKind, bill_nanoton
 from cocoon.ledger.escrow import EscrowBirth
 from cocoon.wire.judged import NO_ESCROW
-from cocoon.wire.messages import UNIT_RUN, Lease
+from cocoon.wire.messages import Lease
 from cocoon.wire.signing import Signed
 
 #: Keys and addresses of leases without a lane.
@@ -62,7 +62,7 @@ def terms_of(lease: Signed[Lease]) -> LeaseTerms:
             one kind of unit (``wrong_price``).
     """
     body = lease.message
-    prices = body.prices or ((UNIT_RUN, 0),)
+    prices = body.prices or ((UnitKind.RUN, 0),)
     if len(prices) > 1:
         raise wrong("price", f"the lease prices {len(prices)} kinds of unit; one is billed")
     if (body.lane == 0) != (body.escrow == NO_ESCROW):

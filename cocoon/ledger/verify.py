@@ -145,13 +145,20 @@ def _receipt(receipt: Receipt, terms: LeaseTerms) -> None:
         raise wrong("runs", f"a receipt over {receipt.runs} runs; 1 to {TRANCHE_RUNS} are possible")
     # On a lane shared with earlier leases the total also holds what those cost.
     bill = terms.bill_nanoton(receipt.units)
-    if receipt.total_nanoton < bill or (terms.lane == 0 and receipt.total_nanoton):
+    if receipt.total_nanoton < bill or (_first(receipt) and receipt.total_nanoton != bill):
         raise wrong("total", f"a total of {receipt.total_nanoton} nanoton where the lease costs {bill}")
+    if terms.lane == 0 and receipt.total_nanoton:
+        raise wrong("total", f"a total of {receipt.total_nanoton} nanoton without a lane")
+
+
+def _first(receipt: Receipt) -> bool:
+    """Whether nothing was countersigned before it: neither on the lane, nor on a lease without one (REC-7)."""
+    return receipt.previous == bytes(32)
 
 
 def _statements(statements: Sequence[Statement], terms: LeaseTerms, receipt: Receipt) -> None:
     before = receipt.units - sum(s.units for s in statements)
-    if before < 0 or (terms.lane == 0 and receipt.seq == 1 and before):
+    if before < 0 or (before and _first(receipt)):
         raise wrong("units", f"{receipt.units} units in all, {receipt.units - before} of them stated")
     last = 0
     for statement in statements:

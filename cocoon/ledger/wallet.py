@@ -17,7 +17,8 @@ from cocoon.core.errors import Malformed, UsageError
 from cocoon.core.limits import WALLET_MESSAGES
 from cocoon.ledger.onchain import Prices
 from cocoon.wire.boc import tree_size, unpack
-from cocoon.wire.cells import Cell, CellBuilder
+from cocoon.wire.cells import Cell, CellBuilder, state_init
+from cocoon.wire.widths import SIGNATURE_BYTES
 
 #: Hash of the code, by which everybody knows this wallet.
 CODE_HASH = bytes.fromhex("20834b7b72b112147e1b2fb457b84e74d1a30f04f737d4f62a668e9552d2b72f")
@@ -41,7 +42,6 @@ _SEND_MESSAGE = 0x0EC3C86D
 #: second, so a transaction of the wallet does not yet prove that its message left (OUT-6).
 _SEND_MODE = 3
 _CLIENT_CONTEXT = 1 << 31  # workchain 0, version 0, subwallet 0
-_SIGNATURE_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def wallet_code() -> Cell:
 def wallet_state_init(public_key: bytes, network_id: int) -> Cell:
     """What deploys the wallet of a key: its code, and data with sequence number 0."""
     data = CellBuilder().uint(1, 1).uint(0, 32).uint(wallet_id(network_id), 32).blob(public_key, 32).uint(0, 1)
-    return CellBuilder().uint(0b00110, 5).ref(wallet_code()).ref(data.end()).end()
+    return state_init(wallet_code(), data.end())
 
 
 def wallet_address(public_key: bytes, network_id: int) -> bytes:
@@ -147,7 +147,7 @@ def unsigned_transfer(network_id: int, seqno: int, valid_until_s: int, messages:
 
 def signed_body(unsigned: Cell, signature: bytes) -> Cell:
     """Body of the external message: the signed cell's content and 64 bytes of signature."""
-    return CellBuilder().inline(unsigned).blob(signature, _SIGNATURE_BYTES).end()
+    return CellBuilder().inline(unsigned).blob(signature, SIGNATURE_BYTES).end()
 
 
 def external_message(dest: bytes, body: Cell, state_init: Cell | None = None) -> Cell:

@@ -7,9 +7,12 @@ Purity: shell. Spec: docs/spec/lanes.md, rule LAN-30; anchoring.md, rules BAT-10
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
+
+import trio
 
 from cocoon.config.network import MAINNET_GENESIS, NetworkFile
 from cocoon.core.errors import LimitExceeded, NoLedger, NotFound, UsageError
@@ -20,6 +23,7 @@ from cocoon.ledger.acts import EscrowHistory, history_of
 from cocoon.ledger.address import format_address
 from cocoon.ledger.audit import LaneBooks, audit_account, audit_escrow, audit_lanes, flow_of
 from cocoon.ledger.earnings import earnings_of
+from cocoon.ledger.lanes import LaneStage
 from cocoon.ledger.onchain import Transaction
 from cocoon.ledger.verify import ReceiptFacts, verify_record
 from cocoon.node import records
@@ -34,6 +38,8 @@ from cocoon.node.treasury import Treasury
 from cocoon.store.service import Journal
 
 _MOST_FUND_NANOTON = 1_000 * NANOTON_PER_TON
+#: Receipts that an audit takes out of the journal at a time.
+_RECEIPTS_READ = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +107,7 @@ class Accounts:
         lanes = self.treasury.book.lanes.values()
         return {
             "balance_nanoton": await self.money.ledger.balance(),
-            "lanes_open": sum(lane.stage.value == "on chain" for lane in lanes),
+            "lanes_open": sum(lane.stage is LaneStage.OPEN for lane in lanes),
             "lanes_waiting": self.closing.waiting, "unsettled_leases": self.buyer.debts.open,
             "anchor": b"" if self.anchors is None else self.anchors.birth.address(),
             "anchor_tx": b"" if anchored is None else anchored.transaction,
@@ -134,7 +140,7 @@ class Accounts:
         wallet = await self.money.ledger.account(self.money.ledger.address)
         flow = flow_of(await self._transactions(wallet.address))
         found += audit_account(wallet.address, flow, wallet.balance_nanoton)
-        bought, sold = list(self._bought()), list(self._sold())
+        bought, sold = await self._bought(), await self._sold()
         histories = await self._histories({books.escrow for books in (*bought, *sold)} | {self.treasury.address})
         seen = await self.treasury.look()
         if seen.state is not None:
@@ -167,29 +173,37 @@ class Accounts:
 
     # --- journal and chain as the audit wants them -------------------------
 
-    def _bought(self) -> Iterator[LaneBooks]:
-        receipts = self._receipts(records.RECEIPT_ACCEPTED)
+    async def _bought(self) -> list[LaneBooks]:
+        receipts = await self._receipts(records.RECEIPT_ACCEPTED)
+        found = []
         for lane in self.treasury.book.lanes.values():
             mine = receipts.get((self.treasury.address, lane.lane), [])
             total = max((facts.total_nanoton for facts in mine), default=0)
-            yield LaneBooks(
-                self.treasury.address, lane.lane, mine, total, closed_nanoton=lane.head.total_nanoton, sold=False
-            )
+            closed = lane.head.total_nanoton
+            found.append(LaneBooks(self.treasury.address, lane.lane, mine, total, closed_nanoton=closed, sold=False))
+        return found
 
-    def _sold(self) -> Iterator[LaneBooks]:
+    async def _sold(self) -> list[LaneBooks]:
         if self.till is None:
-            return
-        receipts = self._receipts(records.RECEIPT_SETTLED)
+            return []
+        receipts = await self._receipts(records.RECEIPT_SETTLED)
+        found = []
         for (escrow, number), lane in self.till.lanes.lanes.items():
-            mine = receipts.get((escrow, number), [])
-            yield LaneBooks(escrow, number, mine, lane.head.total_nanoton, closed_nanoton=lane.head.total_nanoton)
+            mine, total = receipts.get((escrow, number), []), lane.head.total_nanoton
+            found.append(LaneBooks(escrow, number, mine, total, closed_nanoton=lane.closing_nanoton))
+        return found
 
-    def _receipts(self, kind: str) -> Mapping[tuple[bytes, int], list[ReceiptFacts]]:
+    async def _receipts(self, kind: str) -> Mapping[tuple[bytes, int], list[ReceiptFacts]]:
+        """Every receipt until now, by its lane; nothing happens between the last look into the journal and the end."""
         found: dict[tuple[bytes, int], list[ReceiptFacts]] = {}
-        for entry in self.journal.entries(kind):
-            facts = verify_record(entry.body)
-            if facts.lane:
-                found.setdefault((facts.escrow, facts.lane), []).append(facts)
+        after = 0
+        while page := list(islice(self.journal.entries(kind, after), _RECEIPTS_READ)):
+            for entry in page:
+                await trio.lowlevel.checkpoint()        # each has several signatures, and links must beat meanwhile
+                facts = verify_record(entry.body)
+                if facts.lane:
+                    found.setdefault((facts.escrow, facts.lane), []).append(facts)
+            after = page[-1].seq
         return found
 
     async def _anchored(self) -> int:

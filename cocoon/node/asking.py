@@ -8,10 +8,11 @@ from __future__ import annotations
 import trio
 
 from cocoon.core.clock import Clock
-from cocoon.core.errors import CocoonError, from_code, wrong
+from cocoon.core.errors import CocoonError, Unreachable, from_peer, wrong
 from cocoon.core.ids import NetworkId, PeerKey, kind_key
-from cocoon.core.limits import OFFER_TTL_S, PROVIDERS_ASKED
+from cocoon.core.limits import OFFER_NS, OFFER_TTL_S, PROVIDERS_ASKED
 from cocoon.core.machine import Effect
+from cocoon.core.units import SECOND_NS
 from cocoon.node.counter import OFFER_PROTOCOL
 from cocoon.node.driver import Driver
 from cocoon.p2p.service import Mesh
@@ -58,13 +59,17 @@ async def ask_offer(mesh: Mesh, network: NetworkId, kind: str, peer: PeerKey) ->
         Unavailable, PeerFault, PolicyRefusal: no usable offer, and why.
     """
     stream = await mesh.open_stream(peer, OFFER_PROTOCOL)
+    reply = None
     try:
-        await stream.send(pack(OfferRequest(network=network, kind=kind)))
-        reply = unpack(await stream.receive(), OfferReply, Refusal)
+        with trio.move_on_after(OFFER_NS / SECOND_NS):
+            await stream.send(pack(OfferRequest(network=network, kind=kind)))
+            reply = unpack(await stream.receive(), OfferReply, Refusal)
     finally:
         await stream.close()
+    if reply is None:
+        raise Unreachable(f"the peer gave no offer within {OFFER_NS // SECOND_NS} s")
     if isinstance(reply, Refusal):
-        raise from_code(reply.code, reply.text)
+        raise from_peer(reply.code, reply.text)
     quote = verify_offer(reply, network, peer)
     if kind not in quote.offer.kinds:
         raise wrong("kind", f"asked for {kind!r}, the offer sells {', '.join(quote.offer.kinds)}")

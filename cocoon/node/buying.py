@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import partial
 
 import trio
 
-from cocoon.core.errors import CocoonError, CreditRefused
+from cocoon.core.errors import CreditRefused, StorageFull
 from cocoon.core.ids import LeaseId, ModelId, PeerKey
 from cocoon.core.limits import LEASE_DURATION_S, LEASES_PER_REQUESTER, RUNS_PER_LEASE
 from cocoon.core.units import PRICE_UNITS, UnitKind
@@ -19,10 +20,11 @@ from cocoon.ledger.terms import terms_of
 from cocoon.node import records
 from cocoon.node.link import WorkLink
 from cocoon.node.means import Order, Purse
+from cocoon.node.patience import persist
 from cocoon.node.proposal import propose
 from cocoon.node.purchase import Purchase, Say
 from cocoon.node.settling import Debts
-from cocoon.node.treasury import Footing, ShownVoucher
+from cocoon.node.treasury import Footing, ShownVoucher, Treasury
 from cocoon.scheduler.admission import NO_ESCROW
 from cocoon.scheduler.selection import Quote, expected_cost_nanoton
 from cocoon.store.service import Row
@@ -121,7 +123,9 @@ class Buyer:
         if treasury is None or not purchase.tally.lane:
             return
         if purchase.ended_well:
-            await treasury.release(purchase.tally.lane, purchase.id, purchase.tally.tab.head)
+            tally = purchase.tally
+            free = partial(treasury.release, tally.lane, purchase.id, tally.tab.head)
+            await persist(self._purse.log, "lane_not_freed", free, number=tally.lane)
         else:
             self.debts.owe(purchase.lease)
 
@@ -157,18 +161,28 @@ class Buyer:
         self, lease: Signed[Lease], opening: Head, quote: Quote
     ) -> tuple[Signed[LeaseAccept], WorkLink]:
         """Open the lease with the provider and record it; first if it costs anything, because it may be owed for."""
-        treasury, lane, lease_id = self._purse.treasury, lease.message.lane, LeaseId(lease.digest)
-        row = Row(records.LEASE_BOUGHT, lease.pack(), records.lease_key(lease_id))
+        treasury, lane = self._purse.treasury, lease.message.lane
+        row = Row(records.LEASE_BOUGHT, lease.pack(), records.lease_key(LeaseId(lease.digest)))
         if treasury is None or not lane:
             accept, link = await propose(self._purse, lease, quote.sealing_key, ShownVoucher())
             await self._record(row, link)
             return accept, link
-        await self._purse.journal.append_many([row])
         try:
-            return await propose(self._purse, lease, quote.sealing_key, treasury.shown(lane))
-        except CocoonError:
-            await treasury.release(lane, lease_id, opening)
+            await self._purse.journal.append_many([row])
+            shown = treasury.shown(lane, LeaseId(lease.digest))
+            return await propose(self._purse, lease, quote.sealing_key, shown)
+        except BaseException:                           # a cancelled task must not keep the lane either
+            await self._give_back(treasury, lease, opening)
             raise
+
+    async def _give_back(self, treasury: Treasury, lease: Signed[Lease], opening: Head) -> None:
+        """Free the lane of a lease on which nothing was accepted, whether its provider heard of it or not (LAN-7)."""
+        with trio.CancelScope(shield=True):
+            try:
+                await treasury.release(lease.message.lane, LeaseId(lease.digest), opening)
+            except StorageFull as error:                # settled as a debt, then: there is nothing to ask for
+                self._purse.log.failure("lane_not_freed", error, number=lease.message.lane)
+                self.debts.owe(lease)
 
     async def _record(self, row: Row, link: WorkLink) -> None:
         try:

@@ -9,17 +9,19 @@ Purity: shell. Protocol ``/cocoon/close/1``. Spec: docs/spec/lanes.md, rules LAN
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
 
 import trio
 
-from cocoon.core.errors import CocoonError, from_code, wrong
+from cocoon.core.errors import CocoonError, ProviderLost, wrong
 from cocoon.core.ids import LeaseId, PeerKey
-from cocoon.core.limits import CLOSE_REPLY_NS, LANE_LOOKS, ORDER_CARRY_NANOTON, RETRY_LAST_NS
+from cocoon.core.limits import CLOSE_REPLY_NS, LANE_LOOKS, ORDER_CARRY_NANOTON
 from cocoon.core.machine import Effect
 from cocoon.core.units import SECOND_NS
 from cocoon.ledger.closing import (
     AskClose,
     CloseAgreed,
+    CloseAskSent,
     CloseDenied,
     CloseStage,
     CloseWanted,
@@ -30,14 +32,14 @@ from cocoon.ledger.closing import (
     SendClose,
     SendExpire,
     SendPrune,
-    check_close,
 )
-from cocoon.ledger.escrow import prune_body
+from cocoon.ledger.escrow import close_gas, lanes_gas, prune_body
 from cocoon.ledger.lanes import BoughtLane, LaneStage
 from cocoon.ledger.wallet import Outgoing
 from cocoon.node.driver import Driver
 from cocoon.node.means import Purse
 from cocoon.node.money import EscrowSeen
+from cocoon.node.patience import persist
 from cocoon.node.proposal import refused
 from cocoon.node.till import Till
 from cocoon.node.treasury import Treasury
@@ -77,11 +79,7 @@ class CloseCounter:
         lane = till.lanes.lanes.get((order.head.escrow, order.lane))
         if lane is None or lane.requester != peer:
             raise wrong("lane", f"lane {order.lane} of this escrow is none that you pay us from")
-        seen = await till.money.look(lane.escrow)
-        if seen.state is None:
-            raise wrong("escrow", "the escrow is not on chain")
-        fact = check_close(order, ask.signature, lane, seen.state, now_s=seen.at_s)
-        await till.promise_close(fact)
+        await till.agree_close(order, ask.signature, await till.money.look(lane.escrow))
         return CloseAgree(signature=sign_cell(order.hash(), till.money.provider_key))
 
 
@@ -101,13 +99,7 @@ class Closing:
 
     async def _resume(self) -> None:
         """Begin once the chain has said which of those lanes are left."""
-        while True:
-            try:
-                await self._treasury.look()
-                break
-            except CocoonError as error:
-                self._purse.log.info("lane_not_seen", code=error.code)
-            await trio.sleep(RETRY_LAST_NS / SECOND_NS)
+        await persist(self._purse.log, "lane_not_seen", self._treasury.look)
         for lane in tuple(self._treasury.book.lanes.values()):
             if lane.stage is LaneStage.ENDING:
                 await self._close(lane)
@@ -120,7 +112,8 @@ class Closing:
         """
         await self._treasury.look()
         for lane in tuple(self._treasury.book.lanes.values()):
-            if lane.stage is LaneStage.OPEN and (lane.lease is None or lane.lease in unsettled):
+            free = lane.lease is None or lane.lease in unsettled
+            if lane.stage is LaneStage.ENDING or (lane.stage is LaneStage.OPEN and free):
                 await self._close(lane)
         for close in tuple(self._closes.values()):
             await close.decided.wait()
@@ -154,7 +147,7 @@ class _Close:
         self._purse = purse
         self._treasury = treasury
         self._delay_s = treasury.money.facts.close_delay_s
-        self.machine = LaneCloser(lane.lane, self._delay_s)
+        self.machine = LaneCloser(lane.lane)
         self._driver = Driver(self.machine, purse.clock, self._perform, self._record)
         self._agreed = trio.Event()
         self._asking: trio.CancelScope | None = None
@@ -173,7 +166,7 @@ class _Close:
     async def _record(self, effects: Sequence[Effect]) -> None:
         """The lane takes no lease from here on; orders and messages have rows of their own in the outbox."""
         if self.lane.stage is not LaneStage.ENDING:
-            await self._treasury.end(self.lane.lane)
+            await persist(self._purse.log, "close_waits", partial(self._treasury.end, self.lane.lane))
 
     async def _perform(self, effect: Effect) -> None:
         match effect:
@@ -198,7 +191,7 @@ class _Close:
             async with self._treasury.orders.turn() as turn:
                 order = CloseOrder(turn.head, self.lane.lane, total_nanoton)
                 if not self._gone(turn.seen) and (signature := await self._agreement(order)):
-                    await turn.send(order.cell(), provider_signature=signature)
+                    await turn.send(order.cell(), close_gas(turn.seen.depth), provider_signature=signature)
         except CocoonError as error:
             self._purse.log.info("close_failed", number=self.lane.lane, code=error.code, text=error.text)
             await self._driver.post(OrderLapsed() if self._agreed.is_set() else CloseDenied(error.code))
@@ -210,6 +203,7 @@ class _Close:
         with trio.CancelScope() as self._asking:
             if self.machine.stage is not CloseStage.ASKED:
                 return b""
+            await self._driver.post(CloseAskSent())
             signature = await self._ask(order)
             await self._driver.post(CloseAgreed(signature))
             await self._agreed.wait()
@@ -238,7 +232,7 @@ class _Close:
                 with trio.CancelScope(shield=True):
                     await stream.close()
         if not data:
-            raise from_code("provider_lost", "the provider did not answer the close")
+            raise ProviderLost("the provider did not answer the close")
         if (error := refused(data)) is not None:
             raise error
         signature = unpack(data, CloseAgree).signature
@@ -247,39 +241,29 @@ class _Close:
 
     async def _insist(self, job: Callable[[], Awaitable[None]]) -> None:
         """Do what needs no provider, however long the chain or the wallet is not able to."""
-        while True:
-            try:
-                await job()
-                return
-            except CocoonError as error:
-                self._purse.log.warning("close_waits", number=self.lane.lane, code=error.code, text=error.text)
-            await trio.sleep(RETRY_LAST_NS / SECOND_NS)
+        await persist(self._purse.log, "close_waits", job, number=self.lane.lane)
+        await self._look()
 
     async def _expire(self) -> None:
         async with self._treasury.orders.turn() as turn:
             if not self._gone(turn.seen):
-                await turn.send(expire_order(turn.head, [self.lane.lane]))
-        await self._look()
+                await turn.send(expire_order(turn.head, [self.lane.lane]), lanes_gas(1, turn.seen.depth))
 
     async def _prune(self) -> None:
         treasury = self._treasury
         body = prune_body(self.lane.lane, [self.lane.lane])
         key = b"prune:" + treasury.address + self.lane.lane.to_bytes(4, "big")
         await treasury.money.ledger.submit(key, Outgoing(treasury.address, ORDER_CARRY_NANOTON, body))
-        await self._look()
 
     async def _watch(self) -> None:
-        """Look at the lane while it waits for its expiry."""
+        """Look at the lane while it is on its way out."""
         while True:
             await trio.sleep(max(1, self._delay_s // LANE_LOOKS))
-            if self.machine.stage in (CloseStage.EXPIRING, CloseStage.PRUNING):
+            if self.machine.stage is not CloseStage.ASKED:
                 await self._look()
 
     async def _look(self) -> None:
-        try:
-            seen = await self._treasury.look()
-        except CocoonError as error:
-            self._purse.log.info("lane_not_seen", number=self.lane.lane, code=error.code)
-            return
+        """Tell the machine how the lane stands, once the chain says it."""
+        seen = await persist(self._purse.log, "lane_not_seen", self._treasury.look, number=self.lane.lane)
         if seen.state is not None:
             await self._driver.post(LaneLooked(seen.state.lanes.get(self.lane.lane), seen.at_s))

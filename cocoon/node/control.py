@@ -1,8 +1,9 @@
 """The control socket: how the command line and applications reach this peer.
 
-One request a connection; replies are events, then ``done`` or ``error``. The
-socket lies in COCOON_HOME; a token in a file of mode 0600 keeps out a process
-that can reach the socket but not the file.
+One request a connection; replies are events, then ``done`` or ``error``. While a
+verb takes its time, the peer says that it still works on it. The socket lies in
+COCOON_HOME; a token in a file of mode 0600 keeps out a process that can reach the
+socket but not the file.
 
 Purity: shell. Spec: docs/spec/control.md, rules CTL-1 to CTL-10.
 """
@@ -60,6 +61,18 @@ class Caller:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise LocalPeerLost("the client hung up") from None
 
+    async def say_waiting(self, answered: trio.Event) -> None:
+        """Say every ``CONTROL_READ_NS`` that the answer is still to come, until it is or the client has hung up."""
+        # Never cancelled once the answer is there: half a frame would make it unreadable.
+        while not answered.is_set():
+            with trio.move_on_after(CONTROL_READ_NS / SECOND_NS):
+                await answered.wait()
+                return
+            try:
+                await self.say({"event": "waiting"})
+            except LocalPeerLost:
+                return                                  # whether its verb goes on is the verb's own business
+
     async def hear(self) -> dict[str, Any]:
         """The client's next frame.
 
@@ -112,14 +125,18 @@ class ControlServer:
             self._idle.set()
 
     async def _answer(self, caller: Caller) -> None:
-        try:
-            reply = {"done": await self._dispatch(caller)}
-        except CocoonError as error:
-            reply = {"error": {"code": error.code, "text": error.text, "remedy": error.remedy}}
-        except Exception as error:                      # supervisor border: one client must not end the peer
-            self._log.failure("control_failed", error)
-            ours = CocoonError("internal error; see the log")
-            reply = {"error": {"code": ours.code, "text": ours.text, "remedy": ours.remedy}}
+        answered = trio.Event()
+        async with trio.open_nursery() as nursery:
+            try:
+                verb, args = await self._request(caller)
+                nursery.start_soon(caller.say_waiting, answered)
+                reply = {"done": await verb(caller, args)}
+            except CocoonError as error:
+                reply = _told(error)
+            except Exception as error:                  # supervisor border: one client must not end the peer
+                self._log.failure("control_failed", error)
+                reply = _told(CocoonError("internal error; see the log"))
+            answered.set()
         try:
             await caller.say(reply)
         except LocalPeerLost:
@@ -127,7 +144,8 @@ class ControlServer:
         if caller.afterwards is not None:
             caller.afterwards()
 
-    async def _dispatch(self, caller: Caller) -> dict[str, Any]:
+    async def _request(self, caller: Caller) -> tuple[Verb, Args]:
+        """What the client asks for, once it has shown that it may."""
         if self._clients > CONTROL_CLIENTS:
             raise PolicyRefusal(f"more than {CONTROL_CLIENTS} local clients at one time")
         request: dict[str, Any] | None = None
@@ -140,7 +158,11 @@ class ControlServer:
             raise PolicyRefusal("the token is not the one in control.json")
         if not isinstance(verb, str) or verb not in self._verbs or not isinstance(args, dict):
             raise UsageError(f"verb {str(verb)[:32]!r} does not exist here")
-        return await self._verbs[verb](caller, args)
+        return self._verbs[verb], args
+
+
+def _told(error: CocoonError) -> dict[str, Any]:
+    return {"error": {"code": error.code, "text": error.text, "remedy": error.remedy}}
 
 
 @asynccontextmanager

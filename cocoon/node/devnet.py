@@ -54,14 +54,15 @@ class DevnetProcess:
         self._folder = folder
         self._block_ms = block_ms
         self._listen = f"{host}:{_port_of(host, remembered)}"
-        self._child: subprocess.Popen[bytes]
+        self._child: subprocess.Popen[bytes] | None = None
         self.facts = self._start()
 
     async def keep(self, log: Log) -> None:
         """Start the child again whenever it ends; until cancelled."""
         while True:
-            status = await trio.to_thread.run_sync(self._child.wait, abandon_on_cancel=True)  # type: ignore[call-arg]
-            log.warning("devnet_ended", exit_status=status)
+            if (child := self._child) is not None:
+                status = await trio.to_thread.run_sync(child.wait, abandon_on_cancel=True)  # type: ignore[call-arg]
+                log.warning("devnet_ended", exit_status=status)
             await trio.sleep(DEVNET_RESTART_NS / SECOND_NS)
             try:
                 await trio.to_thread.run_sync(self._start)
@@ -69,39 +70,49 @@ class DevnetProcess:
                 log.warning("devnet_not_started", code=error.code, text=error.text)
 
     def close(self) -> None:
-        """End the child."""
-        self._child.terminate()
+        """End the child, if there is one."""
+        if (child := self._child) is None:
+            return
+        child.terminate()
         try:
-            self._child.wait(_END_S)
+            child.wait(_END_S)
         except subprocess.TimeoutExpired:
-            self._child.kill()
-            self._child.wait()
-        if self._child.stdout is not None:
-            self._child.stdout.close()
+            child.kill()
+            child.wait()
+        if child.stdout is not None:
+            child.stdout.close()
+        self._child = None
 
     def _start(self) -> Devnet:
-        self._folder.mkdir(mode=0o700, exist_ok=True)
-        errors = self._folder / "stderr"
-        with errors.open("wb") as error_file:
-            self._child = subprocess.Popen(
-                [sys.executable, "-m", "cocoon", "devnet", "--state", str(self._folder), "--listen", self._listen,
-                 "--block-ms", str(self._block_ms), "--with-parent", str(os.getpid())],
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=error_file,
-                # Ctrl-C of a terminal is for the peer, which ends the devnet last.
-                start_new_session=True,
-            )
+        self.close()                                    # what is left of the one before
         try:
-            facts = _facts(self._first_line())
+            self._child = child = self._spawn()
+            facts = _facts(self._first_line(child))
+        except OSError as error:
+            self.close()
+            raise DevnetLost(f"the devnet cannot be started: {error.strerror or type(error).__name__}") from None
         except DevnetLost:
             self.close()
             raise
         self._listen = facts.liteserver.rpartition(":")[0]
         return facts
 
-    def _first_line(self) -> bytes:
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        errors = self._folder / "stderr"
+        with errors.open("wb") as error_file:
+            return subprocess.Popen(
+                [sys.executable, "-m", "cocoon", "devnet", "--state", str(self._folder), "--listen", self._listen,
+                 "--block-ms", str(self._block_ms), "--with-parent", str(os.getpid())],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=error_file,
+                # Ctrl-C of a terminal is for the peer, which ends the devnet last.
+                start_new_session=True,
+            )
+
+    def _first_line(self, child: subprocess.Popen[bytes]) -> bytes:
         """What the child says once it answers."""
-        assert self._child.stdout is not None
-        handle, line = self._child.stdout.fileno(), b""
+        assert child.stdout is not None
+        handle, line = child.stdout.fileno(), b""
         deadline_ns = time.monotonic_ns() + DEVNET_START_NS
         while b"\nready\n" not in line and len(line) < _FIRST_LINE_BYTES:
             left_s = (deadline_ns - time.monotonic_ns()) / SECOND_NS
@@ -109,7 +120,7 @@ class DevnetProcess:
                 raise DevnetLost(f"the devnet was not ready within {DEVNET_START_NS // SECOND_NS} s")
             data = os.read(handle, _FIRST_LINE_BYTES)
             if not data:
-                raise DevnetLost(f"the devnet ended with status {self._child.wait()}{self._last_words()}")
+                raise DevnetLost(f"the devnet ended with status {child.wait()}{self._last_words()}")
             line += data
         return line.partition(b"\n")[0]
 

@@ -15,19 +15,20 @@ import trio
 from cocoon.config.network import ChainFacts, NetworkFile
 from cocoon.config.settings import Settings
 from cocoon.core.clock import Clock
-from cocoon.core.errors import ChainUnreachable, wrong
-from cocoon.core.limits import CHAIN_PATIENCE_NS, ESCROWS_REMEMBERED, LANE_LIFE_S, LANE_LOOKS
+from cocoon.core.errors import ChainRefused, ChainUnreachable, wrong
+from cocoon.core.limits import CHAIN_PATIENCE_NS, CHAIN_SILENCE_NS, ESCROWS_REMEMBERED, LANE_LIFE_S, LANE_LOOKS
 from cocoon.core.units import SECOND_NS
 from cocoon.identity.keys import KeyPair, key_pair
 from cocoon.ledger import escrow
 from cocoon.ledger.chain import Chain, open_chain
 from cocoon.ledger.escrow import EscrowBirth, EscrowState
 from cocoon.ledger.lanes import LaneRules
-from cocoon.ledger.onchain import Account
+from cocoon.ledger.onchain import Account, Transaction
 from cocoon.ledger.service import Ledger, open_ledger
 from cocoon.ledger.signer.service import Caps, open_signer
 from cocoon.store.service import Journal
 from cocoon.telemetry.log import hide
+from cocoon.wire.cells import Cell
 
 #: The one escrow of a wallet on a network; a second one would need a second index.
 ESCROW_INDEX = 0
@@ -44,8 +45,15 @@ class EscrowSeen:
     at_s: int
     #: Masterchain block in which it is proven.
     seqno: int
+    #: Logical time of the account's newest transaction.
+    last_lt: int = 0
     #: Seen a little while ago; the chain is away. Nothing new may rest on it.
     remembered: bool = False
+
+    @property
+    def depth(self) -> int:
+        """Levels of its dictionary of lanes: what gas goes by."""
+        return 0 if self.state is None else self.state.depth
 
     @property
     def unlocked_nanoton(self) -> int:
@@ -87,10 +95,11 @@ class Money:
             WrongField: ``wrong_escrow``: something else is deployed there.
         """
         seen = self._recognised(await self.ledger.account(address))
-        self.seen.pop(address, None)
-        self.seen[address] = (seen, self.clock.now_ns())
-        while len(self.seen) > ESCROWS_REMEMBERED:
-            del self.seen[next(iter(self.seen))]
+        if seen.state is not None:                      # else any stranger's address would push an escrow out
+            self.seen.pop(address, None)
+            self.seen[address] = (seen, self.clock.now_ns())
+            while len(self.seen) > ESCROWS_REMEMBERED:
+                del self.seen[next(iter(self.seen))]
         return seen
 
     async def look_soon(self, address: bytes) -> EscrowSeen:
@@ -113,17 +122,50 @@ class Money:
     def _recognised(self, account: Account) -> EscrowSeen:
         address = account.address
         if account.data is None or account.code_hash is None:
-            return EscrowSeen(None, account.balance_nanoton, account.at_s, account.seqno)
+            return EscrowSeen(None, account.balance_nanoton, account.at_s, account.seqno, account.last_lt)
         birth = escrow.read_state(account.data).birth
         if (birth.network_tag, birth.close_delay_s) != (self.network_tag, self.facts.close_delay_s):
             raise wrong("escrow", f"the escrow {address.hex()[:16]} was born for another network")
         state = escrow.recognise(address, birth, account.code_hash, account.data)
-        return EscrowSeen(state, account.balance_nanoton, account.at_s, account.seqno)
+        return EscrowSeen(state, account.balance_nanoton, account.at_s, account.seqno, account.last_lt)
 
     async def next_look(self, address: bytes, seqno: int) -> EscrowSeen:
-        """The escrow as it is in a block after number ``seqno``."""
-        await self.chain.wait_block(seqno)
+        """The escrow as it is in a block after number ``seqno``.
+
+        Raises:
+            ChainUnreachable: there is no such block for too long.
+        """
+        await self._next_block(seqno)
         return await self.look(address)
+
+    async def _next_block(self, seqno: int) -> None:
+        with trio.move_on_after(CHAIN_SILENCE_NS / SECOND_NS):
+            await self.chain.wait_block(seqno)
+            return
+        raise ChainUnreachable(f"no block followed number {seqno} within {CHAIN_SILENCE_NS // SECOND_NS} s")
+
+
+    async def executed(self, address: bytes, after_lt: int, body: Cell, until_s: int) -> Transaction:
+        """Wait until the contract at ``address`` took a message with ``body``, sent at logical time ``after_lt``.
+
+        Whoever carries it, it is done; but a stranger's copy that failed says nothing of ours.
+
+        Raises:
+            ChainRefused: the contract refused ours; the text has its exit code.
+            ChainUnreachable: not executed before chain time ``until_s``.
+        """
+        while True:
+            account = await self.ledger.account(address)
+            for transaction in await self.ledger.transactions(address, after_lt):
+                if transaction.in_body != body:
+                    continue
+                if transaction.success:
+                    return transaction
+                if transaction.in_source == self.ledger.address:
+                    raise ChainRefused(f"the contract refused it with exit code {transaction.exit_code}")
+            if account.at_s >= until_s:
+                raise ChainUnreachable(f"the message was not executed before chain time {until_s}")
+            await self._next_block(account.seqno)
 
 
 @asynccontextmanager

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 
 import trio
 
-from cocoon.core.errors import CapExceeded, ChainRefused, ChainUnreachable, InsufficientFunds
+from cocoon.core.errors import CapExceeded, InsufficientFunds
 from cocoon.core.limits import CREDIT_TRANCHES, ORDER_CARRY_NANOTON, TRANCHE_NANOTON
 from cocoon.ledger.closing import OrderDesk
-from cocoon.ledger.escrow import EscrowState, carried_order, order_body, reserve_nanoton
-from cocoon.ledger.service import Sent
+from cocoon.ledger.escrow import EscrowState, carried_order, order_body, reserve_nanoton, value_nanoton
 from cocoon.ledger.wallet import Outgoing
 from cocoon.node.money import EscrowSeen, Money
 from cocoon.wire.cells import Cell
@@ -39,52 +38,48 @@ class OrderTurn:
     sent: bool = field(default=False, init=False)
 
     async def send(
-        self, order: Cell, *, locks_nanoton: int = 0, lanes: int = 0, provider_signature: bytes | None = None
+        self, order: Cell, gas: int, *, locks_nanoton: int = 0, lanes: int = 0, provider_signature: bytes | None = None
     ) -> EscrowSeen:
         """Carry the order and return the escrow once it was executed.
 
         Args:
+            gas: Most that it takes; the message brings more than its price, and what is left returns.
             locks_nanoton, lanes: What it locks beyond now, and the lanes that it adds; the deposit covers both.
             provider_signature: Of a cooperative close.
 
         Raises:
             InsufficientFunds, CapExceeded: nothing was sent.
-            ChainRefused: the escrow refused the order; the text has its exit code.
+            ChainRefused: the escrow refused the order; the text has its exit code. Another order may have used
+                the number up: whoever was asked to agree to a close can carry it.
             ChainUnreachable: not executed while it was valid.
         """
         money, escrow = self.money, self.head.escrow
-        keep = self._deposit(locks_nanoton, lanes)
+        keep = deposit_nanoton(self.seen, locks_nanoton, lanes)
+        carry = max(ORDER_CARRY_NANOTON, value_nanoton(await money.ledger.prices(), gas))
         body = order_body(self.head.number, keep, sign_cell(order.hash(), money.lane_key), order, provider_signature)
         deploy = money.birth.state_init() if self.seen.state is None else None
         self.sent = True
-        carrier = Outgoing(escrow, keep + ORDER_CARRY_NANOTON, body, deploy)
+        carrier = Outgoing(escrow, keep + carry, body, deploy)
         try:
             sent = await money.ledger.submit(_NAME + order.hash(), carrier)
         except (InsufficientFunds, CapExceeded):
             self.sent = False                           # given up unsent: the number is free at once
             raise
-        seen = await money.look(escrow)
-        while seen.state is None or seen.state.order_number <= self.head.number:
-            await self._check(sent, body)
-            if seen.at_s >= self.head.valid_until_s:
-                raise ChainUnreachable(f"order {self.head.number} was not executed before {self.head.valid_until_s}")
-            seen = await money.next_look(escrow, seen.seqno)
-        return seen
+        await money.executed(escrow, sent.lt, body, self.head.valid_until_s)
+        return await money.look(escrow)
 
-    def _deposit(self, locks_nanoton: int, lanes: int) -> int:
-        """What must come with the order, so that everything locked, the reserve and the float are covered."""
-        if not locks_nanoton and not lanes:
-            return 0
-        state, balance_nanoton = self.seen.state, self.seen.balance_nanoton
-        live, locked = (len(state.lanes), state.locked_nanoton) if state is not None else (0, 0)
-        needed = locked + locks_nanoton + reserve_nanoton(live + lanes) + _FLOAT_NANOTON
-        return max(0, needed - balance_nanoton)
 
-    async def _check(self, sent: Sent, body: Cell) -> None:
-        """Raise if the escrow has refused the order: its number then stays free."""
-        for transaction in await self.money.ledger.transactions(self.head.escrow, sent.lt):
-            if transaction.in_body == body and not transaction.success:
-                raise ChainRefused(f"the escrow refused order {self.head.number} (exit code {transaction.exit_code})")
+def deposit_nanoton(seen: EscrowSeen, locks_nanoton: int, lanes: int) -> int:
+    """What must come with an order, so that everything locked, the reserve and the float are covered.
+
+    Args:
+        locks_nanoton, lanes: What the order locks, and the lanes that it adds.
+    """
+    if not locks_nanoton and not lanes:
+        return 0
+    live, locked = (len(seen.state.lanes), seen.state.locked_nanoton) if seen.state is not None else (0, 0)
+    needed = locked + locks_nanoton + reserve_nanoton(live + lanes) + _FLOAT_NANOTON
+    return max(0, needed - seen.balance_nanoton)
 
 
 class Orders:
@@ -123,4 +118,4 @@ class Orders:
                 yield turn
             finally:
                 if not turn.sent:
-                    self._desk.drop(number)             # nobody holds a signed order of this number
+                    self._desk.drop(number)             # a provider may hold a close of it: ``executed`` would notice

@@ -11,7 +11,7 @@ import os
 
 import trio
 
-from cocoon.core.errors import CocoonError, PeerFault, ProviderLost, from_code, wrong
+from cocoon.core.errors import CocoonError, PeerFault, ProviderLost, from_peer, wrong
 from cocoon.core.ids import LeaseId, PeerKey
 from cocoon.core.limits import LEASE_REPLY_NS
 from cocoon.core.units import SECOND_NS
@@ -88,4 +88,4 @@ def refused(data: bytes) -> CocoonError | None:
         refusal = unpack(data, Refusal)
     except PeerFault:
         return None
-    return from_code(refusal.code, refusal.text)
+    return from_peer(refusal.code, refusal.text)

@@ -23,7 +23,9 @@ from cocoon.core.errors import (
     ProviderLost,
     StreamClosed,
     Unavailable,
+    for_peer,
     from_code,
+    from_peer,
 )
 from cocoon.core.ids import LeaseId, PeerKey, TaskId
 from cocoon.core.limits import CHUNK_BYTES, RECEIPT_REPLY_NS
@@ -236,15 +238,19 @@ class Purchase:
                 await self._driver.post(purchase.ResultVerified(message.number))
             case RunFailure(number, code, text):
                 self._sent.pop(number, None)
-                await self._driver.post(purchase.FailureReceived(number, code, text))
+                said = from_peer(code, text)
+                await self._driver.post(purchase.FailureReceived(number, said.code, said.text))
             case ReceiptIssued(receipt):
                 await self._tell(receipts.ReceiptReceived(open_signed(receipt, Receipt, signer=self.provider)))
             case Refusal(code, text):
-                await self._driver.post(purchase.LeaseLost(code, text))
+                await self._lose(from_peer(code, text))
             case LeaseClose(code):
                 self._parted = True
                 self._silence.set()
-                await self._driver.post(purchase.LeaseLost(code, "closed by the provider"))
+                await self._lose(from_peer(code, "closed by the provider"))
+
+    async def _lose(self, error: CocoonError) -> None:
+        await self._driver.post(purchase.LeaseLost(error.code, error.text))
 
     def _verify(self, result: RunResult) -> Answer:
         """Check a result against what was asked; see ``ledger.receipt.check_statement``."""
@@ -291,7 +297,7 @@ class Purchase:
             case purchase.EndPurchase(code, text):
                 self._purse.log.info("lease_ended", lease=self.id, code=code)
                 self._lost = from_code(code, text)
-                await self._say(LeaseClose(code=code))
+                await self._say(LeaseClose(code=for_peer(self._lost).code))
                 if self.tally.lane and code == "released":
                     with trio.move_on_after(RECEIPT_REPLY_NS / SECOND_NS):
                         await self._silence.wait()

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cocoon.core.ids import LeaseId, PeerKey, TaskId
+from cocoon.core.errors import Corrupt
+from cocoon.core.ids import LeaseId, PeerKey, ReceiptHash, TaskId
 from cocoon.wire.codec import decode, encode
 
 LEASE_SOLD = "lease_sold"
@@ -27,6 +28,9 @@ LANE_FACT = "lane_fact"
 TILL_FACT = "till_fact"
 CREDIT_FACT = "credit_fact"
 ANCHOR_FACT = "anchor_fact"
+
+_SETTLED = b"settled:"
+_DIGEST_BYTES = 32
 
 
 def lease_key(lease: LeaseId) -> bytes:
@@ -61,7 +65,18 @@ def receipt_key(digest: bytes) -> bytes:
 
 def settled_key(digest: bytes) -> bytes:
     """Unique key of a countersigned receipt on the provider's side."""
-    return b"settled:" + digest
+    return _SETTLED + digest
+
+
+def settled_digest(key: bytes | None) -> ReceiptHash:
+    """The digest in a ``settled_key``.
+
+    Raises:
+        Corrupt: ``key`` is none.
+    """
+    if key is None or not key.startswith(_SETTLED) or len(key) != len(_SETTLED) + _DIGEST_BYTES:
+        raise Corrupt("a settled receipt of the journal has no key that names it")
+    return ReceiptHash(key.removeprefix(_SETTLED))
 
 
 def anchor_key(seq: int, root: bytes) -> bytes:

@@ -9,12 +9,20 @@ Purity: shell. Spec: docs/spec/wallet.md, rules WAL-14 to WAL-16; escrow.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
-from cocoon.core.errors import ChainRefused
 from cocoon.core.limits import CLAIM_WAIT_S, ORDER_CARRY_NANOTON, PRUNE_LANES
-from cocoon.ledger.escrow import EscrowState, expire_all_body, owner_withdraw_body, prune_body
+from cocoon.ledger.audit import flow_of
+from cocoon.ledger.escrow import (
+    GAS_WITHDRAW,
+    EscrowState,
+    expire_all_body,
+    lanes_gas,
+    owner_withdraw_body,
+    prune_body,
+    value_nanoton,
+)
+from cocoon.ledger.onchain import Transaction
 from cocoon.ledger.wallet import Outgoing
 from cocoon.node.money import EscrowSeen, Money
 from cocoon.node.orders import Orders
@@ -22,7 +30,7 @@ from cocoon.wire.cells import Cell
 
 
 async def recover(money: Money, orders: Orders) -> dict[str, Any]:
-    """Prune what has expired, bring every other lane's expiry forward, withdraw what is unlocked.
+    """Prune what has expired, withdraw what is unlocked, bring every other lane's expiry forward.
 
     Args:
         orders: Those of the escrow; no order runs meanwhile.
@@ -33,7 +41,7 @@ async def recover(money: Money, orders: Orders) -> dict[str, Any]:
 
     Raises:
         InsufficientFunds: the wallet has nothing to carry a message with.
-        CapExceeded, ChainUnreachable: what was done is done; call it again.
+        CapExceeded, ChainRefused, ChainUnreachable: what was done is done; call it again.
     """
     async with orders.turn() as turn:
         owner = _Owner(money, turn.seen)
@@ -61,48 +69,40 @@ class _Owner:
             return 0
         expired = sorted(lane for lane, entry in state.lanes.items() if entry.expires_s <= self.seen.at_s)
         for first in range(0, len(expired), PRUNE_LANES):
-            await self._prune(expired[first : first + PRUNE_LANES])
-        if self._far_lanes():
-            await self._send(expire_all_body(self._number))
-        before_nanoton = self.seen.balance_nanoton
+            lanes = expired[first : first + PRUNE_LANES]
+            await self._carry(prune_body(lanes[0], lanes), lanes_gas(len(lanes), self.seen.depth))
+        recovered_nanoton = 0
         if self.seen.unlocked_nanoton > 0:
-            await self._send(owner_withdraw_body(self._number))
-        return max(0, before_nanoton - self.seen.balance_nanoton)
+            done = await self._carry(owner_withdraw_body(self._state.order_number), GAS_WITHDRAW)
+            recovered_nanoton = -flow_of([done]).left_nanoton   # the rest of what carried the message went back too
+        if self._far_lanes():
+            gas = lanes_gas(len(self._state.lanes), self.seen.depth)
+            await self._carry(expire_all_body(self._state.order_number), gas)
+        return recovered_nanoton
 
     @property
     def _state(self) -> EscrowState:
         assert self.seen.state is not None              # an escrow is never destroyed
         return self.seen.state
 
-    @property
-    def _number(self) -> int:
-        return self._state.order_number
-
     def _far_lanes(self) -> bool:
         """Whether a lane lives longer than one whose expiry was brought forward now."""
         soon_s = self.seen.at_s + self._state.birth.close_delay_s
         return any(lane.expires_s > soon_s for lane in self._state.lanes.values())
 
-    async def _send(self, body: Cell) -> None:
-        """Send an owner's message that uses an order number up, and wait until it was executed."""
-        number = self._number
-        await self._carry(body, number.to_bytes(4, "big"), lambda: self._number > number)
+    async def _carry(self, body: Cell, gas: int) -> Transaction:
+        """Let the wallet carry ``body``; the escrow's transaction that executed it.
 
-    async def _prune(self, lanes: Sequence[int]) -> None:
-        await self._carry(prune_body(lanes[0], lanes), b"", lambda: not set(lanes) & self._state.lanes.keys())
-
-    async def _carry(self, body: Cell, place: bytes, done: Callable[[], bool]) -> None:
-        """Let the wallet carry ``body``; return once the escrow's proven state shows that it was executed.
+        Its name holds the block in which the escrow was seen, so that a call after a failed one sends anew: the
+        escrow takes an owner's message only once.
 
         Raises:
-            ChainRefused: the escrow did not take it.
+            ChainRefused, ChainUnreachable: the escrow did not take it.
         """
         money, address = self._money, self._address
-        await money.ledger.submit(
-            b"owner:" + address + place + body.hash(), Outgoing(address, ORDER_CARRY_NANOTON, body)
-        )
-        end_s = self.seen.at_s + CLAIM_WAIT_S
-        while not done():
-            if self.seen.at_s >= end_s:
-                raise ChainRefused(f"the escrow did not take its owner's message within {CLAIM_WAIT_S} s")
-            self.seen = await money.next_look(address, self.seen.seqno)
+        name = b"owner:" + address + self.seen.seqno.to_bytes(8, "big") + body.hash()
+        value = max(ORDER_CARRY_NANOTON, value_nanoton(await money.ledger.prices(), gas))
+        sent = await money.ledger.submit(name, Outgoing(address, value, body))
+        done = await money.executed(address, sent.lt, body, self.seen.at_s + CLAIM_WAIT_S)
+        self.seen = await money.look(address)
+        return done

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 
 import trio
 
-from cocoon.core.errors import BadChunk, CocoonError, LimitExceeded, ModelRefused, StorageFull, Unavailable, wrong
+from cocoon.core.errors import BadChunk, CocoonError, LimitExceeded, ModelRefused, Unavailable, from_code, wrong
 from cocoon.core.groups import single_error
 from cocoon.core.ids import LeaseId, ReceiptHash
-from cocoon.core.limits import ERROR_TEXT_CHARS, LANE_PROOF_NS, RECEIPT_REPLY_NS
+from cocoon.core.limits import LANE_PROOF_NS, RECEIPT_REPLY_NS
 from cocoon.core.machine import DeadlinePassed, Effect
 from cocoon.core.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
 from cocoon.ledger.events import (
@@ -60,15 +61,14 @@ from cocoon.wire.messages import (
     ModelWant,
     Receipt,
     ReceiptIssued,
-    Refusal,
-    RunFailure,
     RunRequest,
     RunResult,
     TrancheClose,
+    refusal,
+    run_failure,
 )
 from cocoon.wire.schema import Message
 from cocoon.wire.signing import Signed, sign
-from cocoon.wire.types import line
 
 _FROM_REQUESTER = (ModelOffer, ChunkHashes, Chunk, RunRequest, TrancheClose, Countersign, LeaseClose)
 
@@ -92,11 +92,7 @@ class Sale:
         self, shop: Shop, lease: Signed[Lease], accept: Signed[LeaseAccept], link: WorkLink, highest: int,
         entry: Entry = FREE,
     ) -> None:
-        """
-        Args:
-            highest: The last run number ever begun.
-            entry: Where its lane stands, on a paid lease.
-        """
+        """``highest`` is the last run number ever begun, ``entry`` where the lane of a paid lease stands."""
         terms = lease.message
         self._shop = shop
         self._lease = lease
@@ -133,7 +129,7 @@ class Sale:
             with single_error():
                 await self._serve()
         except CocoonError as error:
-            await self._part(error.code, _outward(error))
+            await self._part(error.code, error.text)
             raise
         finally:
             with trio.CancelScope(shield=True):
@@ -162,12 +158,13 @@ class Sale:
         await self._driver.post(sale.DrainAsked())
 
     async def _clear(self) -> None:
-        await self._leave()
-        if self._worker is not None:
-            await self._worker.close()
-        if self._sink is not None:
-            self._sink.discard()                        # a public model has left it by now, if it came whole
-        await self._link.close()
+        async with AsyncExitStack() as stack:           # a full disk must not keep a worker alive
+            stack.push_async_callback(self._link.close)
+            if self._sink is not None:
+                stack.callback(self._sink.discard)      # a public model has left it by now, if it came whole
+            if self._worker is not None:
+                stack.push_async_callback(self._worker.close)
+            await self._leave()
 
     # --- what arrives ------------------------------------------------------
 
@@ -178,7 +175,7 @@ class Sale:
         except CocoonError as error:
             self._hears = False
             self._tell_news()
-            await self._driver.post(sale.LeaseBroke(error.code, _outward(error)))
+            await self._driver.post(sale.LeaseBroke(error.code, error.text))
 
     async def _take(self, message: Message) -> None:
         match message:
@@ -287,7 +284,7 @@ class Sale:
                 self._jobs.pop(number, None)
                 if code == "run_lost" and number <= self._doubtful_through:
                     await self._tell(StatementsWithdrawn(number - 1))
-                await self._say(RunFailure(number=number, code=code, text=line(text, ERROR_TEXT_CHARS)))
+                await self._say(run_failure(number, from_code(code, text)))
             case sale.EndSale(code, text):
                 self._shop.log.info("lease_ended", lease=self._id, code=code)
                 await self._tell(TrancheClosed(self._issuer.tab.last_number))
@@ -304,8 +301,9 @@ class Sale:
 
     async def _part(self, code: str, text: str) -> None:
         """The last words on the link: the cause, for people, then the end."""
-        await self._say(Refusal(code=code, text=line(text, ERROR_TEXT_CHARS)))
-        await self._say(LeaseClose(code=code))
+        told = refusal(from_code(code, text))
+        await self._say(told)
+        await self._say(LeaseClose(code=told.code))
 
     async def _say(self, message: Message) -> None:
         """Send; a link that is gone is noticed, and reported, by the reader."""
@@ -324,7 +322,7 @@ class Sale:
                 await self._fetched(sink)
                 return
         except CocoonError as error:
-            await self._driver.post(sale.LeaseBroke(error.code, _outward(error)))
+            await self._driver.post(sale.LeaseBroke(error.code, error.text))
             return
         counts = [chunk_count(file.size_bytes) for file in manifest.files]
         self._missing = {(file, index) for file, count in enumerate(counts) for index in range(count)}
@@ -493,8 +491,3 @@ class Sale:
         """Record what is idempotent by its key."""
         if self._shop.journal.find(key) is None:
             await self._shop.journal.append(kind, body, key)
-
-
-def _outward(error: CocoonError) -> str:
-    """What the other side is told: whose disk is full, and not where it lies."""
-    return "the provider's disk is full" if isinstance(error, StorageFull) else error.text

@@ -51,29 +51,42 @@ class Seller:
         await self._empty.wait()
 
     async def _take(self, stream: PeerStream) -> None:
-        lease_id: LeaseId | None = None
         try:
             opening = unpack(await stream.receive(), LeaseOpen)
             lease, keys, keybox_digest = self._read(opening, stream.peer)
             highest = self._admit(lease)
-            # Its place is taken before the chain is asked, so that a second opening finds it.
-            lease_id = LeaseId(lease.digest)
-            self._enter(lease_id, lease.signer)
+        except CocoonError as error:
+            await self._refuse(stream, error)
+            return
+        # Its place is taken before the chain is asked, so that a second opening finds it.
+        self._enter(LeaseId(lease.digest), lease.signer)
+        try:
+            await self._sell(stream, opening, lease, keys, keybox_digest, highest)
+        finally:
+            self._leave(LeaseId(lease.digest))
+
+    async def _sell(
+        self, stream: PeerStream, opening: LeaseOpen, lease: Signed[Lease], keys: LinkKeys, keybox: bytes,
+        highest: int | None,
+    ) -> None:
+        """Serve an admitted lease until it ends."""
+        lease_id = LeaseId(lease.digest)
+        try:
             entry = await self._stand(lease, opening, known=highest is not None)
         except CocoonError as error:
-            self._shop.log.info("lease_refused", peer=stream.peer, code=error.code, text=error.text)
-            await stream.send(pack(refusal(error)))
-            if lease_id is not None:
-                self._leave(lease_id)
+            await self._refuse(stream, error)
             return
         try:
-            accept, link = await self._accept(stream, lease, keys, keybox_digest, resumed=highest is not None)
+            accept, link = await self._accept(stream, lease, keys, keybox, resumed=highest is not None)
             sale = self._sales[lease_id] = Sale(self._shop, lease, accept, link, highest or 0, entry)
             await sale.run()
         finally:
             if self._sales.pop(lease_id, None) is None:
                 await self._abandon(lease)
-            self._leave(lease_id)
+
+    async def _refuse(self, stream: PeerStream, error: CocoonError) -> None:
+        self._shop.log.info("lease_refused", peer=stream.peer, code=error.code, text=error.text)
+        await stream.send(pack(refusal(error)))
 
     async def _abandon(self, lease: Signed[Lease]) -> None:
         """Free the lane of a lease that was never opened: the stream broke, or the disk is full."""
@@ -152,11 +165,10 @@ class Seller:
     async def _record(self, stream: PeerStream, lease: Signed[Lease]) -> None:
         try:
             await self._shop.journal.append(records.LEASE_SOLD, lease.pack(), records.lease_key(LeaseId(lease.digest)))
-        except StorageFull:
-            full = StorageFull("the provider's disk is full")
+        except StorageFull as full:
             await stream.send(pack(refusal(full)))
             await stream.close()                        # a reset could overtake the refusal
-            raise full from None
+            raise
 
     @property
     def _message_bytes(self) -> int:

@@ -2,20 +2,27 @@
 
 A debt lives in the journal: a lane whose lease was reserved and never released.
 It is tried again, at growing intervals, until the provider is there or the lane
-has expired; after that nothing can be claimed any more.
+has expired; after that nothing can be claimed any more. One settlement at a time
+with each provider, all providers at once: a silent one holds up no other.
 
-Purity: shell. Spec: docs/spec/receipts.md, rules REC-13 and REC-18; lanes.md, rule LAN-7.
+Purity: shell. Spec: docs/spec/receipts.md, rules REC-13 and REC-18; lanes.md, rule LAN-7; leases.md, rule LEA-16.
 """
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
 import trio
 
-from cocoon.core.errors import CocoonError, ProviderLost, UsageError, wrong
+from cocoon.core.errors import CocoonError, Corrupt, ProviderLost, UsageError, wrong
+from cocoon.core.groups import single_error
 from cocoon.core.ids import LeaseId, PeerKey
-from cocoon.core.limits import RECEIPT_REPLY_NS, RETRY_FIRST_NS, RETRY_LAST_NS
+from cocoon.core.limits import RECEIPT_REPLY_NS, SETTLE_NS
+from cocoon.core.retry import Backoff
 from cocoon.core.units import SECOND_NS
 from cocoon.ledger import events as receipts
+from cocoon.ledger.tab import Head
 from cocoon.node import records
 from cocoon.node.asking import ask_offer
 from cocoon.node.link import WorkLink
@@ -35,7 +42,8 @@ class Debts:
         self._purse = purse
         self._open: dict[LeaseId, Signed[Lease]] = {}
         self._news = trio.Event()
-        self._turn = trio.Lock()
+        # Of the providers that are being settled with now: no more than there are debts, and each debt has a lane.
+        self._turns: dict[PeerKey, trio.Lock] = {}
 
     @property
     def open(self) -> int:
@@ -67,37 +75,60 @@ class Debts:
 
     async def run(self) -> None:
         """Settle what can be settled, until cancelled."""
-        wait_ns = RETRY_FIRST_NS
+        backoff = Backoff()
         while True:
-            before = len(self._open)
-            await self._try(list(self._open))
-            wait_ns = RETRY_FIRST_NS if len(self._open) < before else min(2 * wait_ns, RETRY_LAST_NS)
-            self._news = trio.Event()
-            with trio.move_on_after(wait_ns / SECOND_NS if self._open else float("inf")):
+            self._news, before = trio.Event(), len(self._open)
+            await self.settle_all()
+            if len(self._open) < before:
+                backoff.succeeded()
+            else:
+                backoff.failed()
+            with trio.move_on_after(backoff.delay_ns() / SECOND_NS if self._open else float("inf")):
                 await self._news.wait()
-                wait_ns = RETRY_FIRST_NS
+                backoff.succeeded()
 
     async def settle_with(self, provider: PeerKey) -> None:
         """Try at once to settle everything that is owed to ``provider``; it gives no new lease before."""
-        await self._try([lease for lease, signed in self._open.items() if signed.message.provider == provider])
+        await self._try({provider} & self._creditors())
 
     async def settle_all(self) -> None:
         """Try at once to settle everything."""
-        await self._try(list(self._open))
+        await self._try(self._creditors())
 
-    async def _try(self, leases: list[LeaseId]) -> None:
-        async with self._turn:
-            for lease_id in leases:
-                lease = self._open.get(lease_id)
-                if lease is None:
-                    continue
+    def _creditors(self) -> set[PeerKey]:
+        return {PeerKey(lease.message.provider) for lease in self._open.values()}
+
+    async def _try(self, providers: Iterable[PeerKey]) -> None:
+        with single_error():
+            async with trio.open_nursery() as nursery:
+                for provider in providers:
+                    nursery.start_soon(self._try_one, provider)
+
+    async def _try_one(self, provider: PeerKey) -> None:
+        async with self._turn(provider):
+            owed = [lease for lease in self._open.values() if lease.message.provider == provider]
+            for lease in owed:
+                lease_id = LeaseId(lease.digest)
                 try:
                     await self._settle(lease)
+                except Corrupt:
+                    raise                               # our own journal: no attempt mends it
                 except CocoonError as error:
-                    self._purse.log.info("lease_unsettled", lease=lease_id, code=error.code)
+                    self._purse.log.info("lease_unsettled", lease=lease_id, code=error.code, text=error.text)
                 else:
                     del self._open[lease_id]
                     self._purse.log.info("lease_settled", lease=lease_id)
+
+    @asynccontextmanager
+    async def _turn(self, provider: PeerKey) -> AsyncIterator[None]:
+        """A provider opens a lease once at a time, so nobody else settles with it meanwhile."""
+        turn = self._turns.setdefault(provider, trio.Lock())
+        try:
+            async with turn:
+                yield
+        finally:
+            if not turn.locked():
+                self._turns.pop(provider, None)
 
     async def _settle(self, lease: Signed[Lease]) -> None:
         """Open the lease again, get the last receipt, free the lane.
@@ -115,16 +146,30 @@ class Debts:
             # Nothing was accepted on it; whether its provider ever heard of it does not matter.
             await treasury.release(terms.lane, LeaseId(lease.digest), treasury.lane(terms.lane).head)
             return
+        head = None
+        with trio.move_on_after(SETTLE_NS / SECOND_NS):
+            head = await self._agree(lease, treasury)
+        if head is None:
+            raise ProviderLost(f"the provider did not settle in time, {SETTLE_NS // SECOND_NS} s")
+        await treasury.release(terms.lane, LeaseId(lease.digest), head)
+
+    async def _agree(self, lease: Signed[Lease], treasury: Treasury) -> Head:
+        """Where the lane stands once both sides agree on everything that was accepted on the lease.
+
+        Raises:
+            CocoonError: not now.
+        """
+        terms = lease.message
         quote = await ask_offer(self._purse.mesh, self._purse.network, terms.kind, PeerKey(terms.provider))
         accept, link = await propose(
-            self._purse, lease, quote.sealing_key, treasury.shown(terms.lane), again=True
+            self._purse, lease, quote.sealing_key, treasury.shown(terms.lane, LeaseId(lease.digest)), again=True
         )
         try:
             tally = await self._account(lease, accept, link, treasury)
         finally:
             with trio.CancelScope(shield=True):
                 await link.close()
-        await treasury.release(terms.lane, tally.id, tally.tab.head)
+        return tally.tab.head
 
     async def _expired(self, treasury: Treasury, lane: int) -> bool:
         """Whether nothing can be claimed from the lane any more; a chain that is away holds no new lease up."""

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
 from cocoon.core.errors import CocoonError, from_code
 from cocoon.core.groups import single_error
 from cocoon.core.ids import TaskId, peer_id
+from cocoon.core.limits import USUAL_CEILING_NANOTON
 from cocoon.core.machine import Effect
 from cocoon.core.units import MILLISECOND_NS
 from cocoon.node import records
@@ -80,7 +81,7 @@ class TaskRun:
         Raises:
             CocoonError: the task failed; the code says why.
         """
-        self._lease = self._buyer.warm(self._order)
+        self._lease = self._buyer.warm(self._bounded())
         try:
             with single_error():
                 await self._drive()
@@ -94,6 +95,11 @@ class TaskRun:
             "receipts": self._outcome.receipts, "price_nanoton": self._outcome.price_nanoton,
             "provider": self._outcome.provider or "",
         }
+
+    def _bounded(self) -> Order:
+        """The order as a warm lease may take it: the price is agreed on already, not just any bill (SCH-19)."""
+        order = self._order
+        return order if order.ceiling_nanoton is not None else replace(order, ceiling_nanoton=USUAL_CEILING_NANOTON)
 
     async def _drive(self) -> None:
         async with trio.open_nursery() as nursery:

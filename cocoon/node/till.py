@@ -16,23 +16,33 @@ from cocoon.core.ids import LeaseId
 from cocoon.core.limits import LANE_PROOF_NS
 from cocoon.core.units import SECOND_NS
 from cocoon.ledger.claims import ClaimEvent, ClosePending, VoucherSettled
+from cocoon.ledger.closing import check_close
 from cocoon.ledger.escrow import LaneState
-from cocoon.ledger.exposure import CREDIT_FACTS, CreditBook, CreditEnded, CreditGiven, WorkLost, lost_nanoton
+from cocoon.ledger.exposure import (
+    CREDIT_FACTS,
+    CreditBook,
+    CreditEnded,
+    CreditFact,
+    CreditGiven,
+    WorkLost,
+    lost_nanoton,
+)
 from cocoon.ledger.journal import replay
-from cocoon.ledger.lanes import (
+from cocoon.ledger.receipt import ReceiptIssuer
+from cocoon.ledger.tab import Head, Tab
+from cocoon.ledger.terms import LeaseTerms, terms_of
+from cocoon.ledger.till import (
     TILL_FACTS,
-    CloseSigned,
     LaneEntered,
+    LaneGone,
     LaneLeft,
     LaneTill,
     SoldLane,
+    TillFact,
     VoucherKept,
     check_lane,
     check_network,
 )
-from cocoon.ledger.receipt import ReceiptIssuer
-from cocoon.ledger.tab import Head, Tab
-from cocoon.ledger.terms import LeaseTerms, terms_of
 from cocoon.node import records
 from cocoon.node.keeper import Keeper
 from cocoon.node.money import EscrowSeen, Money
@@ -40,10 +50,11 @@ from cocoon.store.service import Journal, Row
 from cocoon.telemetry.log import Log
 from cocoon.wire.judged import Voucher
 from cocoon.wire.messages import Lease, LeaseOpen
+from cocoon.wire.orders import CloseOrder
 from cocoon.wire.signing import open_signed
 
 LaneId = tuple[bytes, int]
-Fact = LaneEntered | VoucherKept | LaneLeft | CloseSigned
+Fact = TillFact | CreditFact
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +111,13 @@ class Till:
             if lane.lease is not None:
                 self._cut.add(lane.lease)
             await self._abandon(lane)
+        for lease in tuple(self.credit.open):           # no lease is open now, so none is on credit
+            await self._keep(CreditEnded(lease, 0))
         for lane in self.lanes.lanes.values():
-            if lane.voucher is not None:
+            if lane.voucher is not None and not lane.gone:
                 self._tell(lane, VoucherSettled(lane.voucher, lane.signature))
+                if lane.closing_nanoton is not None:
+                    self._tell(lane, ClosePending(lane.closing_nanoton))
 
     async def abandon(self, terms: LeaseTerms) -> None:
         """A lease was entered and could not be opened after all."""
@@ -113,13 +128,17 @@ class Till:
         assert lane.lease is not None                   # it was entered
         entry = self._journal.find(records.lease_key(lane.lease))
         if entry is None:                               # entered, and never countersigned
-            await self._record(LaneLeft(lane.escrow, lane.lane, lane.lease, True, lane.opening.skipped))
+            left = LaneLeft(lane.escrow, lane.lane, lane.lease, True, lane.opening.skipped)
+            await self._keep(left, *self._credit_ended(lane.lease, 0))
             return
         terms = terms_of(open_signed(entry.body, Lease))
         issuer = ReceiptIssuer(Tab(terms, lane.opening))
         facts = [records.unpack_fact(row.body)[1] for row in self._journal.under(records.facts_of(lane.lease))]
         replay(issuer, self._clock.now_ns(), facts)
         await self.leave(terms, issuer)
+
+    def _credit_ended(self, lease: LeaseId, lost_nanoton: int) -> tuple[CreditEnded, ...]:
+        return (CreditEnded(lease, lost_nanoton), ) if lease in self.credit.open else ()
 
     # --- leases ------------------------------------------------------------
 
@@ -146,13 +165,13 @@ class Till:
             entered = facts[0]
             assert isinstance(entered, LaneEntered)
             credit = () if known else await self._credit(terms, entered.opening, seen, until_s)
-            rows = [Row(records.TILL_FACT, TILL_FACTS.pack(fact)) for fact in facts]
-            rows += [Row(records.CREDIT_FACT, CREDIT_FACTS.pack(fact)) for fact in credit]
-            await self._journal.append_many(rows)
-            for fact in facts:
-                self.lanes.record(fact)
-            for given in credit:
-                self.credit.record(given)
+            if credit and len(facts) > 1:
+                raise wrong("head", f"lane {terms.lane} is not on chain: a voucher that we do not know is no money")
+            await self._keep(*facts, *credit)
+        for fact in facts:
+            if isinstance(fact, VoucherKept):
+                kept = self.lanes.lane(terms.escrow, terms.lane)
+                self._tell(kept, VoucherSettled(Voucher.unpack(fact.voucher), fact.signature))
         margin_s = self.money.facts.claim_margin_s
         return Entry(entered.opening, proven=not credit, settles=known, until_s=seen.at_s + until_s + margin_s)
 
@@ -179,8 +198,7 @@ class Till:
             while not _has(seen, terms.lane):
                 seen = await self.money.next_look(terms.escrow, seen.seqno)
             await self._check(terms, head, seen, until_s)
-            if terms.lease in self.credit.open:
-                await self._record_credit(CreditEnded(terms.lease, 0))
+            await self._keep(*self._credit_ended(terms.lease, 0))
             return
         raise LaneUnproven(f"lane {terms.lane} was not on chain within {LANE_PROOF_NS // SECOND_NS} s")
 
@@ -197,17 +215,25 @@ class Till:
     async def leave(self, terms: LeaseTerms, issuer: ReceiptIssuer) -> None:
         """The lease is over; what was delivered on it and never promised is remembered against its requester."""
         self._served.pop((terms.escrow, terms.lane), None)
-        await self._record(LaneLeft(terms.escrow, terms.lane, terms.lease, *issuer.parting()))
         lost = lost_nanoton(issuer.tab, cut=terms.lease in self._cut)
-        if terms.lease in self.credit.open:
-            await self._record_credit(CreditEnded(terms.lease, lost))
-        elif lost or self.credit.concerns(terms.lease):
-            await self._record_credit(WorkLost(terms.lease, terms.requester, lost))
+        credit: tuple[CreditFact, ...] = self._credit_ended(terms.lease, lost)
+        if not credit and (lost or self.credit.concerns(terms.lease)):
+            credit = (WorkLost(terms.lease, terms.requester, lost), )
+        await self._keep(LaneLeft(terms.escrow, terms.lane, terms.lease, *issuer.parting()), *credit)
 
-    async def promise_close(self, fact: CloseSigned) -> None:
-        """Record a close that is about to be signed: from now on its total counts as paid if the lane goes."""
-        await self._record(fact)
-        self._tell(self.lanes.lane(fact.escrow, fact.lane), ClosePending(fact.total_nanoton))
+    async def agree_close(self, order: CloseOrder, signature: bytes, seen: EscrowSeen) -> None:
+        """Check a close and record it before it is signed: from now on its total counts as paid if the lane goes.
+
+        Raises:
+            As ``check_close``; ``wrong_escrow`` too if the escrow is not on chain.
+        """
+        if seen.state is None:
+            raise wrong("escrow", "the escrow is not on chain")
+        async with self._entering:                      # no lease begins between the check and the record
+            lane = self.lanes.lane(order.head.escrow, order.lane)
+            fact = check_close(order, signature, lane, seen.state, now_s=seen.at_s)
+            await self._keep(fact)
+        self._tell(lane, ClosePending(fact.total_nanoton))
 
     async def claim_all(self) -> None:
         """Claim what is due on every lane, whatever it is worth beyond the fee; returns when all is done."""
@@ -239,13 +265,21 @@ class Till:
             least_cap_nanoton=rules.least_nanoton,
         )
 
-    async def _record_credit(self, fact: CreditEnded | WorkLost) -> None:
-        self.credit.record(fact)
-        await self._journal.append(records.CREDIT_FACT, CREDIT_FACTS.pack(fact))
+    async def _keep(self, *facts: Fact) -> None:
+        """Journal facts of lanes and of credit in one commit, then take them."""
+        if not facts:
+            return
+        await self._journal.append_many([_row(fact) for fact in facts])
+        for fact in facts:
+            if isinstance(fact, CreditFact):
+                self.credit.record(fact)
+            else:
+                self.lanes.record(fact)
 
-    async def _record(self, fact: Fact) -> None:
-        self.lanes.record(fact)
-        await self._journal.append(records.TILL_FACT, TILL_FACTS.pack(fact))
+    async def _gone(self, lane: SoldLane) -> None:
+        """A lane is on chain no more: nobody watches it again, also after a restart."""
+        await self._keep(LaneGone(lane.escrow, lane.lane))
+        del self._keepers[lane.escrow, lane.lane]
 
     # --- claims ------------------------------------------------------------
 
@@ -253,10 +287,18 @@ class Till:
         key = (lane.escrow, lane.lane)
         keeper = self._keepers.get(key)
         if keeper is None:
-            keeper = self._keepers[key] = Keeper(self.money, self._clock, self._log, lane, partial(self._seen, key))
+            keeper = self._keepers[key] = Keeper(
+                self.money, self._clock, self._log, lane, partial(self._seen, key), partial(self._gone, lane)
+            )
             self._nursery.start_soon(keeper.run)
         # Not awaited: a lease must not wait for the chain.
         self._nursery.start_soon(keeper.tell, event)
+
+
+def _row(fact: Fact) -> Row:
+    if isinstance(fact, CreditFact):
+        return Row(records.CREDIT_FACT, CREDIT_FACTS.pack(fact))
+    return Row(records.TILL_FACT, TILL_FACTS.pack(fact))
 
 
 def _kept(terms: LeaseTerms, voucher: Voucher, signature: bytes) -> VoucherKept:

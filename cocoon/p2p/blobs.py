@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 
 import trio
 
-from cocoon.core.errors import BadChunk, CocoonError, NotFound, OutOfOrder, Unreachable, from_code
+from cocoon.core.errors import BadChunk, CocoonError, NotFound, OutOfOrder, Unreachable, from_peer
 from cocoon.core.groups import single_error
 from cocoon.core.ids import ModelId, PeerKey
 from cocoon.core.limits import (
@@ -264,4 +264,4 @@ async def _reply(stream: PeerStream, expected: type[M], max_bytes: int) -> M:
 
 
 def _refused(reply: Refusal) -> CocoonError:
-    return from_code(reply.code, reply.text)
+    return from_peer(reply.code, reply.text)

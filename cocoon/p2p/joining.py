@@ -15,8 +15,8 @@ import trio
 from cocoon.core.errors import CocoonError
 from cocoon.core.ids import PeerKey
 from cocoon.core.limits import JOIN_DIALS, JOIN_PEERS, PEERS_WANTED, RETRY_LAST_NS
+from cocoon.core.retry import Backoff
 from cocoon.core.units import SECOND_NS
-from cocoon.p2p.retry import Backoff
 
 
 class Members(Protocol):

@@ -20,7 +20,7 @@ from cocoon.core.errors import (
     Unavailable,
     Unreachable,
     WrongNetwork,
-    from_code,
+    from_peer,
 )
 from cocoon.core.groups import single_error
 from cocoon.core.ids import PeerKey, peer_id
@@ -216,6 +216,6 @@ def _check_network(theirs: Hello, ours: Hello) -> None:
 
 
 def _refused(answer: Refusal) -> CocoonError:
-    error = from_code(answer.code, answer.text)
+    error = from_peer(answer.code, answer.text)
     known = isinstance(error, WrongNetwork | Unavailable)
     return error if known else PeerFault(f"Hello was refused: {error.text}")

@@ -29,6 +29,7 @@ from cocoon.core.errors import (
 from cocoon.core.groups import single_error
 from cocoon.core.ids import NetworkId, PeerKey, peer_id
 from cocoon.core.limits import (
+    HANDSHAKE_NS,
     LOST_QUEUE,
     MESH_UPKEEP_NS,
     STREAMS_PER_PROTOCOL,
@@ -152,7 +153,8 @@ class Mesh:
         """Call ``handler`` with every stream that a peer of our network opens for ``protocol``.
 
         The stream is closed when the handler returns and reset when it raises;
-        no exception of a handler reaches the host.
+        no exception of a handler reaches the host. Its first ``receive`` waits at
+        most ``HANDSHAKE_NS``.
 
         Raises:
             UsageError: the protocol has a handler already.
@@ -354,6 +356,7 @@ class Mesh:
             await raw.reset()
             return
         stream = link.adopt(raw)
+        stream.expect_first(HANDSHAKE_NS)   # silent streams must not fill the places of everybody else
         self._served[protocol] += 1
         try:
             if await self._guarded(protocol, lambda: handler(stream)):

@@ -8,13 +8,15 @@ Purity: shell. Spec: docs/spec/p2p.md, rule P2P-7.
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import trio
 
-from cocoon.core.errors import StreamClosed, TooLarge
+from cocoon.core.errors import StreamClosed, TooLarge, Unreachable
 from cocoon.core.ids import PeerKey
 from cocoon.core.limits import CONTROL_FRAME_BYTES
+from cocoon.core.units import SECOND_NS
 from cocoon.wire.framing import PREFIX_BYTES, frame, frame_length
 
 
@@ -38,11 +40,16 @@ class PeerStream:
         self._released = False
         self._waiting: set[trio.CancelScope] = set()
         self._send_lock = trio.Lock()
+        self._first_ns, self._first_due_s = 0, math.inf
 
     @property
     def ended(self) -> bool:
         """Closed or reset by us, or its peer was lost."""
         return self._ended is not None
+
+    def expect_first(self, patience_ns: int) -> None:
+        """The first frame must come, whole, within ``patience_ns`` of the first ``receive``."""
+        self._first_ns = patience_ns
 
     async def send(self, payload: bytes) -> None:
         """Send one frame, whole. If this is cancelled or fails, the stream is reset.
@@ -75,7 +82,17 @@ class PeerStream:
         Raises:
             StreamClosed: the stream ended, was reset, or the peer is lost.
             TooLarge: the announced length is above ``max_bytes``; the stream is reset.
+            Unreachable: the first frame did not come in time (``expect_first``), and never will.
         """
+        if self._first_ns and self._first_due_s == math.inf:
+            self._first_due_s = trio.current_time() + self._first_ns / SECOND_NS
+        with trio.CancelScope(deadline=self._first_due_s):
+            payload = await self._next(max_bytes)
+            self._first_ns, self._first_due_s = 0, math.inf
+            return payload
+        raise Unreachable(f"nothing was said within {self._first_ns / SECOND_NS:g} s on a stream that was opened to us")
+
+    async def _next(self, max_bytes: int) -> bytes:
         await self._fill(PREFIX_BYTES)
         try:
             length = frame_length(bytes(self._kept[:PREFIX_BYTES]), max_bytes)

@@ -1,6 +1,6 @@
 """Choosing a seller: the lowest expected cost under the ceiling, ties by peer id.
 
-Purity: pure. Spec: docs/spec/scheduling.md, rules SCH-1 to SCH-3.
+Purity: pure. Spec: docs/spec/scheduling.md, rules SCH-1 to SCH-3 and SCH-19.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cocoon.core.ids import PeerKey, peer_id
-from cocoon.core.limits import USUAL_CEILING_MEDIANS
+from cocoon.core.limits import USUAL_CEILING_MEDIANS, USUAL_CEILING_NANOTON
 from cocoon.core.units import UnitKind, bill_nanoton
 from cocoon.wire.messages import Offer, Profile
 
@@ -57,6 +57,7 @@ class AllAboveCeiling:
     """Some would fit, but the cheapest asks more than the ceiling."""
 
     lowest_nanoton: int
+    ceiling_nanoton: int
 
 
 def expected_cost_nanoton(offer: Offer, runs: int) -> int:
@@ -66,9 +67,10 @@ def expected_cost_nanoton(offer: Offer, runs: int) -> int:
 
 
 def usual_ceiling_nanoton(offers: Sequence[Offer], runs: int) -> int:
-    """What a task may cost if its user named no ceiling: three times the median of what is asked now (SCH-19)."""
+    """What a task may cost if its user named no ceiling: three times the median ask, at most one coin (SCH-19)."""
     costs = sorted(expected_cost_nanoton(offer, runs) for offer in offers)
-    return USUAL_CEILING_MEDIANS * costs[(len(costs) - 1) // 2] if costs else 0
+    median_nanoton = costs[(len(costs) - 1) // 2] if costs else 0
+    return min(USUAL_CEILING_MEDIANS * median_nanoton, USUAL_CEILING_NANOTON)
 
 
 def misfit(offer: Offer, demand: Demand) -> str | None:
@@ -89,5 +91,5 @@ def rank(quotes: list[Quote], demand: Demand) -> Ranked | NoneFits | AllAboveCei
     priced = sorted(fitting, key=lambda q: (expected_cost_nanoton(q.offer, demand.runs), peer_id(q.provider)))
     lowest = expected_cost_nanoton(priced[0].offer, demand.runs)
     if lowest > demand.ceiling_nanoton:
-        return AllAboveCeiling(lowest)
+        return AllAboveCeiling(lowest, demand.ceiling_nanoton)
     return Ranked(tuple(q for q in priced if expected_cost_nanoton(q.offer, demand.runs) <= demand.ceiling_nanoton))

@@ -26,10 +26,19 @@ from cocoon.scheduler.selection import AllAboveCeiling, NoneFits, Quote, Ranked
 
 #: The lease ended before the unit was begun; it may go to another lease without being run twice.
 UNBEGUN_CODES = frozenset({"released", "idle", "draining"})
-#: Another seller may do better, as after any fault of this one; anything else would fail there as well.
-NEXT_SELLER_CODES = frozenset({
-    "busy", "unreachable", "draining", "provider_lost", "wrong_offer", "limit_exceeded", "storage_full", "kind_refused",
-})
+#: Another seller may do better, as after any fault of this one; anything else would fail there as well. Some of these
+#: may be our own failure (our disk, our chain): then the next sellers fail alike, and they are few (PROVIDERS_ASKED).
+NEXT_SELLER_CODES = UNBEGUN_CODES | {
+    # it cannot be reached, or not now
+    "unreachable", "stream_closed", "provider_lost", "unavailable", "busy", "storage_full", "wrong_network",
+    # it sells something else, dearer, slower or smaller
+    "kind_refused", "ceiling_exceeded", "limit_exceeded", "memory_exceeded", "run_timeout", "deadline_exceeded",
+    "worker_lost",
+    # its chain is away, or it takes no money from our lane with it
+    "chain_unreachable", "credit_refused", "lane_busy", "lane_closing", "lane_unproven",
+    # it says what makes no sense before a run, or asks for a part that the model does not have
+    "inputs_mismatch", "run_failed", "run_lost", "not_found",
+}
 #: A unit's own fault: the other units go on.
 UNIT_CODES = frozenset({
     "inputs_mismatch", "limit_exceeded", "run_lost", "run_failed", "dtype_unsupported", "memory_exceeded",
@@ -212,8 +221,9 @@ class Task:
                 self.sellers = deque(quotes)
                 self.phase = Phase.LEASING
                 return [OpenLease(self.sellers.popleft())]
-            case SellersRanked(AllAboveCeiling(lowest), _) if self.phase is Phase.FINDING:
-                return self._end("ceiling_exceeded", f"the lowest ask is {lowest} nanoton, above the ceiling")
+            case SellersRanked(AllAboveCeiling(lowest, ceiling), _) if self.phase is Phase.FINDING:
+                above = f"the lowest ask is {lowest} nanoton, above the ceiling of {ceiling}"
+                return self._end("ceiling_exceeded", f"{above}; --max-price {lowest} would take it")
             case SellersRanked(NoneFits(reasons), asked) if self.phase is Phase.FINDING:
                 nobody = f"{asked} sellers asked, none answered with an offer"
                 return self._end("no_provider", "; ".join(reasons) or nobody)

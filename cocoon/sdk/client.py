@@ -80,7 +80,7 @@ class Client:
             model: Path of an ONNX file (sent sealed, stays private), or a model id (64 hex digits).
             inputs: The model's input names to numpy arrays.
             max_price_nanoton: The most that all of it may cost; 0 takes only free offers, None up to three
-                times the median of what is asked now (told in the event ``offers``).
+                times the median of what is asked now and one whole coin (told in the event ``offers``).
             deadline_s: Seconds after which the task is given up.
             on_event: Called with each progress event, a map with the key ``event``.
 
@@ -198,9 +198,7 @@ class Client:
 
     def add_model(self, path: str | os.PathLike[str], public: bool = False) -> dict[str, Any]:
         """Give the peer a model file; ``public`` announces and serves it to anybody."""
-        # Hashing and copying the largest model takes longer than any other answer.
-        args = {"path": _file(os.fspath(path)), "public": bool(public)}
-        return self._ask("models_add", args, silence_ns=limits.MODEL_LOAD_NS * 2)
+        return self._ask("models_add", {"path": _file(os.fspath(path)), "public": bool(public)})
 
     # --- money -------------------------------------------------------------
 
@@ -210,15 +208,15 @@ class Client:
         Raises:
             NoLedger: the network carries no money.
         """
-        return self._ask("wallet", {}, silence_ns=limits.CHAIN_VERB_NS)
+        return self._ask("wallet", {})
 
     def fund(self, amount_nanoton: int) -> dict[str, Any]:
         """Coins for the wallet from a devnet's faucet; returns when they are there."""
-        return self._ask("fund", {"amount_nanoton": amount_nanoton}, silence_ns=limits.CHAIN_VERB_NS)
+        return self._ask("fund", {"amount_nanoton": amount_nanoton})
 
     def settle(self) -> dict[str, Any]:
         """Close the books: leases given back, lanes closed, claims sent, receipts anchored."""
-        return self._ask("settle", {}, silence_ns=limits.CHAIN_VERB_NS)
+        return self._ask("settle", {})
 
     def recover(self) -> dict[str, Any]:
         """Bring the escrow's coins back to the wallet; what is locked for providers after the close delay.
@@ -226,15 +224,15 @@ class Client:
         Returns:
             ``recovered_nanoton`` now, ``locked_nanoton`` still, and ``free_at_s``, the chain time to call again.
         """
-        return self._ask("recover", {}, silence_ns=limits.CHAIN_VERB_NS)
+        return self._ask("recover", {})
 
     def earnings(self) -> dict[str, Any]:
         """What the peer earned by its vouchers, what the chain paid of it, and what that cost."""
-        return self._ask("earnings", {}, silence_ns=limits.CHAIN_VERB_NS)
+        return self._ask("earnings", {})
 
     def audit(self) -> dict[str, Any]:
         """The peer's journal against the chain: ``clean``, or a list of ``differences``."""
-        return self._ask("audit", {}, silence_ns=limits.CHAIN_VERB_NS)
+        return self._ask("audit", {})
 
     def supply(self) -> dict[str, Any]:
         """The whole chain of a devnet added up: its genesis supply, all balances, all fees.
@@ -242,7 +240,7 @@ class Client:
         Raises:
             LimitExceeded: the chain is too long to read whole.
         """
-        return self._ask("supply", {}, silence_ns=limits.CHAIN_VERB_NS)
+        return self._ask("supply", {})
 
     def stop(self) -> dict[str, Any]:
         """Ask the peer to drain and end."""
@@ -279,8 +277,8 @@ class Client:
         answer: list[dict[str, Any]] = plain(found)
         return answer
 
-    def _ask(self, verb: str, args: Message, silence_ns: int = limits.CONTROL_REPLY_NS) -> dict[str, Any]:
-        answer: dict[str, Any] = plain(call(find_peer(self.home), verb, args, silence_ns=silence_ns))
+    def _ask(self, verb: str, args: Message) -> dict[str, Any]:
+        answer: dict[str, Any] = plain(call(find_peer(self.home), verb, args))
         return answer
 
 

@@ -193,21 +193,17 @@ def call(
     verb: str,
     args: Message,
     on_event: Callable[[Message], None] | None = None,
-    silence_ns: int = limits.CONTROL_REPLY_NS,
 ) -> Message:
-    """Ask one question and return what ``done`` carries.
-
-    Args:
-        silence_ns: How long the peer may say nothing.
+    """Ask one question and return what ``done`` carries, however long the peer says that it still waits.
 
     Raises:
         CocoonError: whatever the peer answered, typed.
-        LocalPeerLost: it hung up or went silent.
+        LocalPeerLost: it hung up, or said nothing for ``CONTROL_REPLY_NS``.
     """
     with Connection(contact) as connection:
         connection.request(verb, args)
         while True:
-            message = connection.receive(time.monotonic_ns() + silence_ns)
+            message = connection.receive(time.monotonic_ns() + limits.CONTROL_REPLY_NS)
             if error := error_of(message):
                 raise error
             if "done" in message:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cocoon.core.errors import LimitExceeded, NotFound, UsageError, wrong
 from cocoon.core.ids import peer_id
+from cocoon.core.limits import EXPORT_BYTES
 from cocoon.core.units import KIB
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ def verify_record(record: bytes, expected: str | None = None) -> dict[str, Any]:
 
     Returns:
         What it proves, for people: receipt, lease, provider, requester, model, runs with
-        their commitments, prices in nanoton and times in microseconds.
+        their commitments, prices in nanoton and times in microseconds. ``total_nanoton`` is
+        what ``lane`` of ``escrow`` (an address of workchain 0) has cost so far, by all its
+        leases; both are zero for a lease that costs nothing.
 
     Raises:
         Malformed, BadSignature, WrongField: what does not hold.
@@ -79,6 +82,8 @@ def _told(facts: ReceiptFacts, expected: str | None) -> dict[str, Any]:
         "model": facts.model.hex(),
         "provider": peer_id(facts.provider),
         "requester": peer_id(facts.requester),
+        "escrow": facts.escrow.hex(),
+        "lane": facts.lane,
         "first_number": facts.first_number,
         "runs": facts.runs,
         "units": facts.units,
@@ -104,8 +109,6 @@ def load_record(path: str | os.PathLike[str]) -> bytes:
     Raises:
         NotFound: no such file. LimitExceeded: longer than any of them.
     """
-    from cocoon.ledger.export import EXPORT_BYTES
-
     try:
         if not os.path.isfile(path):
             raise NotFound(f"there is no regular file {os.fspath(path)!r}")

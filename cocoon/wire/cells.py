@@ -4,7 +4,7 @@ The hash is SHA-256 over two descriptor bytes, the data filled up to whole bytes
 by one 1 and then 0s (the completion tag), and depth and hash of each reference.
 A cell computes it once, when it is made, from those of its references: shared
 subtrees cost nothing twice, and a deep tree needs no recursion. Only ordinary
-cells of level 0.
+cells of level 0, and what is below an exotic one is not looked at.
 
 Purity: pure. Spec: docs/spec/judged.md, rules JUD-1 and JUD-7; the TVM white paper, 3.1.4 to 3.1.7.
 """
@@ -25,6 +25,7 @@ _WORKCHAIN_BITS = 8
 #: An amount is its length in bytes (four bits), then so many bytes.
 _COINS_LENGTH_BITS = 4
 _COINS_BYTES = 15
+_STATE_INIT = 0b00110  # neither split nor special; code and data, no libraries
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -58,6 +59,17 @@ class Cell:
     def __repr__(self) -> str:
         return f"Cell({self.bits} bits, {len(self.refs)} refs, {self._hash.hex()[:16]})"
 
+    @classmethod
+    def opaque(cls, digest: bytes, depth: int) -> Cell:
+        """A cell of which only hash and depth are known, because it is exotic; whoever reads it finds nothing.
+
+        What strangers send may hold library references and proofs. No contract of ours reads them.
+        """
+        made = cls.__new__(cls)
+        for name, value in (("value", 0), ("bits", 0), ("refs", ()), ("_depth", depth), ("_hash", digest)):
+            object.__setattr__(made, name, value)
+        return made
+
     def data(self) -> bytes:
         """The data bits as whole bytes, with the completion tag if they do not fill the last one."""
         spare = -self.bits % 8
@@ -71,11 +83,6 @@ class Cell:
     def hash(self) -> bytes:
         """Representation hash, 32 bytes: what contracts and signatures name this cell by."""
         return self._hash
-
-
-def representation_hash(data: bytes, bits: int) -> bytes:
-    """Hash of a cell without references whose first ``bits`` bits are those of ``data``."""
-    return Cell(int.from_bytes(data, "big") >> (8 * len(data) - bits), bits).hash()
 
 
 class CellBuilder:
@@ -143,6 +150,11 @@ class CellBuilder:
         return Cell(self._value, self._bits, tuple(self._refs))
 
 
+def state_init(code: Cell, data: Cell) -> Cell:
+    """Code and data as what deploys an account; its hash is the account's address."""
+    return CellBuilder().uint(_STATE_INIT, 5).ref(code).ref(data).end()
+
+
 class CellReader:
     """Takes bits and references in the order in which they were stored."""
 
@@ -175,11 +187,6 @@ class CellReader:
     def bits_left(self) -> int:
         """Bits that nobody read yet."""
         return self._left
-
-    @property
-    def refs_left(self) -> int:
-        """References that nobody read yet."""
-        return len(self._refs)
 
     def uint(self, bits: int) -> int:
         """The next unsigned integer of ``bits`` bits."""

@@ -9,7 +9,7 @@ Purity: pure. Spec: docs/spec/messages.md, rules MSG-1 to MSG-11.
 
 from __future__ import annotations
 
-from cocoon.core.errors import CocoonError
+from cocoon.core.errors import CocoonError, for_peer
 from cocoon.core.limits import (
     CHUNK_BYTES,
     ERROR_TEXT_CHARS,
@@ -19,12 +19,12 @@ from cocoon.core.limits import (
     OFFER_BYTES,
     PAYLOAD_BYTES,
 )
-from cocoon.core.units import ceil_div
+from cocoon.core.units import UnitKind, ceil_div
 from cocoon.wire.schema import Message, field, message
 from cocoon.wire.types import U8, U16, U32, U64, Each, Exactly, Flag, Line, Row, UpTo, Word, line
 from cocoon.wire.widths import (
     BOOT_ID_BYTES,
-    CELL_BYTES,
+    CLOSE_BYTES,
     HASH_BYTES,
     HPKE_PUBLIC_BYTES,
     KEY_BYTES,
@@ -50,17 +50,15 @@ SUITE_MLKEM768_X25519 = 1
 #: Chunks of the largest file.
 CHUNKS = ceil_div(MODEL_BYTES, CHUNK_BYTES)
 
-#: Units that a price can be per; the buyer counts them all (MON-5).
-UNIT_RUN, UNIT_ITEM, UNIT_PROMPT_TOKEN, UNIT_CACHED_TOKEN, UNIT_OUTPUT_TOKEN = 1, 2, 3, 4, 5
-#: (unit kind, nanoton per 1,000 units), ascending by kind.
-PRICES = Each(Row(U8, U64), most=5)
+#: (``UnitKind``, nanoton per 1,000 units), ascending by kind.
+PRICES = Each(Row(U8, U64), most=len(UnitKind))
 
 
 def _prices_flaw(prices: tuple[tuple[int, int], ...]) -> str | None:
     kinds = [kind for kind, _ in prices]
     if kinds != sorted(set(kinds)):
         return "prices are not in ascending order of unit kind, each once"
-    if any(not UNIT_RUN <= kind <= UNIT_OUTPUT_TOKEN for kind in kinds):
+    if not set(kinds).issubset(UnitKind):
         return "a price is per a unit kind that does not exist"
     return None
 
@@ -262,7 +260,7 @@ class LeaseAccept(Message):
 class CloseAsk(Message):
     """The requester asks to close a lane now: the close order (judged cell) and the lane key's signature."""
 
-    order: bytes = field(1, UpTo(CELL_BYTES))
+    order: bytes = field(1, Exactly(CLOSE_BYTES))
     signature: bytes = field(2, SIGNATURE)
 
 
@@ -432,10 +430,12 @@ class ChunkRequest(Message):
 
 
 def refusal(error: CocoonError) -> Refusal:
-    """The refusal that carries ``error`` to the other side, cleaned and cut."""
-    return Refusal(code=error.code, text=line(error.text, ERROR_TEXT_CHARS))
+    """The refusal that carries ``error`` to the other side as far as that concerns it (ERR-2), cleaned and cut."""
+    told = for_peer(error)
+    return Refusal(code=told.code, text=line(told.text, ERROR_TEXT_CHARS))
 
 
 def run_failure(number: int, error: CocoonError) -> RunFailure:
     """The same for one run of a lease."""
-    return RunFailure(number=number, code=error.code, text=line(error.text, ERROR_TEXT_CHARS))
+    told = for_peer(error)
+    return RunFailure(number=number, code=told.code, text=line(told.text, ERROR_TEXT_CHARS))

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from cocoon.core.errors import Malformed, UsageError
 from cocoon.core.limits import ESCROW_LANES, ORDER_LANES_LISTED
 from cocoon.wire.cells import Cell, CellBuilder, CellReader
+from cocoon.wire.widths import CLOSE_BYTES as CLOSE_BYTES
 
 ORDER_TAG = 0x0C0C7A02
 OPEN, EXPIRE, CLOSE, WITHDRAW, CANCEL = 1, 2, 3, 4, 5
 HEAD_BITS = 403
 CLOSE_BITS = HEAD_BITS + 32 + 64
-CLOSE_BYTES = (CLOSE_BITS + 7) // 8
 #: What a withdrawal may carry for its receiver: the rest of the order's cell.
 PAYLOAD_BITS = 1_023 - HEAD_BITS - 64
 
@@ -84,12 +84,7 @@ def expire_order(head: OrderHead, lanes: Sequence[int]) -> Cell:
     Raises:
         UsageError: no lane or too many.
     """
-    if not 1 <= len(lanes) <= ORDER_LANES_LISTED:
-        raise UsageError(f"an order names 1 to {ORDER_LANES_LISTED} lanes, not {len(lanes)}")
-    builder = _head(head, EXPIRE).uint(len(lanes), 8)
-    for lane in lanes:
-        builder.uint(lane, 32)
-    return builder.end()
+    return lane_list(_head(head, EXPIRE), lanes, ORDER_LANES_LISTED, "an order")
 
 
 def close_order(head: OrderHead, lane: int, total_nanoton: int) -> Cell:
@@ -99,6 +94,8 @@ def close_order(head: OrderHead, lane: int, total_nanoton: int) -> Cell:
 
 def withdraw_order(head: OrderHead, amount_nanoton: int, payload: Cell | None = None) -> Cell:
     """Send ``amount_nanoton`` (0: all that is unlocked) to the owner, with the payload's bits as body.
+
+    The product never makes one, its owner withdraws by plain messages; tests and the contract's other clients do.
 
     Raises:
         UsageError: a payload with references or of more than ``PAYLOAD_BITS`` bits.
@@ -112,7 +109,10 @@ def withdraw_order(head: OrderHead, amount_nanoton: int, payload: Cell | None = 
 
 
 def cancel_order(head: OrderHead) -> Cell:
-    """Use the number up and do nothing, so that another order of this number never runs."""
+    """Use the number up and do nothing, so that another order of this number never runs.
+
+    The product never makes one; tests and the contract's other clients do.
+    """
     return _head(head, CANCEL).end()
 
 
@@ -162,6 +162,23 @@ def read_head(reader: CellReader) -> tuple[OrderHead, int]:
         raise Malformed(f"tag 0x{tag:08x} is not an order's")
     network, escrow = reader.uint(32), reader.address()
     return OrderHead(network, escrow, reader.uint(32), reader.uint(32)), reader.uint(8)
+
+
+def lane_list(builder: CellBuilder, lanes: Sequence[int], most: int, what: str) -> Cell:
+    """``builder``'s bits, how many lanes there are (8 bits), and their ids.
+
+    Args:
+        what: Who names them, for people.
+
+    Raises:
+        UsageError: no lane, or more than ``most``.
+    """
+    if not 1 <= len(lanes) <= most:
+        raise UsageError(f"{what} names 1 to {most} lanes, not {len(lanes)}")
+    builder.uint(len(lanes), 8)
+    for lane in lanes:
+        builder.uint(lane, 32)
+    return builder.end()
 
 
 def _head(head: OrderHead, kind: int) -> CellBuilder:

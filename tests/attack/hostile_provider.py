@@ -131,6 +131,8 @@ class HostileProvider:
     lie: Lie | None = None
     #: Replaces what it does when a message of this type comes.
     turns: dict[type[Message], Turn] = field(default_factory=dict)
+    #: Replaces all that it does once a lease is proposed.
+    greet: Callable[[PeerStream], Awaitable[None]] | None = None
     #: Codes of the requester's ``LeaseClose``.
     heard: queue.Queue[str] = field(default_factory=queue.Queue)
     countersigned: queue.Queue[Countersign] = field(default_factory=queue.Queue)
@@ -202,6 +204,10 @@ class HostileProvider:
         await stream.send(pack(OfferReply(offer=self.sign(offer), keys=self.sign(bundle), profile=pack(PROFILE))))
 
     async def _lease(self, stream: PeerStream) -> None:
+        if self.greet is not None:
+            await stream.receive()
+            await self.greet(stream)
+            return
         talk = await self._agree(stream)
         if self.lie is not None and self.lie.field == "nonce":
             await talk.ready(LeaseClose(code="x"))       # nobody can read anything now; it speaks first
@@ -245,8 +251,8 @@ class HostileProvider:
 
 def _head(opening: LeaseOpen) -> Head:
     """Where the lane stands, as the requester says it."""
-    if not opening.voucher:
+    # Number 0 is the lane key's word for the lease: the lane is new.
+    if not opening.voucher or not (shown := Voucher.unpack(opening.voucher)).seq:
         return Head()
-    shown = Voucher.unpack(opening.voucher)
     return Head(shown.seq, ReceiptHash(shown.head), shown.total_nanoton)
 

@@ -20,7 +20,16 @@ import cocoon
 from cocoon.core.errors import CocoonError
 from cocoon.core.limits import MODEL_FILES
 from cocoon.node import records
-from cocoon.wire.messages import ModelOffer, ModelReady, ModelWant, RunFailure, RunRequest, TrancheClose
+from cocoon.wire.messages import (
+    LeaseClose,
+    ModelOffer,
+    ModelReady,
+    ModelWant,
+    Refusal,
+    RunFailure,
+    RunRequest,
+    TrancheClose,
+)
 from cocoon.wire.schema import Message, pack
 from cocoon.wire.tensors import encode_tensors
 from tests.attack.conftest import gained, tally
@@ -268,9 +277,20 @@ def test_a_model_is_not_sent_as_often_as_a_provider_likes(market: Market) -> Non
     assert market.last_word() == "out_of_order"
 
 
-def test_a_failure_that_names_no_code_of_ours_is_the_providers_fault(market: Market) -> None:
+@pytest.mark.parametrize("code", ["no_such_code", "corrupt", "insufficient_funds", "audit_failed"])
+def test_a_failure_that_names_no_code_that_peers_exchange_is_the_providers_fault(market: Market, code: str) -> None:
     async def fail(talk: Talk, request: RunRequest) -> None:
-        await talk.link.send(RunFailure(number=request.number, code="no_such_code", text="x"))
+        await talk.link.send(RunFailure(number=request.number, code=code, text="x"))
 
     market.provider.turns = {RunRequest: fail}
     assert market.attempt()[0] == "peer_fault"
+
+
+@pytest.mark.parametrize("last", [Refusal(code="home_in_use", text="x"), LeaseClose(code="signer_lost")], ids=str)
+def test_a_lease_that_ends_with_words_about_our_own_house_is_the_providers_fault(market: Market, last: Message) -> None:
+    async def end(talk: Talk, request: RunRequest) -> None:
+        await talk.link.send(last)
+
+    market.provider.turns = {RunRequest: end}
+    assert market.attempt()[0] == "peer_fault"
+    assert market.last_word() == "peer_fault"

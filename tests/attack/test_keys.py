@@ -19,9 +19,10 @@ import pytest
 
 from cocoon.config.service import read_network
 from cocoon.core.errors import LocalPeerLost, SignerLost
-from cocoon.identity.service import KEYS_DIR, load_or_create
+from cocoon.identity.service import HPKE_FILE, KEYS_DIR, PEER_FILE, load_or_create
 from cocoon.ledger.mnemonic import lane_seed, provider_seed, wallet_seed
-from cocoon.ledger.signer.files import read_words
+from cocoon.ledger.signer.files import SPENT_FILE, WORDS_FILE, read_words
+from cocoon.ledger.signer.service import _environment as signer_environment
 from tests.loopback.paid import Market, failed, market
 from tests.loopback.town import PATIENCE_S, Peer
 
@@ -107,17 +108,22 @@ def search(secrets: list[Secret], data: bytes, where: str) -> None:
             assert (spelling in data) is False, f"the {secret.what} stands in {where}"
 
 
+def holders(here: Market) -> set[Path]:
+    """The files that are there to hold a secret."""
+    names = (Path(KEYS_DIR) / PEER_FILE, Path(KEYS_DIR) / HPKE_FILE, WORDS_FILE)
+    return {peer.home / name for peer in everybody(here) for name in names}
+
+
 def test_no_secret_stands_in_any_file_but_its_own(here: Market, secrets: list[Secret]) -> None:
     """Homes with journals, logs, address books and the chain; the folder with what peers said on standard error."""
-    files = [path for path in here.folder.rglob("*") if path.is_file() and path.parent.name != KEYS_DIR]
-    assert {"journal.db", "peer.jsonl", "network.toml", "requester.err"} <= {path.name for path in files}
+    files = {path for path in here.folder.rglob("*") if path.is_file()} - holders(here)
+    assert {"journal.db", "peer.jsonl", "network.toml", "requester.err", SPENT_FILE.name} <= {p.name for p in files}
     for path in files:
         search(secrets, path.read_bytes(), str(path.relative_to(here.folder)))
 
 
 def test_the_search_finds_what_is_there(here: Market, secrets: list[Secret]) -> None:
-    files = [path for path in here.folder.rglob("*") if path.is_file() and path.parent.name == KEYS_DIR]
-    data = b"".join(path.read_bytes() for path in files)
+    data = b"".join(path.read_bytes() for path in holders(here) if path.exists())
     found = {secret.what for secret in secrets if any(spelling in data for spelling in secret.spellings)}
     assert found == {"peer key", "HPKE key", "words"}, "the other keys follow from the words and are on no disk"
 
@@ -133,8 +139,20 @@ def test_no_secret_stands_in_an_argument_or_environment(here: Market, secrets: l
 def _environment(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/environ").read_bytes()
-    except PermissionError:                             # nobody but root may look, and root may
+    except PermissionError:                             # of a signer only root may look; what it is given, see below
         return b""
+
+
+def test_what_a_signer_is_started_with_is_where_libraries_lie(
+    here: Market, secrets: list[Secret], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where ``/proc`` does not show it: none of a peer's settings, and nothing of the user's."""
+    for name, value in here.place.environment(here.requester.home, mine="a secret").items():
+        monkeypatch.setenv(name, value)
+    given = signer_environment()
+    lawful = "LD_LIBRARY_PATH DYLD_LIBRARY_PATH PYTHONPATH LANG PYTHONUTF8 PYTHONDONTWRITEBYTECODE"
+    assert set(given) <= set(lawful.split())
+    search(secrets, repr(given).encode(), "the environment that a signer is given")
 
 
 def test_nothing_that_a_peer_said_holds_a_secret(here: Market, secrets: list[Secret]) -> None:
@@ -145,12 +163,23 @@ def test_nothing_that_a_peer_said_holds_a_secret(here: Market, secrets: list[Sec
         search(secrets, repr((client, told)).encode(), "what a peer answers")
 
 
+def signer_of(peer: Peer) -> int:
+    """Process id of a peer's signer."""
+    (found,) = [pid for pid in peer.tree() if b"signer" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return found
+
+
+def test_the_kernel_may_write_down_no_memory_of_a_peer_or_its_signer(here: Market) -> None:
+    if resource.getrlimit(resource.RLIMIT_CORE)[1] == 0:
+        pytest.skip("no process of this machine may leave a core dump, whatever it does itself")
+    assert _core_limit(os.getpid())[0] != 0, "what the peers were started with"
+    for pid in (signer_of(here.requester), here.provider.process.pid):
+        assert _core_limit(pid) == (0, 0), "the kernel may write its memory down"
+
+
 def test_processes_that_are_killed_leave_no_dump(here: Market, secrets: list[Secret]) -> None:
     """Last in the file. A signer and a peer die as by a defect of their own."""
-    tree = here.requester.tree()
-    (signer,) = [pid for pid in tree if b"signer" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    for pid in (signer, here.provider.process.pid):
-        assert _core_limit(pid) == (0, 0), "the kernel may write its memory down"
+    signer = signer_of(here.requester)
     places = {Path(os.readlink(f"/proc/{pid}/cwd")) for pid in (signer, here.provider.process.pid)}
     before = {place: set(os.listdir(place)) for place in places}
     os.kill(signer, signal.SIGABRT)

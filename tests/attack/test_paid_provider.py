@@ -21,6 +21,7 @@ from cocoon.config.network import ChainFacts, NetworkFile
 from cocoon.core.errors import CocoonError
 from cocoon.core.limits import DEVNET_CLAIM_MARGIN_S, DEVNET_CLOSE_DELAY_S
 from cocoon.identity.keys import key_pair
+from cocoon.ledger.onchain import OutMessage, Transaction
 from cocoon.node import records
 from cocoon.wire.judged import sign_cell
 from cocoon.wire.orders import CloseOrder
@@ -28,7 +29,7 @@ from tests.adapters.devnet.devnet_process import running
 from tests.attack.conftest import gained, tally
 from tests.attack.hostile_provider import HostileProvider
 from tests.attack.matrix import Lie, lies
-from tests.loopback.paid import TON, until
+from tests.loopback.paid import TON, transactions, until
 from tests.loopback.town import PATIENCE_S, Peer, town
 
 RUN_NANOTON, SETUP_NANOTON = 100_000, 50_000
@@ -93,7 +94,18 @@ def market(stage: Market) -> Iterator[Market]:
             heard.get()
     yield stage
     assert stage.requester.process.poll() is None, stage.requester.last_words()
-    assert all(lane["paid_nanoton"] == 0 for lane in stage.client.wallet()["lanes"])
+    assert not left_the_escrow(stage)
+
+
+def escrow_history(market: Market) -> list[Transaction]:
+    """All that ever happened to the requester's escrow, by the chain."""
+    return transactions(market.requester.home, bytes.fromhex(market.client.wallet()["escrow"]))
+
+
+def left_the_escrow(market: Market) -> list[OutMessage]:
+    """What it ever sent to anybody but its owner."""
+    owner = bytes.fromhex(market.client.wallet()["address"])
+    return [message for one in escrow_history(market) for message in one.outs if message.dest != owner]
 
 
 def test_without_a_lie_the_same_provider_is_paid(market: Market) -> None:
@@ -146,6 +158,7 @@ def _of_another_total(order: CloseOrder) -> bytes:
 def test_after_all_of_it_the_same_provider_is_still_paid(market: Market) -> None:
     assert market.attempt() == "done"
     assert market.client.audit()["clean"], market.client.audit()
+    assert any(one.success for one in escrow_history(market)), "there is no escrow that anything could leave"
 
 
 @pytest.mark.parametrize("close", [_by_another_key, _of_another_total])

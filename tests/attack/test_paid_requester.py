@@ -24,12 +24,12 @@ from cocoon.core.ids import LeaseId, ReceiptHash
 from cocoon.identity.keys import Identity, KeyPair, key_pair
 from cocoon.identity.service import load_or_create
 from cocoon.ledger.escrow import EscrowBirth
-from cocoon.ledger.lanes import TILL_FACTS, VoucherKept
 from cocoon.ledger.mnemonic import lane_seed, wallet_seed
 from cocoon.ledger.record import unpack_record
 from cocoon.ledger.signer.files import read_words
 from cocoon.ledger.tab import voucher_of
 from cocoon.ledger.terms import terms_of
+from cocoon.ledger.till import TILL_FACTS, VoucherKept, proof_of_lane
 from cocoon.node import records
 from cocoon.node.closing import CLOSE_PROTOCOL
 from cocoon.node.link import WorkLink
@@ -202,6 +202,30 @@ async def test_the_lane_of_another_is_refused(heir: Heir) -> None:
         seen.nothing_changed()
 
 
+UNUSED_LANE = 7
+
+
+@pytest.mark.parametrize("word", ["none", "another lease's", "another key's"])
+async def test_a_strangers_escrow_gives_no_credit_without_its_lane_key(heir: Heir, word: str) -> None:
+    """All that a birth holds is public; its unlocked coins are the owner's, and so is the lane's id."""
+    async with guest_of(heir, stranger()) as guest:
+        lease = guest.lease(await guest.quote(), **heir.terms(lane=UNUSED_LANE))
+        proof = first_word(lease)
+        shown = {
+            "none": (b"", b""), "another lease's": signed(replace(proof, head=bytes(32)), heir.lane_key),
+            "another key's": signed(proof, key_pair(bytes(32))),
+        }[word]
+        seen = Witness(heir)
+        assert await proposed(guest, lease, shown) == ("bad_signature" if word == "another key's" else "wrong_lane_key")
+        seen.nothing_changed()
+
+
+def first_word(lease: Signed[Lease]) -> Voucher:
+    """What the lane key signs for the first lease of a lane."""
+    terms = lease.message
+    return proof_of_lane(terms.network_tag, terms.escrow, terms.lane, LeaseId(lease.digest))
+
+
 async def test_an_escrow_that_is_not_on_chain_gets_no_credit(heir: Heir) -> None:
     """Its address is true to a birth, and nothing is there."""
     birth = EscrowBirth(os.urandom(32), heir.lane_key.key, heir.lease.network_tag, 0, heir.lease.close_delay_s)
@@ -209,7 +233,7 @@ async def test_an_escrow_that_is_not_on_chain_gets_no_credit(heir: Heir) -> None
         terms = heir.terms(escrow=birth.address(), owner=birth.owner)
         lease = guest.lease(await guest.quote(), **terms)
         seen = Witness(heir)
-        assert await proposed(guest, lease, (b"", b"")) == "credit_refused"
+        assert await proposed(guest, lease, signed(first_word(lease), heir.lane_key)) == "credit_refused"
         seen.nothing_changed()
 
 
@@ -222,6 +246,7 @@ def signed(voucher: Voucher, key: KeyPair) -> tuple[bytes, bytes]:
 
 SHOWN: dict[str, tuple[Callable[[Heir], tuple[bytes, bytes]], str]] = {
     "none": (lambda heir: (b"", b""), "wrong_head"),
+    "less": (lambda heir: signed(_newest(heir, seq=1, total_nanoton=-1), heir.lane_key), "wrong_total"),
     "older": (lambda heir: (heir.vouchers[0][0].pack(), heir.vouchers[0][1]), "wrong_head"),
     "contradiction": (lambda heir: signed(_newest(heir, total_nanoton=-1), heir.lane_key), "wrong_head"),
     "other_lane": (lambda heir: signed(_newest(heir, lane=1), heir.lane_key), "wrong_lane"),

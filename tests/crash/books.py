@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import trio
-
-from cocoon.config.service import read_network
 from cocoon.ledger import rows
-from cocoon.ledger.chain import open_chain
 from cocoon.ledger.events import RunAccepted
 from cocoon.ledger.journal import unpack_event
 from cocoon.ledger.onchain import Transaction
 from cocoon.ledger.rows import EndedRow, QueuedRow, Sent
-from cocoon.ledger.verify import ReceiptFacts, verify_record
+from cocoon.ledger.verify import ReceiptFacts
 from cocoon.ledger.wallet import Outgoing
 from cocoon.node import records
-from cocoon.node.clock import MonotonicClock
-from cocoon.store.reader import Reader, open_reader
-from cocoon.store.service import JOURNAL_FILE
 from cocoon.wire.cells import Cell
+from tests.journals import accepted, journal, receipts
+from tests.loopback.paid import transactions
 
 Run = tuple[bytes, int]
-
-
-@contextmanager
-def journal(home: Path) -> Iterator[Reader]:
-    """The journal of a home, whether its peer lives or not."""
-    with open_reader(home / JOURNAL_FILE) as reader:
-        yield reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,26 +38,35 @@ def bought(home: Path) -> Bought:
         facts = [records.unpack_fact(entry.body) for entry in reader.entries(records.RECEIPT_FACT)]
         events = [(lease, unpack_event(body)) for lease, body in facts]
         return Bought(
-            tuple(records.UnitAccepted.unpack(entry.body) for entry in reader.entries(records.UNIT_ACCEPTED)),
+            tuple(accepted(home)),
             tuple((lease, event.statement.number) for lease, event in events if isinstance(event, RunAccepted)),
-            tuple(verify_record(entry.body) for entry in reader.entries(records.RECEIPT_ACCEPTED)),
+            tuple(receipts(home)),
         )
 
 
-def sold(home: Path) -> tuple[ReceiptFacts, ...]:
+def sold(home: Path) -> list[ReceiptFacts]:
     """The countersigned receipts in a provider's home."""
-    with journal(home) as reader:
-        return tuple(verify_record(entry.body) for entry in reader.entries(records.RECEIPT_SETTLED))
+    return receipts(home, records.RECEIPT_SETTLED)
 
 
-def paid_runs(receipts: tuple[ReceiptFacts, ...]) -> Counter[Run]:
+def price_of(facts: Iterable[ReceiptFacts]) -> int:
+    """The sum of the statements under these receipts, nanoton."""
+    return sum(statement.price_nanoton for one in facts for statement in one.statements)
+
+
+def paid_runs(receipts: Iterable[ReceiptFacts]) -> Counter[Run]:
     """How often each run stands under a receipt."""
     return Counter((facts.lease, statement.number) for facts in receipts for statement in facts.statements)
 
 
-def check_receipts(requester: Path, provider: Path) -> int:
-    """No unit paid twice, none accepted and not paid, and both hold the same receipts; runs paid without a unit."""
+def check_receipts(requester: Path, provider: Path, told: Set[str]) -> int:
+    """No unit paid twice, none accepted and not paid, and both hold the same receipts; runs paid without a unit.
+
+    Args:
+        told: Every receipt that the requester's client was told of, hex: its peer knows all of them.
+    """
     left, right = bought(requester), sold(provider)
+    assert told <= {facts.receipt.hex() for facts in left.receipts}, "a receipt was told and is not in the journal"
     paid = paid_runs(left.receipts)
     assert set(paid.values()) <= {1}, "a run is under two receipts"
     keys = [(unit.task, unit.unit, unit.slot) for unit in left.units]
@@ -109,35 +106,43 @@ def _end(row: EndedRow) -> str:
     return "sent" if isinstance(row.outcome, Sent) else row.outcome.code
 
 
-def check_wallet(home: Path, wallet: bytes) -> int:
-    """The wallet has one transaction for each intention; returns how many of them their receiver refused."""
-    everything = wallet_transactions(home, wallet)
-    transactions = [tx for tx in everything if tx.in_source is None]
+def check_settlement(provider: Path, settled: Sequence[Mapping[str, Any]], earned: Mapping[str, Any]) -> None:
+    """Everything sold is paid, or lies in a lane that ends by its expiry.
+
+    Args:
+        settled: What the requester and the provider answered when they closed their books.
+        earned: What the provider says that it earned.
+    """
+    assert all(answer["unsettled_leases"] == answer["lanes_open"] == 0 for answer in settled), settled
+    assert earned["lost_nanoton"] == 0, earned
+    assert earned["claimed_nanoton"] + earned["pending_nanoton"] == price_of(sold(provider)), earned
+    waiting = sum(answer["lanes_waiting"] for answer in settled)
+    assert waiting or not earned["pending_nanoton"], f"{earned} and no lane waits for its expiry"
+
+
+def check_wallet(home: Path, wallet: bytes) -> list[bytes]:
+    """The wallet has one transaction for each intention; returns who refused one of them."""
+    everything = transactions(home, wallet)
+    sent = [tx for tx in everything if tx.in_source is None]
     wanted = intentions(home)
     for one in wanted:
-        carried = sum(_carries(tx, one.message) for tx in transactions)
+        carried = sum(_carries(tx, one.message) for tx in sent)
         assert one.ends.count("sent") + one.ends.count("open") <= 1, one
         # A lane that expired meanwhile may be pruned just now.
         least, most = one.ends.count("sent"), one.ends.count("sent") + one.ends.count("open")
         assert least <= carried <= most, f"{one.key[:24]!r} was carried {carried} times: {one.ends}"
-    assert len(transactions) <= sum(one.ends.count("sent") + one.ends.count("open") for one in wanted), "unintended"
-    return sum(tx.in_bounced for tx in everything)
+    assert len(sent) <= sum(one.ends.count("sent") + one.ends.count("open") for one in wanted), "unintended"
+    return [tx.in_source for tx in everything if tx.in_bounced and tx.in_source is not None]
+
+
+def check_refused_claims(home: Path, refused: Sequence[bytes]) -> None:
+    """A claim may come behind a close that paid the same voucher; nothing else of a provider is refused."""
+    claims = sum(one.key.startswith(b"claim:") for one in intentions(home))
+    assert len(refused) <= claims, f"{len(refused)} of {claims} claims were refused"
+    assert set(refused) <= {facts.escrow for facts in sold(home)}, "somebody else than an escrow refused a message"
 
 
 def _carries(tx: Transaction, message: Outgoing) -> bool:
     body = (message.body or Cell(0, 0)).hash()
     wanted = (message.dest, message.value_nanoton, body)
     return any((out.dest, out.value_nanoton, out.body.hash()) == wanted for out in tx.outs)
-
-
-def wallet_transactions(home: Path, wallet: bytes) -> list[Transaction]:
-    """All transactions of an account, from the liteserver of the home's network."""
-    network = read_network(home)
-    assert network is not None and network.chain is not None
-    facts, liteservers = network.chain, network.liteservers
-
-    async def read() -> list[Transaction]:
-        async with open_chain(facts, liteservers, MonotonicClock()) as chain:
-            return await chain.transactions(wallet, 0, 1_024)
-
-    return trio.run(read)

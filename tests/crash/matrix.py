@@ -53,7 +53,7 @@ def _cases() -> Iterator[Case]:
 MATRIX = tuple(_cases())
 
 _FEW = (
-    "requester-after-row:unit_accepted-2", "requester-after-row:outbox_queued:order-1",
+    "requester-after-row:receipt_fact:RunAccepted-3", "requester-after-row:outbox_queued:order-1",
     "provider-after-row:receipt_fact:StatementMade-2",
     "provider-after-external:claim-1",
 )

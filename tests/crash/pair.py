@@ -6,22 +6,28 @@ crashes before it left. A case that fails ends the pair; the next one founds ano
 
 from __future__ import annotations
 
+import select
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import cocoon
 from cocoon.core.errors import CocoonError, Unavailable
 from cocoon.core.units import NANOTON_PER_TON
+from cocoon.sdk.fields import take_hex
 from tests.crash import books
+from tests.crash.root import last_word
 from tests.crash.sites import counted
+from tests.journals import journal
+from tests.loopback.paid import PAUSE_S
 from tests.loopback.town import PATIENCE_S, Peer, Town
 from tests.models import adder_model
 
@@ -77,6 +83,8 @@ class Pair:
     wallets: dict[str, bytes] = field(default_factory=dict)
     #: Runs that were paid and reached no unit, so far: the requester died between the two rows.
     orphans: int = 0
+    #: Receipts that the requester's client was told of, hex.
+    told: set[str] = field(default_factory=set)
 
     @classmethod
     def found(cls, town: Town) -> Pair:
@@ -114,9 +122,14 @@ class Pair:
         """One task of the requester, each unit under a receipt."""
         inputs = {"x": np.arange(3, dtype="f4")}
         results = cocoon.connect(self.peers["requester"].home).run(
-            self.model, [inputs] * UNITS, deadline_s=PATIENCE_S, max_price_nanoton=10 * UNITS * UNIT_NANOTON
+            self.model, [inputs] * UNITS, deadline_s=PATIENCE_S, max_price_nanoton=10 * UNITS * UNIT_NANOTON,
+            on_event=self._hear,
         )
-        assert all(result.receipt is not None for result in results)
+        assert all(result.receipt in self.told for result in results)
+
+    def _hear(self, event: Mapping[str, Any]) -> None:
+        if event["event"] == "receipt":
+            self.told.add(take_hex(event, "hash"))
 
     def patiently(self, step: Callable[[], None]) -> None:
         """Do it as soon as a provider that came back is found again."""
@@ -128,35 +141,41 @@ class Pair:
                 print(f"not yet: [{error.code}] {error.text}")
                 if time.monotonic() > deadline:
                     raise
+                select.select([], [], [], PAUSE_S)
 
-    def settle(self, who: str) -> dict[str, object]:
+    def settle(self, who: str) -> dict[str, Any]:
         """The books of one peer, closed."""
-        return cocoon.connect(self.peers[who].home).settle()
+        answer: dict[str, Any] = cocoon.connect(self.peers[who].home).settle()
+        return answer
 
     def die(self, case: Case) -> None:
         """Start the victim under the root, work until it dies, and see in its journal that it died there."""
         peer = self.peers[case.who]
         assert peer.terminate() == 0, peer.last_words()
-        with books.journal(peer.home) as reader:
-            before = reader.head()[0]
+        errors = self.town.directory / f"{case.who}.err"
+        before, said = _head(peer.home), errors.stat().st_size
         peer = self.start(case.who, root=case.root)
-        worker = threading.Thread(target=self._work, args=(peer, case.who))
-        worker.start()
-        try:
-            assert peer.process.wait(PATIENCE_S) == -signal.SIGKILL, f"{case} was not reached: {peer.last_words()}"
-        finally:
-            with books.journal(peer.home) as reader:
+        with ThreadPoolExecutor(1) as pool:
+            work = pool.submit(self._work, peer, case.who)
+            try:
+                ended = peer.process.wait(PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                peer.kill()                             # so that the work ends, too
+                raise AssertionError(f"{case} was not reached: {peer.last_words()}") from None
+            with journal(peer.home) as reader:
                 found = counted(reader.entries(), before)
             print(f"{case}: {dict(found)}")
+            words = errors.read_bytes()[said:].decode().splitlines()
+            assert ended == -signal.SIGKILL and words[-1:] == [last_word(case.side, case.name)], (case, ended, words)
+            assert {name: found[name] for name, _ in case.evidence} == dict(case.evidence), case
             if case.who == "requester":
-                worker.join()                           # its only peer is gone
-        assert {name: found[name] for name, _ in case.evidence} == dict(case.evidence), case
-        self.start(case.who)
-        worker.join()
+                work.result(2 * PATIENCE_S)                 # its only peer is gone
+            self.start(case.who)
+            work.result(2 * PATIENCE_S)
 
     def _work(self, peer: Peer, who: str) -> None:
         """Whatever brings a peer to every place: a task, claims and anchors, closes."""
-        steps = [self.task]
+        steps: list[Callable[[], object]] = [self.task]
         steps += [lambda: self.settle("provider")] if who == "provider" else []
         steps += [lambda: self.settle("requester")]
         deadline = time.monotonic() + PATIENCE_S
@@ -167,19 +186,28 @@ class Pair:
             except CocoonError as error:
                 # Its own end, the end of the other side of its link, or a provider that is not found again yet.
                 print(f"while {who} works: [{error.code}] {error.text}")
+                select.select([], [], [], PAUSE_S)
 
     def recover(self, case: Case) -> None:
         """The next task runs, both books close, and everything adds up."""
         self.patiently(self.task)
-        self.settle("requester")
-        self.settle("provider")
+        settled = [self.settle("requester"), self.settle("provider")]
         requester, provider = self.peers["requester"], self.peers["provider"]
-        orphans = books.check_receipts(requester.home, provider.home)
-        assert orphans - self.orphans <= (UNITS if case.who == "requester" else 0), "a run was paid for no unit"
+        books.check_settlement(provider.home, settled, cocoon.connect(provider.home).earnings())
+        orphans = books.check_receipts(requester.home, provider.home, self.told)
+        assert orphans - self.orphans <= (case.who == "requester"), "a run was paid for no unit"
         self.orphans = orphans
         for who, peer in self.peers.items():
             refused = books.check_wallet(peer.home, self.wallets[who])
-            # A claim may come behind a close that paid the same voucher; two orders never have one number.
-            assert who == "provider" or not refused, f"the escrow refused {refused} orders"
+            if who == "provider":
+                books.check_refused_claims(peer.home, refused)
+            else:
+                assert not refused, f"the escrow refused {len(refused)} orders, and two never have one number"
             audit = cocoon.connect(peer.home).audit()
             assert audit["clean"], (who, audit["differences"])
+
+
+def _head(home: Path) -> int:
+    """Number of the newest record in a journal."""
+    with journal(home) as reader:
+        return reader.head()[0]

@@ -6,7 +6,9 @@
 ``row:NAME`` is a record of the journal (``sites.Names``): before it is handed to
 the disk, or after it is durable. ``sent:NAME`` is a message to another peer,
 ``external:NAME`` one of the wallet to the chain: before it leaves, or after the
-call that sent it returned. The product has no such switch; it is wrapped here.
+call that sent it returned. What is sent again, or journalled under a key that is
+taken, is not counted again. Its last word is ``died SIDE NAME`` on standard error.
+The product has no such switch; it is wrapped here.
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tests.crash.sites import Names, spoken
 
 Wrapped = Callable[..., Awaitable[Any]]
+#: A name, and what it is the name of: equal if the same thing happens again.
+Named = tuple[str, Any]
 
 
 @dataclass(slots=True)
@@ -30,29 +34,40 @@ class Trap:
     name: str
     side: str
     left: int
+    _seen: set[Any] = field(default_factory=set)
 
-    def around(self, inner: Wrapped, namer: Callable[..., Iterable[str]]) -> Wrapped:
+    def around(self, inner: Wrapped, namer: Callable[..., Iterable[Named]]) -> Wrapped:
         """``inner``, watched; ``namer`` says what a call of it is."""
 
         async def watched(*args: Any, **more: Any) -> Any:
-            hit = False
-            for name in namer(*args):
-                if name == self.name:
-                    self.left -= 1
-                    hit = hit or self.left == 0
+            counts = [self._counts(name, identity) for name, identity in namer(*args)]
+            hit = any(counts)
             if hit and self.side == "before":
-                die()
+                self.die()
             result = await inner(*args, **more)
             if hit:
-                die()
+                self.die()
             return result
 
         return watched
 
+    def _counts(self, name: str, identity: Any) -> bool:
+        """Whether this is the occurrence that is waited for."""
+        if name != self.name or identity in self._seen:
+            return False
+        self._seen.add(identity)
+        self.left -= 1
+        return self.left == 0
 
-def die() -> None:
-    """SIGKILL to ourselves: nothing runs behind it, no buffer is flushed."""
-    os.kill(os.getpid(), signal.SIGKILL)
+    def die(self) -> None:
+        """SIGKILL to ourselves: nothing runs behind it, no buffer is flushed."""
+        os.write(2, f"{last_word(self.side, self.name)}\n".encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def last_word(side: str, name: str) -> str:
+    """What a peer that died there says of it."""
+    return f"died {side} {name}"
 
 
 def set_trap(trap: Trap) -> None:
@@ -61,26 +76,27 @@ def set_trap(trap: Trap) -> None:
     from cocoon.node.link import WorkLink
     from cocoon.p2p.streams import PeerStream
     from cocoon.store.service import Journal
+    from cocoon.wire.schema import pack
 
     names, wallet = Names(), [""]
 
-    def rows(journal: Journal, batch: Iterable[Any]) -> list[str]:
-        found = [names.of(row) for row in batch]
-        for name in found:
+    def rows(journal: Journal, batch: Iterable[Any]) -> list[Named]:
+        found = [(names.of(row), row) for row in batch]
+        for name, _ in found:
             kind, _, intention = name.partition(":")
             if kind == "outbox_signed":
                 wallet[0] = intention
-        return [f"row:{name}" for name in found]
+        return [(f"row:{name}", object() if row.unique is None else row.unique) for name, row in found]
 
     Journal.append_many = trap.around(Journal.append_many, rows)
     WorkLink.send = trap.around(
-        WorkLink.send, lambda link, message: [f"sent:{type(message).__name__}"]
+        WorkLink.send, lambda link, message: [(f"sent:{type(message).__name__}", pack(message))]
     )
     PeerStream.send = trap.around(
-        PeerStream.send, lambda stream, payload: [f"sent:{name}" for name in spoken(payload)]
+        PeerStream.send, lambda stream, payload: [(f"sent:{name}", bytes(payload)) for name in spoken(payload)]
     )
     # The wallet has one message under way at a time: the one that it signed last.
-    Chain.send = trap.around(Chain.send, lambda chain, message: [f"external:{wallet[0]}"])
+    Chain.send = trap.around(Chain.send, lambda chain, message: [(f"external:{wallet[0]}", message.hash())])
 
 
 def main(argv: Sequence[str]) -> int:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from cocoon.core.errors import PeerFault
 from cocoon.ledger import rows
 from cocoon.ledger.journal import unpack_event
-from cocoon.ledger.lanes import BOOK_FACTS, TILL_FACTS
+from cocoon.ledger.lanes import BOOK_FACTS
 from cocoon.ledger.rows import EndedRow, QueuedRow, SignedRow
+from cocoon.ledger.till import TILL_FACTS
 from cocoon.node import records
 from cocoon.store.chain import Entry
 from cocoon.store.writer import Row

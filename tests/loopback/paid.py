@@ -6,32 +6,35 @@ chain. Waits go on with the peer's own answers.
 
 from __future__ import annotations
 
-import json
 import os
+import select
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import trio
 
 import cocoon
 from cocoon.config.service import read_network
 from cocoon.core.errors import CocoonError
 from cocoon.core.ids import peer_id
 from cocoon.core.units import NANOTON_PER_TON
-from cocoon.ledger.lanes import TILL_FACTS, VoucherKept
-from cocoon.ledger.verify import ReceiptFacts, verify_record
+from cocoon.ledger.chain import open_chain
+from cocoon.ledger.onchain import Transaction
+from cocoon.ledger.verify import ReceiptFacts
 from cocoon.node import records
-from cocoon.store.reader import open_reader
-from cocoon.store.service import JOURNAL_FILE
-from cocoon.wire.judged import Statement, Voucher
+from cocoon.node.clock import MonotonicClock
+from cocoon.wire.judged import Statement
+from tests import journals
+from tests.journals import LaneKey
 from tests.loopback.town import PATIENCE_S, Peer, Town, town
 from tests.models import adder_model
 
@@ -41,6 +44,8 @@ SETUP_NANOTON = 100_000
 ASKS = {"price_run_nanoton": str(1_000 * RUN_NANOTON), "price_setup_nanoton": str(SETUP_NANOTON)}
 TON = NANOTON_PER_TON
 BLOCK_MS = "50"
+#: Between two questions to a peer that works meanwhile on the same two cores.
+PAUSE_S = 0.02
 
 
 def bill(runs: int) -> int:
@@ -139,30 +144,49 @@ def kill_chain(here: Market) -> None:
 def chain_alone(here: Market, offset_s: int = 0) -> Iterator[None]:
     """The founder is dead and its chain goes on by itself, perhaps in another time; then the founder is back."""
     kill_chain(here)
-    network = read_network(here.bootstrap.home)
-    assert network is not None
-    folder, where = here.bootstrap.home / "devnet", network.liteservers[0].rpartition(":")[0]
-    command = [
-        sys.executable, "-m", "cocoon", "devnet", "--state", str(folder), "--block-ms", BLOCK_MS, "--listen", where,
-        "--clock-offset-s", str(offset_s),
-    ]
-    process = _started(command)
+    chain = _chain(here, offset_s)
     try:
         yield
     finally:
-        process.terminate()
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+        chain.terminate()
         here.bootstrap = here.place.bootstrap(devnet_block_ms=BLOCK_MS)
 
 
-def _started(command: list[str]) -> subprocess.Popen[str]:
-    """The chain, once it answers."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert json.loads(process.stdout.readline())["genesis"] and process.stdout.readline() == "ready\n"
-    return process
+def _chain(here: Market, offset_s: int) -> Peer:
+    """The founder's chain, once it answers. One of the town's processes: it ends with it whatever happens."""
+    home = here.bootstrap.home
+    network = read_network(home)
+    assert network is not None
+    command = [
+        sys.executable, "-m", "cocoon", "devnet", "--state", str(home / "devnet"), "--block-ms", BLOCK_MS,
+        "--listen", network.liteservers[0].rpartition(":")[0], "--clock-offset-s", str(offset_s),
+    ]
+    with (here.folder / "chain.err").open("ab") as errors:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
+            env=here.place.environment(home), cwd=here.folder,
+        )
+    chain = Peer("chain", home, process)
+    here.place.peers.append(chain)
+    try:
+        chain.wait_line("ready")
+    except BaseException:
+        chain.kill()
+        raise
+    return chain
+
+
+def transactions(home: Path, address: bytes) -> list[Transaction]:
+    """All transactions of an account, proven by the liteservers of the home's network."""
+    network = read_network(home)
+    assert network is not None and network.chain is not None
+    facts, liteservers = network.chain, network.liteservers
+
+    async def read() -> list[Transaction]:
+        async with open_chain(facts, liteservers, MonotonicClock()) as chain:
+            return await chain.transactions(address, 0, 1_024)
+
+    return trio.run(read)
 
 
 # --- journals ----------------------------------------------------------------
@@ -170,16 +194,15 @@ def _started(command: list[str]) -> subprocess.Popen[str]:
 
 def receipts(peer: Peer, kind: str = records.RECEIPT_ACCEPTED) -> list[ReceiptFacts]:
     """The countersigned receipts in a journal, each checked."""
-    with open_reader(peer.home / JOURNAL_FILE) as reader:
-        return [verify_record(entry.body) for entry in reader.entries(kind)]
+    return journals.receipts(peer.home, kind)
 
 
 def vouched(
     peer: Peer, kind: str = records.RECEIPT_ACCEPTED, *, to: Peer | None = None
-) -> dict[tuple[bytes, int], int]:
+) -> dict[LaneKey, int]:
     """Total of the newest voucher by lane, as this side's receipts say it; ``to`` leaves only this provider's."""
     only = None if to is None else cocoon.connect(to.home).status()["peer"]
-    totals: dict[tuple[bytes, int], int] = {}
+    totals: dict[LaneKey, int] = {}
     for facts in receipts(peer, kind):
         if only is not None and peer_id(facts.provider) != only:
             continue
@@ -188,22 +211,15 @@ def vouched(
     return totals
 
 
-def kept(peer: Peer) -> dict[tuple[bytes, int], int]:
+def kept(peer: Peer) -> dict[LaneKey, int]:
     """Total of the newest voucher by lane in a provider's till: what a claim would show."""
-    totals: dict[tuple[bytes, int], int] = {}
-    with open_reader(peer.home / JOURNAL_FILE) as reader:
-        for entry in reader.entries(records.TILL_FACT):
-            fact = TILL_FACTS.unpack(entry.body)
-            if isinstance(fact, VoucherKept):
-                totals[fact.escrow, fact.lane] = Voucher.unpack(fact.voucher).total_nanoton
-    return totals
+    return journals.kept(peer.home)
 
 
 def accepted(peer: Peer) -> dict[tuple[bytes, int], int]:
     """Prices of the units that a requester accepted, by (lease, number)."""
-    with open_reader(peer.home / JOURNAL_FILE) as reader:
-        units = [records.UnitAccepted.unpack(entry.body) for entry in reader.entries(records.UNIT_ACCEPTED)]
-    prices = {(unit.lease, unit.number): unit.price_nanoton for unit in units}
+    units = journals.accepted(peer.home)
+    prices: dict[tuple[bytes, int], int] = {(unit.lease, unit.number): unit.price_nanoton for unit in units}
     assert len(prices) == len(units), "a run was accepted twice"
     return prices
 
@@ -244,6 +260,7 @@ def until(check: Callable[[], Any], what: str) -> Any:
                 return last
         except CocoonError as error:
             last = error
+        select.select([], [], [], PAUSE_S)
     raise AssertionError(f"{what} did not come: {last}")
 
 
@@ -270,15 +287,6 @@ def failed(run: Callable[[], Any]) -> str:
 
 
 def beside(*jobs: Callable[[], Any]) -> Sequence[Any]:
-    """Run jobs at the same time; their answers in order."""
-    answers: list[Any] = [None] * len(jobs)
-
-    def work(index: int) -> None:
-        answers[index] = jobs[index]()
-
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(jobs))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE_S)
-    return answers
+    """Run jobs at the same time; their answers in order. What one of them raises is raised here."""
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        return [future.result(PATIENCE_S) for future in [pool.submit(job) for job in jobs]]

@@ -66,7 +66,7 @@ def test_a_full_journal_refuses_tasks_and_leases_until_it_has_room(empty_town: T
     provider, requester = empty_town.provider(**small), empty_town.requester()
     good_task_runs(requester, tmp_path)
     assert str(provider.home) not in fill(requester, tmp_path), "where its disk lies is nobody's business"
-    told(empty_town, requester, tmp_path, "provider's disk is")
+    told(empty_town, requester, tmp_path, "'s disk is")
     assert provider.terminate() == 0
     empty_town.peers.remove(provider)
     provider = empty_town.provider()
@@ -143,11 +143,11 @@ def test_peers_on_full_disks_go_on_when_they_have_room(empty_town: Town, tmp_pat
         runs_again(requester, tmp_path)
         with used_up(theirs) as take_again:
             spend_reserve(theirs, requester, tmp_path)
-            refused(another_model(empty_town, requester, tmp_path), StorageFull, "provider's disk is nearly full")
+            refused(another_model(empty_town, requester, tmp_path), StorageFull, "'s disk is full")
             # What was kept for open leases goes too.
             take_again()
             fill(requester, tmp_path)
-            told(empty_town, requester, tmp_path, "provider's disk is")
+            told(empty_town, requester, tmp_path, "'s disk is")
         runs_again(requester, tmp_path)
         assert another_model(empty_town, requester, tmp_path).code == 0
         all_up(empty_town)

@@ -7,6 +7,7 @@ Purity: pure.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,6 +25,8 @@ class Chain:
     next_lane: int = 0
     lanes: dict[int, LaneState] = field(default_factory=dict)
     paid: dict[int, int] = field(default_factory=dict)
+    #: How often a lane was topped up, expired, closed and pruned, and a claim refused: what the weather let happen.
+    happened: Counter[str] = field(default_factory=Counter)
 
     def state(self) -> EscrowState:
         locked = sum(lane.cap_nanoton - lane.paid_nanoton for lane in self.lanes.values())
@@ -33,12 +36,9 @@ class Chain:
         """Execute one message; False if the contract refuses it."""
         kind, *rest = message
         if kind == "claim":
-            return self._claim(*rest)
-        if kind == "prune":
-            if (lane := self.lanes.get(rest[0])) is None or self.now_s < lane.expires_s:
-                return False
-            del self.lanes[rest[0]]
-            return True
+            paid = self._claim(*rest)
+            self.happened["claims refused"] += not paid
+            return paid
         number, valid_until_s, act = rest
         if number != self.order_number or self.now_s >= valid_until_s or not act(self):
             return False
@@ -57,12 +57,14 @@ class Chain:
         if old is None or cap < old.cap_nanoton or expires_s < old.expires_s:
             return False
         self.lanes[lane] = replace(old, cap_nanoton=cap, expires_s=expires_s)
+        self.happened["topped up"] += 1
         return True
 
     def expire(self, lane: int) -> bool:
         if (old := self.lanes.get(lane)) is None:
             return False
         self.lanes[lane] = replace(old, expires_s=min(old.expires_s, self.now_s + BIRTH.close_delay_s))
+        self.happened["expired"] += 1
         return True
 
     def close(self, lane: int, total: int) -> bool:
@@ -71,6 +73,15 @@ class Chain:
             return False
         self.paid[lane] = total
         del self.lanes[lane]
+        self.happened["closed"] += 1
+        return True
+
+    def prune(self, lane: int) -> bool:
+        """By plain message of anybody, once the lane has expired."""
+        if lane not in self.lanes or self.now_s < self.lanes[lane].expires_s:
+            return False
+        del self.lanes[lane]
+        self.happened["pruned"] += 1
         return True
 
     def _claim(self, voucher: Voucher) -> bool:

@@ -1,285 +1,62 @@
-"""A requester, a provider and an escrow for weather tests: real machines and journals, a small chain.
+"""A requester, a provider and an escrow for weather tests: what may happen between them.
 
-Each side keeps a journal of packed facts and nothing else survives its crash.
-Words between them are lists that the weather empties, repeats and delays.
+Words between the peers are lists that the weather empties, repeats and delays;
+so are messages to the chain.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
-from cocoon.core.errors import CreditRefused, LaneBusy, LaneClosing, PeerFault
-from cocoon.core.ids import LeaseId
+from cocoon.core.errors import LaneBusy, PeerFault
 from cocoon.core.limits import LANE_LOOKS
 from cocoon.core.units import SECOND_NS
-from cocoon.ledger.claims import ClaimEnded, ClaimKeeper, ClosePending, LaneSeen, LookAtLane, SendClaim, VoucherSettled
-from cocoon.ledger.closing import OrderDesk, check_close
-from cocoon.ledger.escrow import EscrowState, LaneState
+from cocoon.ledger.claims import (
+    ClaimAsked,
+    ClaimEnded,
+    ClosePending,
+)
+from cocoon.ledger.closing import check_close
+from cocoon.ledger.escrow import LaneState
 from cocoon.ledger.events import (
-    AskReceipt,
-    Countersign,
-    CountersignReceived,
-    IssueReceipt,
-    LaneProven,
     LeaseResumed,
     LinkResumed,
-    ReceiptReceived,
-    RepeatCountersign,
     RunAccepted,
-    SettleTranche,
     StatementMade,
     StatementsWithdrawn,
     TrancheClosed,
 )
-from cocoon.ledger.exposure import CREDIT_FACTS, CreditBook, CreditEnded, WorkLost, lost_nanoton
-from cocoon.ledger.journal import JOURNALLED, pack_event, replay
 from cocoon.ledger.lanes import (
-    BOOK_FACTS,
-    TILL_FACTS,
-    LaneBook,
     LaneEnding,
-    LaneEntered,
-    LaneLeft,
     LanePromised,
-    LaneRules,
-    LaneTill,
     LeaseReleased,
     LeaseReserved,
     NewLaneNeeded,
     TopUpLane,
     UseLane,
-    VoucherKept,
-    check_lane,
 )
-from cocoon.ledger.receipt import ReceiptIssuer, ReceiptVerifier
-from cocoon.ledger.tab import Head, Tab
-from cocoon.ledger.terms import terms_of
-from cocoon.wire.judged import Voucher, sign_cell
-from cocoon.wire.messages import Lease
+from cocoon.ledger.till import (
+    CloseSigned,
+)
+from cocoon.wire.judged import sign_cell
 from cocoon.wire.orders import CloseOrder, OrderHead
-from cocoon.wire.signing import Signed, sign
 from tests.property.paid_chain import Chain
+from tests.property.paid_peers import (
+    CEILING,
+    DEPOSIT,
+    DURATION_S,
+    ESCROW,
+    PRICE,
+    RULES,
+    SETUP,
+    TRANCHE,
+    Deal,
+    Provider,
+    Requester,
+    countersigned,
+)
 from tests.unit.ledger.chainside import PAYOUT, PROVIDER_KEY
-from tests.unit.ledger.parties import BIRTH, LANE_OWNER, PROVIDER, REQUESTER, lease, next_statement
-
-MILLION = 10**6
-TRANCHE, PRICE, SETUP, CEILING = 2 * MILLION, 400_000, 100_000, 8 * MILLION
-FEE, DURATION_S = 20_000, 600
-RULES = LaneRules(margin_s=60, open_fee_nanoton=50_000, claim_fee_nanoton=FEE, life_s=50_000)
-ESCROW = BIRTH.address()
-DEPOSIT = 200 * MILLION
-
-
-@dataclass
-class Deal:
-    """One lease and the words about it that are under way."""
-
-    lease: Signed[Lease]
-    lane: int
-    #: live: runs may go. broken: no link. settling: resumed, no new runs. done.
-    stage: str = "live"
-    results: list[Any] = field(default_factory=list)
-    to_buyer: list[Any] = field(default_factory=list)
-    to_seller: list[Any] = field(default_factory=list)
-    next_run: int = 1
-
-    @property
-    def id(self) -> LeaseId:
-        return LeaseId(self.lease.digest)
-
-    def cut(self) -> None:
-        """The link is gone, with all that was on it."""
-        self.stage = "broken"
-        self.results.clear()
-        self.to_buyer.clear()
-        self.to_seller.clear()
-
-
-class Requester:
-    """Its journal is all that a crash leaves."""
-
-    def __init__(self) -> None:
-        self.journal: list[tuple[str, Any, bytes]] = []
-        self.promises: dict[tuple[int, int], Voucher] = {}
-        self.accepted: dict[int, int] = {}
-        self.restart(0)
-
-    def restart(self, now_ns: int) -> None:
-        self.book = LaneBook()
-        self.desk = OrderDesk()
-        self.verifiers: dict[LeaseId, ReceiptVerifier] = {}
-        for kind, _, body in self.journal:
-            if kind == "book":
-                self.book.record(BOOK_FACTS.unpack(body))
-
-    def record(self, fact: Any) -> None:
-        self.book.record(fact)
-        self.journal.append(("book", None, BOOK_FACTS.pack(fact)))
-
-    def verifier(self, deal: Deal) -> ReceiptVerifier:
-        if deal.id not in self.verifiers:
-            made = ReceiptVerifier(Tab(terms_of(deal.lease), self.book.lanes[deal.lane].head))
-            replay(made, 0, [body for kind, key, body in self.journal if kind == "fact" and key == deal.id])
-            self.verifiers[deal.id] = made
-        return self.verifiers[deal.id]
-
-    def tell(self, deal: Deal, now_ns: int, event: Any) -> None:
-        side = self.verifier(deal)
-        try:
-            orders = side.handle(now_ns, event)
-        except PeerFault:
-            return
-        if isinstance(event, JOURNALLED):
-            self.journal.append(("fact", deal.id, pack_event(event)))
-        if isinstance(event, RunAccepted):
-            self.accepted[deal.lane] = self.accepted.get(deal.lane, 0) + event.statement.price_nanoton
-        for order in orders:
-            match order:
-                case AskReceipt(through):
-                    deal.to_seller.append(TrancheClosed(through))
-                case Countersign(voucher) | RepeatCountersign(voucher):
-                    assert self.promises.setdefault((voucher.lane, voucher.seq), voucher) == voucher, "contradiction"
-                    deal.to_seller.append(countersigned(voucher))
-
-    def newest(self, lane: int) -> tuple[bytes, bytes]:
-        """Voucher and signature that a lease on this lane shows."""
-        mine = [voucher for (found, _), voucher in self.promises.items() if found == lane]
-        if not mine:
-            return b"", b""
-        word = countersigned(max(mine, key=lambda voucher: voucher.seq))
-        return word.voucher.pack(), word.signature
-
-
-class Provider:
-    """Its journal is all that a crash leaves."""
-
-    def __init__(self) -> None:
-        self.journal: list[tuple[str, Any, bytes]] = []
-        self.leases: dict[LeaseId, Signed[Lease]] = {}
-        self.issued: dict[tuple[int, int], Any] = {}
-        self.lost = 0
-        self.restart(0)
-
-    def restart(self, now_ns: int) -> None:
-        self.till, self.credit = LaneTill(), CreditBook(strangers_nanoton=4 * TRANCHE, patience_nanoton=1 << 60)
-        self.issuers: dict[LeaseId, ReceiptIssuer] = {}
-        self.keepers: dict[int, ClaimKeeper] = {}
-        self.claims: list[Voucher] = []
-        for kind, _, body in self.journal:
-            if kind == "till":
-                self.till.record(TILL_FACTS.unpack(body))
-            elif kind == "credit":
-                self.credit.record(CREDIT_FACTS.unpack(body))
-        for sold in self.till.lanes.values():
-            if sold.voucher is not None:
-                self.keep(sold.lane, now_ns, VoucherSettled(sold.voucher, sold.signature))
-        for sold in self.till.open_leases():
-            assert sold.lease is not None
-            self.leave(sold.lane, sold.lease)
-
-    def record(self, fact: Any) -> None:
-        self.till.record(fact)
-        self.journal.append(("till", None, TILL_FACTS.pack(fact)))
-
-    def record_credit(self, fact: Any) -> None:
-        self.credit.record(fact)
-        self.journal.append(("credit", None, CREDIT_FACTS.pack(fact)))
-
-    def issuer(self, lease_id: LeaseId, lane: int, opening: Head | None = None) -> ReceiptIssuer:
-        if lease_id not in self.issuers:
-            opening = opening or self.till.lane(ESCROW, lane).opening
-            made = ReceiptIssuer(Tab(terms_of(self.leases[lease_id]), opening))
-            made.proven = lease_id not in self.credit.open
-            replay(made, 0, [body for kind, key, body in self.journal if kind == "fact" and key == lease_id])
-            self.issuers[lease_id] = made
-        return self.issuers[lease_id]
-
-    def enter(self, deal: Deal, chain: Chain, shown: tuple[bytes, bytes]) -> bool:
-        """Take the lease, or refuse it."""
-        terms, state = terms_of(deal.lease), chain.state()
-        before = self.till.unsettled(ESCROW, deal.lane)
-        if before is not None and before != deal.id and shown[0]:
-            self.tell(before, deal.lane, 0, CountersignReceived(Voucher.unpack(shown[0]), shown[1]), [])
-        try:
-            self.credit.check(terms.requester)
-            facts = self.till.enter(terms, *shown, now_s=chain.now_s, known=deal.id in self.leases)
-            assert isinstance(facts[0], LaneEntered)
-            opening = facts[0].opening
-            given = None
-            if deal.id in self.leases:
-                pass                                    # opened again: what it stands on was checked when it began
-            elif deal.lane in state.lanes:
-                self._check(terms, opening, state, chain.now_s)
-            elif deal.lane < state.next_lane:
-                return False
-            else:
-                given = self.credit.ask(terms.lease, terms.requester, TRANCHE, DEPOSIT - state.locked_nanoton)
-        except (PeerFault, LaneBusy, LaneClosing, CreditRefused):
-            return False
-        for fact in facts:
-            self.record(fact)
-        if given is not None:
-            self.record_credit(given)
-        self.leases[deal.id] = deal.lease
-        self.issuer(deal.id, deal.lane)
-        return True
-
-    def prove(self, deal: Deal, chain: Chain) -> None:
-        state, side = chain.state(), self.issuer(deal.id, deal.lane)
-        if side.proven or deal.lane not in state.lanes:
-            return
-        self._check(side.tab.terms, side.tab.opening, state, chain.now_s - DURATION_S)
-        side.handle(0, LaneProven())
-        self.record_credit(CreditEnded(deal.id, 0))
-
-    def _check(self, terms: Any, head: Head, state: EscrowState, now_s: int) -> None:
-        check_lane(
-            state.lanes.get(terms.lane), terms, head, payout=PAYOUT, provider_key=PROVIDER_KEY,
-            until_s=now_s + DURATION_S + RULES.margin_s, least_cap_nanoton=RULES.least_nanoton,
-        )
-
-    def tell(self, lease_id: LeaseId, lane: int, now_ns: int, event: Any, words: list[Any]) -> None:
-        side = self.issuer(lease_id, lane)
-        try:
-            orders = side.handle(now_ns, event)
-        except PeerFault:
-            return
-        if isinstance(event, JOURNALLED):
-            self.journal.append(("fact", lease_id, pack_event(event)))
-        for order in orders:
-            match order:
-                case IssueReceipt(receipt):
-                    assert self.issued.setdefault((lane, receipt.seq), receipt) == receipt, "two with one number"
-                    words.append(ReceiptReceived(sign(receipt, PROVIDER)))
-                case SettleTranche(_, _, voucher, signature):
-                    self.record(VoucherKept(ESCROW, lane, voucher.pack(), signature))
-                    self.keep(lane, now_ns, VoucherSettled(voucher, signature))
-
-    def leave(self, lane: int, lease_id: LeaseId) -> None:
-        side = self.issuer(lease_id, lane)
-        self.record(LaneLeft(ESCROW, lane, lease_id, *side.parting()))
-        if self.credit.concerns(lease_id) or lost_nanoton(side.tab):
-            self.record_credit(WorkLost(lease_id, REQUESTER.key, lost_nanoton(side.tab)))
-            self.record_credit(CreditEnded(lease_id, lost_nanoton(side.tab)))
-
-    def keep(self, lane: int, now_ns: int, event: Any, chain: Chain | None = None) -> None:
-        keeper = self.keepers.setdefault(lane, ClaimKeeper(ESCROW, lane, BIRTH.close_delay_s))
-        for order in keeper.handle(now_ns, event):
-            match order:
-                case LookAtLane() if chain is not None:
-                    self.look(lane, now_ns, chain)
-                case SendClaim(voucher):
-                    self.claims.append(voucher)
-
-    def look(self, lane: int, now_ns: int, chain: Chain) -> None:
-        state = chain.lanes.get(lane)
-        self.keep(lane, now_ns, LaneSeen(state, chain.now_s, FEE, expected=lane < chain.next_lane))
-
-
-def countersigned(voucher: Voucher) -> CountersignReceived:
-    """The voucher with the lane key's signature."""
-    return CountersignReceived(voucher, sign_cell(voucher.hash(), LANE_OWNER))
+from tests.unit.ledger.parties import BIRTH, LANE_OWNER, PROVIDER, lease, next_statement
 
 
 class World:
@@ -291,7 +68,7 @@ class World:
         self.requester, self.provider = Requester(), Provider()
         self.mempool: list[tuple[Any, ...]] = []
         self.deals: list[Deal] = []
-        self.delivered_unpaid = 0
+        self.ending: set[int] = set()
         self.nonce = 0
 
     # --- leases
@@ -309,7 +86,7 @@ class World:
                 if state.locked_nanoton + cap > DEPOSIT or not self.requester.desk.free(state, self.chain.now_s):
                     return
                 self.requester.record(LanePromised(lane, PROVIDER.key, PAYOUT, PROVIDER_KEY, cap, expires_s))
-                self.order_lanes()
+                self.order_lanes(lane)
                 self.propose(lane, answer_lost)
             case TopUpLane(lane, cap, expires_s):
                 if state.locked_nanoton + cap <= DEPOSIT:
@@ -318,6 +95,7 @@ class World:
                 self.propose(lane, answer_lost)
 
     def propose(self, lane: int, answer_lost: bool) -> None:
+        assert lane not in self.ending, "a lease on a lane that ends"
         self.nonce += 1
         signed = lease(
             paid=True, lane=lane, nonce=self.nonce.to_bytes(16, "big"), tranche_nanoton=TRANCHE,
@@ -325,7 +103,7 @@ class World:
         )
         deal = Deal(signed, lane)
         self.requester.record(LeaseReserved(lane, deal.id, CEILING))
-        if self.provider.enter(deal, self.chain, self.requester.newest(lane)):
+        if self.provider.enter(deal, self.chain, self.requester.newest(deal)):
             self.deals.append(deal)
             if answer_lost:
                 deal.cut()
@@ -362,13 +140,34 @@ class World:
         word = deal.to_seller[at] if keep else deal.to_seller.pop(at)
         self.provider.tell(deal.id, deal.lane, self.now_ns, word, deal.to_buyer)
 
+    def exchange(self, deal: Deal) -> None:
+        """Everything that is said arrives, in order."""
+        self.deliver(deal, len(deal.results))
+        while deal.to_buyer or deal.to_seller:
+            while deal.to_buyer:
+                self.hear_buyer(deal, 0)
+            while deal.to_seller:
+                self.hear_seller(deal, 0)
+
+    def go_well(self, deal: Deal, runs: int) -> None:
+        """So many runs, each under its receipt as soon as one is due."""
+        for _ in range(runs):
+            self.run(deal)
+            self.exchange(deal)
+
+    def end_tranche(self, deal: Deal) -> None:
+        """The requester wants no further run, and all that is said about those before arrives."""
+        self.deliver(deal, len(deal.results))
+        self.requester.tell(deal, self.now_ns, TrancheClosed(self.requester.verifier(deal).tab.last_number))
+        self.exchange(deal)
+
     def break_link(self, deal: Deal) -> None:
         deal.cut()
         self.provider.leave(deal.lane, deal.id)
 
     def resume(self, deal: Deal) -> None:
         """The same words open the lease again; the first of them is what the requester holds."""
-        if not self.provider.enter(deal, self.chain, self.requester.newest(deal.lane)):
+        if not self.provider.enter(deal, self.chain, self.requester.newest(deal)):
             return
         deal.stage = "settling"
         self.requester.tell(deal, self.now_ns, LeaseResumed())
@@ -398,6 +197,12 @@ class World:
         else:
             self.release(deal)
 
+    def give_back(self, deal: Deal) -> None:
+        """In good weather."""
+        self.end_tranche(deal)
+        self.finish(deal, cut=False, answer_lost=False)
+        self.requester.book.see(self.chain.state())
+
     # --- orders and claims
 
     def order(self, act: Any) -> bool:
@@ -406,10 +211,10 @@ class World:
             self.mempool.append(("order", *taken, act))
         return taken is not None
 
-    def order_lanes(self) -> None:
-        """One order opens every lane that was promised and is not on chain."""
-        wanted = self.requester.book.unopened(self.chain.now_s, RULES)
-        states = {one.lane: LaneState(PAYOUT, PROVIDER_KEY, one.cap_nanoton, 0, one.expires_s) for one in wanted}
+    def order_lanes(self, *wanted: int) -> None:
+        """One order opens these lanes, and with them every one that was promised and used, and is not on chain."""
+        opened = self.requester.book.unopened(wanted, self.chain.now_s, RULES)
+        states = {one.lane: LaneState(PAYOUT, PROVIDER_KEY, one.cap_nanoton, 0, one.expires_s) for one in opened}
         if states:
             self.order(lambda chain: chain.open_all(states))
 
@@ -421,24 +226,46 @@ class World:
         if taken is None or lane not in state.lanes:
             return
         self.requester.record(LaneEnding(lane))
+        self.ending.add(lane)
         asked = CloseOrder(OrderHead(BIRTH.network_tag, ESCROW, *taken), lane, known.head.total_nanoton)
-        sold = self.provider.till.lanes.get((ESCROW, lane))
+        agreed = self.agree(asked)
+        if agreed is None or lost:                      # the provider may carry a lost one; the requester expires
+            self.mempool.append(("order", *taken, lambda chain: chain.expire(lane)))
+        if agreed is not None:
+            self.provider.record(agreed)
+            self.provider.keep(lane, self.now_ns, ClosePending(agreed.total_nanoton))
+            self.mempool.append(("order", *taken, lambda chain: chain.close(lane, asked.total_nanoton)))
+
+    def agree(self, asked: CloseOrder) -> CloseSigned | None:
+        """What the provider signs; None if it refuses, or never heard of the lane."""
+        sold = self.provider.till.lanes.get((ESCROW, asked.lane))
+        if sold is None:
+            return None
         try:
-            assert sold is not None
-            fact = check_close(asked, sign_cell(asked.hash(), LANE_OWNER), sold, state, now_s=self.chain.now_s)
-        except (PeerFault, LaneBusy, AssertionError):
-            self.mempool.append(("order", *taken, lambda chain: chain.expire(lane)))
-            return
-        self.provider.record(fact)
-        self.provider.keep(lane, self.now_ns, ClosePending(fact.total_nanoton))
-        if lost:                                        # the provider may still carry it; the requester expires
-            self.mempool.append(("order", *taken, lambda chain: chain.expire(lane)))
-        self.mempool.append(("order", *taken, lambda chain: chain.close(lane, asked.total_nanoton)))
+            signature, now_s = sign_cell(asked.hash(), LANE_OWNER), self.chain.now_s
+            return check_close(asked, signature, sold, self.chain.state(), now_s=now_s)
+        except (PeerFault, LaneBusy):
+            return None
+
+    def expiring(self) -> list[int]:
+        """Lanes that end within the close delay."""
+        soon_s = self.chain.now_s + BIRTH.close_delay_s
+        return [lane for lane, state in self.chain.lanes.items() if state.expires_s <= soon_s]
 
     def claim(self) -> None:
         """What the provider's keepers ordered goes to the chain."""
         self.mempool += [("claim", voucher) for voucher in self.provider.claims]
         self.provider.claims.clear()
+
+    def ask_claims(self) -> None:
+        """The provider's user wants what is due."""
+        for lane in tuple(self.provider.keepers):
+            self.provider.keep(lane, self.now_ns, ClaimAsked(), self.chain)
+        self.claim()
+
+    def execute_all(self) -> None:
+        while self.mempool:
+            self.execute(0)
 
     def execute(self, at: int, *, keep: bool = False) -> None:
         message = self.mempool[at] if keep else self.mempool.pop(at)
@@ -446,10 +273,23 @@ class World:
         if message[0] == "claim":
             self.provider.keep(message[1].lane, self.now_ns, ClaimEnded(message[1].seq, done))
 
+    def lose(self, at: int) -> None:
+        """A message never runs, and the wallet knows it in the end. No provider is that unlucky in a close delay."""
+        message = self.mempool[at]
+        if message[0] == "claim" and message[1].lane in self.expiring():
+            return
+        self.mempool.pop(at)
+        if message[0] == "claim":
+            self.provider.keep(message[1].lane, self.now_ns, ClaimEnded(message[1].seq, False))
+
+    def claims_under_way(self) -> list[int]:
+        """Their places among the messages to the chain."""
+        return [at for at, message in enumerate(self.mempool) if message[0] == "claim"]
+
     def pass_time(self, looks: int) -> None:
         """Look by look; a chain takes a claim in well under a close delay."""
         for _ in range(looks):
-            for at in reversed([at for at, message in enumerate(self.mempool) if message[0] == "claim"]):
+            for at in reversed(self.claims_under_way()):
                 self.execute(at)
             self.chain.now_s += BIRTH.close_delay_s // LANE_LOOKS
             self.now_ns += BIRTH.close_delay_s // LANE_LOOKS * SECOND_NS

@@ -6,33 +6,50 @@ run twice, both peers crash at any moment and come back with their journals.
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from typing import ClassVar
 
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from cocoon.core.limits import LANE_LOOKS
 from cocoon.core.machine import DeadlinePassed
-from cocoon.ledger.claims import ClaimAsked
-from cocoon.ledger.escrow import EscrowState
-from cocoon.ledger.exposure import unpaid_nanoton
 from cocoon.ledger.lanes import LaneStage
 from cocoon.ledger.terms import terms_of
-from tests.property.paid_world import PRICE, SETUP, TRANCHE, Deal, World
+from cocoon.wire.orders import CloseOrder, OrderHead
+from tests.property.paid_peers import CEILING, ESCROW, PRICE, SETUP, TRANCHE, Deal
+from tests.property.paid_world import World
+from tests.unit.ledger.parties import BIRTH
+
+#: What a lease affords.
+ALL_RUNS = (CEILING - SETUP) // PRICE
 
 
 class PaidInAnyWeather(RuleBasedStateMachine):
-    """``earned`` and ``resumed`` show that the weather let something happen."""
+    """``earned``, ``resumed`` and ``happened`` show that the weather let something happen."""
 
     earned = 0
     resumed = 0
+    happened: ClassVar[Counter[str]] = Counter()
 
-    @initialize(opened=st.booleans())
-    def begin(self, opened: bool) -> None:
+    @initialize(past=st.sampled_from(["new", "opened", "topped up", "closed", "expired"]))
+    def begin(self, past: str) -> None:
+        """The weather begins with a first lease, or when its lane was used already."""
         self.world = World()
         self.world.lease(answer_lost=False)
-        if opened:
-            self.world.execute(0)
+        (deal,) = self.world.deals
+        match past:
+            case "opened":
+                self.world.execute_all()
+            case "topped up":
+                self.use_up_and_top_up(deal)
+            case "closed":
+                self.use_and_close(deal, claim="behind", lost=False)
+                self.world.execute_all()
+            case "expired":
+                self.use_and_close(deal, runs=3, lost=True)
+                self.world.execute_all()
 
     def deals(self, *stages: str) -> list[Deal]:
         return [deal for deal in self.world.deals if deal.stage in stages]
@@ -72,9 +89,7 @@ class PaidInAnyWeather(RuleBasedStateMachine):
         """Without this, chance alone would seldom get anything paid."""
         deal = self.pick(data, "live")
         if deal is not None:
-            for _ in range(runs):
-                self.world.run(deal)
-                self.exchange(deal)
+            self.world.go_well(deal, runs)
 
     @rule(data=st.data())
     def a_link_breaks(self, data: st.DataObject) -> None:
@@ -87,13 +102,13 @@ class PaidInAnyWeather(RuleBasedStateMachine):
             self.world.resume(deal)
             type(self).resumed += deal.stage == "settling"
             if well and deal.stage == "settling":
-                self.exchange(deal)
+                self.world.exchange(deal)
 
     @rule(data=st.data(), cut=st.booleans(), answer_lost=st.booleans(), well=st.booleans())
     def a_lease_is_given_back(self, data: st.DataObject, cut: bool, answer_lost: bool, well: bool) -> None:
         if (deal := self.pick(data, "live", "settling")) is not None:
             if well:
-                self.exchange(deal)
+                self.world.end_tranche(deal)
             self.world.finish(deal, cut=cut, answer_lost=answer_lost)
 
     @rule(sure=st.sampled_from([False, False, True]))
@@ -127,10 +142,16 @@ class PaidInAnyWeather(RuleBasedStateMachine):
     @rule(data=st.data(), fate=st.sampled_from(["run", "run", "twice", "lost"]))
     def a_message_to_the_chain_meets_its_fate(self, data: st.DataObject, fate: str) -> None:
         at = data.draw(st.integers(0, len(self.world.mempool) - 1))
-        if fate == "lost" and self.world.mempool[at][0] != "claim":
-            self.world.mempool.pop(at)
+        if fate == "lost":
+            self.world.lose(at)
         else:
             self.world.execute(at, keep=fate == "twice")
+
+    @precondition(lambda self: self.world.claims_under_way())
+    @rule()
+    def the_wallet_gives_claims_up(self) -> None:
+        for at in reversed(self.world.claims_under_way()):
+            self.world.lose(at)
 
     @rule()
     def the_requester_orders_what_it_promised(self) -> None:
@@ -147,21 +168,60 @@ class PaidInAnyWeather(RuleBasedStateMachine):
         if idle:
             self.world.close(data.draw(st.sampled_from(idle)), lost=lost)
 
-    def exchange(self, deal: Deal) -> None:
-        """Everything that is said arrives, in order."""
-        self.world.deliver(deal, len(deal.results))
-        while deal.to_buyer or deal.to_seller:
-            while deal.to_buyer:
-                self.world.hear_buyer(deal, 0)
-            while deal.to_seller:
-                self.world.hear_seller(deal, 0)
+    @rule(
+        data=st.data(), well=st.booleans(), lost=st.booleans(), runs=st.sampled_from([3, ALL_RUNS]),
+        claim=st.sampled_from(["", "before", "behind"]),
+    )
+    def a_lane_is_used_and_closed(self, data: st.DataObject, well: bool, runs: int, claim: str, lost: bool) -> None:
+        if (deal := self.pick(data, "live")) is not None:
+            self.use_and_close(deal, runs=runs, claim=claim, lost=lost)
+        if well:
+            self.world.execute_all()
+
+    @rule(data=st.data())
+    def a_lane_is_used_up_and_topped_up(self, data: st.DataObject) -> None:
+        if (deal := self.pick(data, "live")) is not None:
+            self.use_up_and_top_up(deal)
+
+    @precondition(lambda self: self.world.expiring())
+    @rule()
+    def a_lane_expires_and_is_removed(self) -> None:
+        lanes = self.world.expiring()
+        self.time_passes(LANE_LOOKS + 1)
+        assert all(self.world.chain.prune(lane) for lane in lanes)
+
+    def use(self, deal: Deal, runs: int = ALL_RUNS) -> None:
+        """The lease serves so many runs, by default all that it affords, is settled and given back."""
+        self.world.execute_all()
+        self.world.go_well(deal, runs)
+        self.world.give_back(deal)
+        self.time_passes(1)                             # the provider has seen the lane before anything happens to it
+
+    def use_and_close(self, deal: Deal, *, runs: int = ALL_RUNS, claim: str = "", lost: bool) -> None:
+        """Perhaps with a claim under way, which the chain takes ``before`` the close, or refuses ``behind`` it."""
+        self.use(deal, runs)
+        if claim:
+            self.world.ask_claims()
+        if self.world.requester.book.lanes[deal.lane].stage is LaneStage.OPEN:
+            self.world.close(deal.lane, lost=lost)
+        if claim == "behind":
+            self.world.mempool.sort(key=lambda message: message[0] == "claim")
+
+    def use_up_and_top_up(self, deal: Deal) -> None:
+        """The next lease finds the lane too small, orders more and stands on it."""
+        self.use(deal)
+        for _ in range(2):
+            self.world.lease(answer_lost=False)
+            self.world.execute_all()
+        for further in self.deals("live"):
+            self.world.go_well(further, 3)
 
     # --- the laws
 
     @invariant()
     def a_provider_has_at_most_a_tranche_delivered_and_unpaid_on_a_lease(self) -> None:
         for side in self.world.provider.issuers.values():
-            assert unpaid_nanoton(side.tab) <= max(TRANCHE, SETUP + PRICE)
+            assert side.tab.open_nanoton <= max(TRANCHE, SETUP + PRICE)
 
     @invariant()
     def before_its_lane_is_proven_a_lease_costs_a_tranche_and_all_of_them_their_total(self) -> None:
@@ -187,9 +247,23 @@ class PaidInAnyWeather(RuleBasedStateMachine):
             assert paid <= requester.accepted.get(lane, 0)
 
     @invariant()
+    def a_provider_signs_no_close_below_its_newest_voucher_or_with_work_unpaid(self) -> None:
+        world = self.world
+        head = OrderHead(BIRTH.network_tag, ESCROW, world.chain.order_number, world.chain.now_s + 1)
+        for (_, lane), sold in world.provider.till.lanes.items():
+            total = sold.head.total_nanoton
+            assert total == 0 or world.agree(CloseOrder(head, lane, total - 1)) is None
+            if sold.lease is not None and world.provider.issuer(sold.lease, lane).tab.open:
+                assert world.agree(CloseOrder(head, lane, total)) is None
+
+    @invariant()
     def ceilings_of_open_leases_are_covered(self) -> None:
+        seen = self.world.chain.state().lanes
         for lane in self.world.requester.book.lanes.values():
-            assert lane.reserved_nanoton == 0 or lane.free_nanoton >= 0
+            # After a crash the book has the cap that was promised, until it looks: a top-up is no fact of its own.
+            cap = max(lane.cap_nanoton, seen[lane.lane].cap_nanoton if lane.lane in seen else 0)
+            # From where the lease began: what the chain paid of it since is part of its ceiling.
+            assert lane.lease is None or lane.head.total_nanoton + lane.reserved_nanoton <= cap
 
     def teardown(self) -> None:
         """From any state, once the weather is good, every accepted unit is paid, to the nanoton."""
@@ -204,23 +278,21 @@ class PaidInAnyWeather(RuleBasedStateMachine):
             assert world.chain.paid.get(lane, 0) == accepted, f"lane {lane}"
         assert not self.deals("broken", "live", "settling")
         type(self).earned = max(type(self).earned, sum(world.chain.paid.values()))
+        type(self).happened.update(world.chain.happened)
 
     def settle_everything(self) -> None:
         world = self.world
-        while world.mempool:
-            world.execute(0)
+        world.execute_all()
         world.pass_time(100)                            # whatever was in flight has run or lapsed
         world.requester.book.see(world.chain.state())
         world.order_lanes()
-        while world.mempool:
-            world.execute(0)
+        world.execute_all()
         for deal in self.deals("broken"):
             world.resume(deal)
             if deal.stage == "settling":
-                self.exchange(deal)
+                self.world.exchange(deal)
                 world.finish(deal, cut=False, answer_lost=False)
-        for lane in tuple(world.provider.keepers):
-            world.provider.keep(lane, world.now_ns, ClaimAsked(), world.chain)
+        world.ask_claims()
         world.pass_time(2)
 
 
@@ -237,18 +309,47 @@ class TestPaidInAnyWeather(PaidInAnyWeather.TestCase):  # type: ignore[name-defi
         super().runTest()
         assert PaidInAnyWeather.earned >= 3 * TRANCHE, "no example paid three tranches: the test is empty"
         assert PaidInAnyWeather.resumed >= 10, "hardly a lease was resumed: the test is empty"
+        for what in ("topped up", "closed", "expired", "pruned", "claims refused"):
+            assert PaidInAnyWeather.happened[what] >= 5, f"{what}: {PaidInAnyWeather.happened}: the test is empty"
+
+
+def served(runs: int) -> tuple[World, Deal]:
+    """A first lease in good weather, settled and given back."""
+    world = World()
+    world.lease(answer_lost=False)
+    world.execute_all()
+    (deal,) = world.deals
+    world.go_well(deal, runs)
+    world.give_back(deal)
+    return world, deal
 
 
 def test_the_world_pays_in_good_weather() -> None:
-    world = World()
+    world, deal = served(7)
+    world.ask_claims()
+    world.execute_all()
+    bill = terms_of(deal.lease).bill_nanoton(7)
+    assert world.requester.accepted == world.chain.paid == {deal.lane: bill}
+    assert world.chain.lanes[deal.lane].paid_nanoton == bill and deal.stage == "done"
+
+
+def test_a_lane_that_was_used_up_closes_at_its_bill_and_pays_in_the_same_moment() -> None:
+    world, deal = served(ALL_RUNS)
+    world.close(deal.lane, lost=False)
+    world.execute_all()
+    assert world.chain.paid == {deal.lane: terms_of(deal.lease).bill_nanoton(ALL_RUNS)} and not world.chain.lanes
+
+
+def test_a_lane_that_was_used_up_is_topped_up_and_serves_on() -> None:
+    world, deal = served(ALL_RUNS)
     world.lease(answer_lost=False)
-    while world.mempool:
-        world.execute(0)
-    (deal,) = world.deals
-    machine: Any = PaidInAnyWeather()
-    machine.world = world
-    for _ in range(12):
-        world.run(deal)
-        machine.exchange(deal)
-    assert isinstance(world.chain.state(), EscrowState)
-    assert world.requester.accepted == {1: terms_of(deal.lease).bill_nanoton(12)}
+    assert len(world.deals) == 1, "it may cost more than the lane has left"
+    world.execute_all()
+    world.lease(answer_lost=False)
+    (_, further) = world.deals
+    world.go_well(further, 3)
+    world.give_back(further)
+    assert further.lane == deal.lane and list(world.chain.lanes) == [deal.lane]
+    world.ask_claims()
+    world.execute_all()
+    assert world.chain.paid == world.requester.accepted

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cocoon.core.errors import PeerFault
+from cocoon.core.units import UnitKind
 from cocoon.wire import messages as m
 from cocoon.wire import types as t
 from cocoon.wire.codec import decode, encode
@@ -48,7 +49,7 @@ def values(wire: t.Wire[Any]) -> st.SearchStrategy[Any]:
     raise AssertionError(wire)
 
 
-PRICES = st.dictionaries(st.integers(m.UNIT_RUN, m.UNIT_OUTPUT_TOKEN), st.integers(0, (1 << 64) - 1)).map(
+PRICES = st.dictionaries(st.sampled_from([int(kind) for kind in UnitKind]), st.integers(0, (1 << 64) - 1)).map(
     lambda prices: tuple(sorted(prices.items()))
 )
 PARTS = st.text("abcXYZ019_+-", min_size=1, max_size=9)

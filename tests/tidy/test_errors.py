@@ -60,3 +60,79 @@ def _sets_code(node: ast.ClassDef) -> bool:
     targets = [t for n in node.body if isinstance(n, ast.Assign) for t in n.targets]
     targets += [n.target for n in node.body if isinstance(n, ast.AnnAssign)]
     return any(getattr(t, "id", "") in {"code", "exit_code"} for t in targets)
+
+
+# --- between peers -----------------------------------------------------------
+
+#: What answers other peers, and what that rests on: an error from here may leave as Refusal, RunFailure or LeaseClose.
+SPEAKERS = (
+    "node.counter", "node.selling", "node.sale", "node.closing", "node.till", "node.money", "node.models", "node.shelf",
+    "node.purchase", "node.tally", "scheduler.admission", "scheduler.sale", "scheduler.purchase", "ledger.lanes",
+    "ledger.till", "ledger.journal", "ledger.exposure", "ledger.terms", "ledger.receipt", "ledger.tab",
+    "ledger.closing", "ledger.statement", "ledger.escrow", "ledger.record", "privacy.hpke", "privacy.link",
+    "wire.schema", "wire.signing", "wire.codec", "wire.types", "wire.judged", "wire.orders", "wire.manifest",
+    "wire.tensors", "runtime.process", "runtime.protocol", "runtime.session", "p2p.streams", "p2p.blobs", "p2p.links",
+)
+#: Raised there, and nobody else's business: our defects, our journal, our wallet, a user who went away.
+OURS = {"usage", "corrupt", "chain_refused", "cancelled"}
+#: Calls with a code as text.
+_BY_CODE = {"LeaseBroke", "LeaseLost", "FailRun", "EndSale", "EndPurchase", "RunDenied", "RunBroke", "RunFailure",
+            "FailureReceived", "LeaseClose", "Refusal", "_end", "_part"}
+
+
+def _codes_of(tree: ast.AST) -> set[str]:
+    """Codes of the errors that a module makes: by class, by ``wrong``, or as text."""
+    by_name = {cls.__name__: cls.code for cls in _declared()}
+    found: set[str] = set()
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        name = getattr(call.func, "id", getattr(call.func, "attr", ""))
+        words = [str(arg.value) for arg in call.args if isinstance(arg, ast.Constant) and _is_code(arg.value)]
+        if name in by_name:
+            found.add(by_name[name])
+        if name == "wrong" and words:
+            found.add(f"wrong_{words[0]}")
+        if name in _BY_CODE:
+            found |= set(words[:1])
+    return found
+
+
+def _is_code(value: object) -> bool:
+    return isinstance(value, str) and value.replace("_", "").isalpha() and value.islower()
+
+
+def test_what_peers_are_answered_with_is_among_the_codes_that_peers_take(root: Path) -> None:
+    """Else a refusal would arrive as the sender's fault, or not say what it is."""
+    told: set[str] = set()
+    for module in SPEAKERS:
+        path = root / "cocoon" / Path(*module.split(".")).with_suffix(".py")
+        told |= _codes_of(ast.parse(path.read_text(encoding="utf-8")))
+    assert {"busy", "credit_refused", "run_lost", "released", "wrong_lane", "bad_chunk", "lane_closing"} <= told
+    assert told - errors.PEER_CODES <= OURS
+
+
+def test_a_code_of_our_own_house_is_not_taken_from_a_peer_and_not_told_to_one() -> None:
+    for code in ("corrupt", "audit_failed", "insufficient_funds", "signer_lost", "home_in_use", "bad_proof", "cocoon"):
+        said = errors.from_peer(code, "your disk is broken")
+        assert type(said) is errors.PeerFault and said.text == f"the peer answered {code!r}: your disk is broken"
+        ours = errors.from_code(code, "keys/peer.key is damaged")
+        assert ours.code == code
+        told = errors.for_peer(ours)
+        assert told.code == "unavailable" and "peer.key" not in told.text
+
+
+def test_every_code_that_peers_exchange_arrives_as_the_error_that_was_sent() -> None:
+    for code in errors.PEER_CODES:
+        sent = errors.for_peer(errors.from_code(code, "why"))
+        assert sent.code == code and (sent.text == "why" or code == "storage_full")
+        assert type(errors.from_peer(sent.code, sent.text)) is type(sent)
+
+
+def test_a_peer_is_told_that_a_disk_is_full_and_not_where_it_lies() -> None:
+    told = errors.for_peer(errors.StorageFull("the disk has no room for the journal /home/ann/.cocoon/journal"))
+    assert type(told) is errors.StorageFull and "ann" not in told.text
+
+
+def test_a_code_that_nobody_knows_is_named_in_print_and_in_short() -> None:
+    said = errors.from_peer("\x1b[2J\u202e" * 100, "x")
+    assert type(said) is errors.PeerFault
+    assert said.text.isprintable() and len(said.text) < 700

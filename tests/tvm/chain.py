@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import re
 from dataclasses import dataclass, field
 
 import onnxruntime  # noqa: F401 (before tonpy; the other order crashes the interpreter)
@@ -29,6 +30,7 @@ GAS_PRICE = 400
 #: What the carrier's own network took for the message; part of the message, not of its value.
 FORWARD_NANOTON = 266_669
 _LT_STEP = 1_000_000
+_EXIT = re.compile(r"exit code (-?\d+)\s*$")
 NOBODY = CellBuilder().ref(CellBuilder().uint(0, 1).end()).blob(bytes(32), 32).uint(0, 64).end()
 
 
@@ -76,11 +78,11 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One transaction, or the refusal of an external message (``accepted`` False, nothing else set)."""
+    """One transaction, or the refusal of an external message (``accepted`` False, nothing set but the exit code)."""
 
     dest: bytes
     accepted: bool
-    #: Of the compute phase; None if it was skipped.
+    #: Of the compute phase; None if it was skipped, or no code was asked.
     exit_code: int | None = None
     action_code: int | None = None
     gas: int = 0
@@ -110,7 +112,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One recorded step. Hashes are empty and the exit code is None where an external message was refused."""
+    """One recorded step. Hashes are empty where an external message was refused."""
 
     label: str
     exit_code: int | None
@@ -131,6 +133,7 @@ class Chain:
     lt: int = 10**13
     accounts: dict[bytes, str] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
+    transactions: list[Cell] = field(default_factory=list)
     #: Brought from outside, taken by the network, and out of accounts but not delivered.
     minted: int = 0
     burnt: int = 0
@@ -218,17 +221,21 @@ class Chain:
         before_boc = self.accounts.get(dest) or _b64(NOBODY)
         before, message_boc = self.balance(dest), _b64(message)
         emulator = _emulator(config(self.gas_price))
+        refused_with = None
         try:
             done = emulator.emulate_transaction(NativeCell(before_boc), NativeCell(message_boc), self.now_s, self.lt)
-        except RuntimeError as error:  # what the binding makes of every C++ exception
+            if not done:
+                refused_with = _exit_code(emulator.emulator.vm_log)
+        except RuntimeError as error:  # what the binding makes of every C++ exception; no code was asked
             assert "rejected by account" in str(error), error
             done = False
         hashes = ("", "")
         if done:
             transaction = _cell(emulator.transaction.to_cell().to_boc())
+            self.transactions.append(transaction)
             self.accounts[dest] = emulator.account.to_cell().to_boc()
             hashes = (transaction.hash().hex(), _cell(self.accounts[dest]).hash().hex())
-        result = Result(dest, accepted=False)
+        result = Result(dest, accepted=False, exit_code=refused_with)
         if done:
             result = _read_transaction(transaction, dest, before, self.balance(dest), brought)
         self.steps.append(Step(label, result.exit_code, before_boc, message_boc, self.now_s, self.lt, *hashes))
@@ -247,6 +254,13 @@ class _Account:
     status: str
     code: Cell | None
     data: Cell | None
+
+
+def _exit_code(log: str) -> int:
+    """The machine's last word in its log."""
+    found = _EXIT.search(log)
+    assert found is not None, log
+    return int(found[1])
 
 
 def _b64(cell: Cell) -> str:

@@ -16,7 +16,7 @@ from tests.tvm.parties import OWNER
 
 
 class Refused(Exception):
-    """With its code; an external message has none."""
+    """With its code."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Model:
         lane = self.lanes[action.lane]
         due = min(action.total - lane.paid_nanoton, balance)
         if due < 2 * worst + Prices().forward_fee_nanoton(0, 0):
-            raise Refused
+            raise Refused(120)
         return due
 
     def _lane(self, lane: int) -> LaneState:

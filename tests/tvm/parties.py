@@ -10,7 +10,9 @@ from typing import Any
 from nacl.signing import SigningKey
 
 from cocoon.ledger import escrow
+from cocoon.ledger.acts import EscrowHistory, history_of
 from cocoon.ledger.escrow import EscrowBirth, EscrowState
+from cocoon.ledger.tlb import read_transaction
 from cocoon.wire import orders
 from cocoon.wire.cells import Cell
 from cocoon.wire.judged import Voucher
@@ -70,6 +72,12 @@ class Escrow:
     def state(self) -> EscrowState:
         """Its data, read as peers read them."""
         return escrow.read_state(self.chain.data(self.address))
+
+    @property
+    def history(self) -> EscrowHistory:
+        """Its life, as an audit reads it off its transactions."""
+        found = (read_transaction(cell).transaction for cell in self.chain.transactions)
+        return history_of(tx for tx in found if tx.address == self.address)
 
     @property
     def balance(self) -> int:

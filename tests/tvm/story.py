@@ -8,7 +8,7 @@ import hashlib
 from cocoon.devnet.faucet_code import faucet_code
 from cocoon.ledger import anchor, escrow
 from cocoon.wire import merkle, orders
-from cocoon.wire.cells import Cell, CellBuilder
+from cocoon.wire.cells import Cell, CellBuilder, state_init
 from tests.tvm.chain import TON, Chain, Step
 from tests.tvm.parties import CAP, CARRIER, DAY_S, EMPTY, NETWORK, OWNER, Escrow, address, key, payout, provider, public
 
@@ -64,9 +64,12 @@ def _claims(one: Escrow) -> None:
         one.claim(lane, total, label="refused: claim", **how)
     voucher = one.voucher(1, 6 * 10**7)
     body = one.external_body(voucher)
+    signed, signature = body.refs
+    wide = Cell(signature.value << 511, signature.bits + 511)
     for bad in (
         one.external_body(voucher, key("x")), one.external_body(voucher, None, key("x")),
         one.external_body(one.voucher(1, 10**6)), Cell(body.value, body.bits, (*body.refs, EMPTY)),
+        Cell(body.value << 479, body.bits + 479, (signed, wide)),
     ):
         assert not one.chain.external(one.address, bad, label="refused: external claim").accepted
 
@@ -150,7 +153,7 @@ def faucet_body(dest: bytes, amount: int) -> Cell:
 
 
 def _faucet(chain: Chain) -> None:
-    init = escrow.state_init(faucet_code(), EMPTY)
+    init = state_init(faucet_code(), EMPTY)
     chain.internal(init.hash(), 5_000 * TON, EMPTY, state_init=init, label="faucet")
     chain.external(init.hash(), faucet_body(address("newcomer"), 1_000 * TON), label="faucet")
     for amount in (0, 1_000 * TON + 1):

@@ -9,14 +9,18 @@ import pytest
 from cocoon.core.errors import Malformed, UsageError
 from cocoon.core.limits import ANCHOR_RING
 from cocoon.devnet.faucet_code import faucet_code
-from cocoon.ledger import anchor, escrow
+from cocoon.ledger import anchor
 from cocoon.wire import merkle
-from cocoon.wire.cells import Cell, CellBuilder
+from cocoon.wire.cells import Cell, CellBuilder, state_init
 from tests.tvm.chain import TON, Chain, Result
 from tests.tvm.parties import CARRIER, EMPTY, NETWORK, OWNER, address, key, public
+from tests.tvm.refusals import refused_outside
 from tests.tvm.story import faucet_body, receipts
 
 NOT_OWNER, SEQ, COUNT, NO_ROOT, PROOF, UNKNOWN = 101, 102, 103, 104, 105, 0xFFFF
+OUT_OF_GAS = -14
+#: Of the faucet; the last two are the compiler's own, for another operation and for a longer body.
+PLACE, AMOUNT, OPERATION, LENGTH = 100, 101, 63, 9
 BIRTH = anchor.AnchorBirth(OWNER, public(key("peer")), NETWORK)
 
 
@@ -121,11 +125,17 @@ def test_what_an_anchor_does_not_need_returns(chain: Chain) -> None:
 def test_a_proof_is_paid_by_whoever_asks(chain: Chain) -> None:
     leaves = receipts(9)
     put(chain, 1, leaves)
-    before = chain.balance(BIRTH.address())
     body = anchor.prove_body(7, 1, leaves[0], 0, len(leaves), merkle.path(leaves, 0))
-    for value in (10**6, 3 * 10**6, 4 * 10**6, TON):
-        say(chain, body, value, CARRIER)
-        assert chain.balance(BIRTH.address()) >= before
+    poor = say(chain, body, 10**6, CARRIER)
+    assert (poor.exit_code, poor.delta, poor.outs) == (OUT_OF_GAS, 0, ())
+    costs = set()
+    for value in (3 * 10**6, 4 * 10**6, TON):
+        result = say(chain, body, value, CARRIER)
+        (answer,) = result.outs
+        assert (result.exit_code, result.delta) == (0, 0)
+        assert (answer.dest, answer.body) == (CARRIER, anchor.proven_body(7, 1, leaves[0]))
+        costs.add(value - answer.value)
+    assert len(costs) == 1, "whatever is not used returns"
 
 
 def test_data_that_are_no_anchors_are_malformed(chain: Chain) -> None:
@@ -143,25 +153,27 @@ def test_data_that_are_no_anchors_are_malformed(chain: Chain) -> None:
 
 
 def test_the_faucet_gives_to_anybody_up_to_a_thousand(chain: Chain) -> None:
-    init = escrow.state_init(faucet_code(), EMPTY)
+    init = state_init(faucet_code(), EMPTY)
     faucet = init.hash()
     chain.internal(faucet, 5_000 * TON, EMPTY, state_init=init)
-    for amount, given in ((1, True), (1_000 * TON, True), (0, False), (1_000 * TON + 1, False)):
+    for amount in (1, 1_000 * TON, 1_000 * TON, 1_000 * TON, 1_000 * TON):
         result = chain.external(faucet, faucet_body(OWNER, amount))
-        assert result.accepted is given
-        if given:
-            assert [(sent.dest, sent.value) for sent in result.outs] == [(OWNER, amount)]
-    for _ in range(3):
-        chain.external(faucet, faucet_body(OWNER, 1_000 * TON))
-    assert not chain.external(faucet, faucet_body(OWNER, 1_000 * TON)).accepted, "it keeps one coin for itself"
+        assert [(sent.dest, sent.value) for sent in result.outs] == [(OWNER, amount)]
+    for amount in (0, 1_000 * TON + 1):
+        refused_outside(chain.external(faucet, faucet_body(OWNER, amount)), AMOUNT)
+    assert 999 * TON < chain.balance(faucet) < 1_000 * TON  # of which it keeps one coin for itself
+    refused_outside(chain.external(faucet, faucet_body(OWNER, 999 * TON)), AMOUNT)
+    assert chain.external(faucet, faucet_body(OWNER, 998 * TON)).ok
     chain.check_supply()
 
 
 def test_the_faucet_refuses_other_messages_and_places(chain: Chain) -> None:
-    init = escrow.state_init(faucet_code(), EMPTY)
+    init = state_init(faucet_code(), EMPTY)
     chain.internal(init.hash(), 5_000 * TON, EMPTY, state_init=init)
     good = faucet_body(OWNER, TON)
     masterchain = CellBuilder().uint(0x0C0CFA01, 32).uint(1, 64).uint(0b100, 3).uint(0xFF, 8).blob(OWNER, 32).coins(TON)
     longer, other = Cell(good.value << 1, good.bits + 1), Cell(good.value ^ 1 << good.bits - 1, good.bits)
-    for body in (EMPTY, longer, other, masterchain.end()):
-        assert not chain.external(init.hash(), body).accepted
+    for body, code in (
+        (EMPTY, OPERATION), (longer, LENGTH), (other, OPERATION), (masterchain.end(), PLACE),
+    ):
+        refused_outside(chain.external(init.hash(), body), code)

@@ -16,6 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from cocoon.ledger import escrow
+from cocoon.ledger.acts import EscrowHistory
+from cocoon.ledger.audit import audit_escrow
+from cocoon.ledger.tlb import read_transaction
 from cocoon.wire import orders
 from cocoon.wire.cells import Cell
 from cocoon.wire.orders import NewLane, TopUp
@@ -41,6 +44,7 @@ class EscrowInAnyWeather(RuleBasedStateMachine):
         self.pool: list[tuple[Action, Cell]] = []
         self.got: dict[bytes, int] = defaultdict(int)
         self.balance = self.escrow.balance
+        self.history, self.read = EscrowHistory(), 0
         self.deposited, self.storage = deposit, 0
         self.slack = 0
 
@@ -191,7 +195,8 @@ class EscrowInAnyWeather(RuleBasedStateMachine):
             try:
                 tried.run(action, self.chain.now_s, before)
                 tried.external_due(action, before, self.worst(depth))
-            except Refused:
+            except Refused as refusal:
+                assert result.exit_code == refusal.args[0], (action, result, refusal)
                 return
             raise AssertionError(f"{action} was refused")
         leaves = self.model.run(action, self.chain.now_s, before)
@@ -227,6 +232,13 @@ class EscrowInAnyWeather(RuleBasedStateMachine):
         assert state.lanes == self.model.lanes
         assert state.locked_nanoton == self.model.locked
         assert self.escrow.balance == self.balance
+
+    @invariant()
+    def an_audit_follows_it_from_its_transactions(self) -> None:
+        for cell in self.chain.transactions[self.read :]:
+            self.history.take(read_transaction(cell).transaction)
+        self.read = len(self.chain.transactions)
+        assert audit_escrow(self.history, self.escrow.state, self.escrow.balance) == []
 
     @invariant()
     def money_is_exact(self) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from cocoon.core.limits import LANE_GAP
 from cocoon.ledger import escrow
 from cocoon.wire import orders
 from cocoon.wire.cells import Cell, CellBuilder
@@ -45,19 +46,23 @@ from tests.tvm.refusals import (
     PAYOUT,
     PROVIDER,
     SIGNATURE,
+    SMALL,
     UNKNOWN,
     VALIDITY,
     VALUE,
     refused,
+    refused_outside,
 )
 
 # --- vouchers --------------------------------------------------------------
 
 
 def test_a_replayed_voucher_pays_nothing(one: Escrow) -> None:
-    assert one.claim(0, 10**7).delta == -(10**7)
-    refused(one, one.claim(0, 10**7), NOTHING_DUE)
-    assert not one.external_claim(0, 10**7).accepted
+    """From outside too: the amount would do for a first claim, what is left of it pays for nothing."""
+    assert one.claim(0, 5 * 10**7).delta == -5 * 10**7
+    refused(one, one.claim(0, 5 * 10**7), NOTHING_DUE)
+    refused_outside(one.external_claim(0, 5 * 10**7), SMALL)
+    assert one.external_claim(0, 10**8).ok
 
 
 def test_a_lower_voucher_pays_nothing(one: Escrow) -> None:
@@ -81,12 +86,12 @@ def test_a_voucher_of_another_lane_pays_nothing_to_this_one(one: Escrow) -> None
 
 def test_a_voucher_of_another_escrow_is_refused(one: Escrow) -> None:
     refused(one, one.claim(0, 10**7, escrow=OWNER), OTHER_ESCROW)
-    assert not one.external_claim(0, 5 * 10**7, escrow=OWNER).accepted
+    refused_outside(one.external_claim(0, 5 * 10**7, escrow=OWNER), OTHER_ESCROW)
 
 
 def test_a_voucher_of_another_network_is_refused(one: Escrow) -> None:
     refused(one, one.claim(0, 10**7, network_tag=NETWORK + 1), OTHER_NETWORK)
-    assert not one.external_claim(0, 5 * 10**7, network_tag=NETWORK + 1).accepted
+    refused_outside(one.external_claim(0, 5 * 10**7, network_tag=NETWORK + 1), OTHER_NETWORK)
 
 
 def test_a_voucher_from_before_a_reset_is_worth_nothing_after_it(one: Escrow) -> None:
@@ -129,7 +134,7 @@ def test_a_claim_passes_in_the_last_second_and_not_at_expiry(one: Escrow) -> Non
     assert one.prune([0]).exit_code == NOT_EXPIRED
     one.chain.now_s = until
     assert one.claim(0, 2 * 10**7).exit_code == EXPIRED
-    assert not one.external_claim(0, 6 * 10**7).accepted
+    refused_outside(one.external_claim(0, 6 * 10**7), EXPIRED)
     assert one.prune([0]).ok
     refused(one, one.claim(0, 2 * 10**7), NO_LANE)
 
@@ -286,8 +291,8 @@ def test_a_lane_id_is_never_used_twice(one: Escrow) -> None:
 
 
 def test_lane_ids_skip_at_most_64(one: Escrow) -> None:
-    refused(one, one.open(one.new([1 + escrow.LANE_GAP + 1])), LANE_ID)
-    assert one.open(one.new([1 + escrow.LANE_GAP])).ok
+    refused(one, one.open(one.new([1 + LANE_GAP + 1])), LANE_ID)
+    assert one.open(one.new([1 + LANE_GAP])).ok
     refused(one, one.open(one.new([5])), LANE_ID)
 
 

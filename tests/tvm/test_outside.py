@@ -8,7 +8,7 @@ import pytest
 
 from cocoon.core.errors import Malformed, PeerFault
 from cocoon.ledger import escrow
-from cocoon.wire.cells import Cell, CellBuilder
+from cocoon.wire.cells import Cell, CellBuilder, state_init
 from cocoon.wire.orders import NewLane
 from tests.tvm.chain import TON, Chain, Prices
 from tests.tvm.parties import (
@@ -21,8 +21,18 @@ from tests.tvm.parties import (
     payout,
 )
 from tests.tvm.refusals import (
+    CELL,
+    FORM,
     LANE_ID,
+    NO_LANE,
+    OTHER_ESCROW,
+    PROVIDER,
+    SIGNATURE,
+    SIZE,
+    SMALL,
+    TYPE,
     refused,
+    refused_outside,
 )
 
 # --- external claims -------------------------------------------------------
@@ -42,26 +52,34 @@ def test_a_padded_external_message_is_refused(one: Escrow) -> None:
     body = one.external_body(one.voucher(0, 5 * 10**7))
     junk = Cell((1 << 1_000) - 1, 1_000)
     padded = Cell(body.value, body.bits, (*body.refs, junk))
-    assert not one.chain.external(one.address, padded).accepted
-    wide = Cell(body.value << 400, body.bits + 400, body.refs)
-    assert not one.chain.external(one.address, wide).accepted
-    deep = CellBuilder().uint(0, 5).ref(Cell(1, 1)).end()
-    assert not one.chain.external(one.address, body, deep).accepted
-    assert not one.chain.external(one.address, body, one.birth.state_init()).accepted
+    refused_outside(one.chain.external(one.address, padded), TYPE)  # a cell too many; the size is not even known then
+    refused_outside(one.chain.external(one.address, body, one.birth.state_init()), TYPE)
+    refused_outside(one.chain.external(one.address, widened(body, 400)), CELL)
+    voucher, signature = body.refs
+    wide = Cell(body.value, body.bits, (voucher, widened(signature, 511)))
+    refused_outside(one.chain.external(one.address, widened(wide, 479)), SIZE)
+    refused_outside(one.chain.external(one.address, Cell(body.value ^ 1 << 543, body.bits, body.refs)), FORM)
+    no_state = CellBuilder().uint(0, 5).ref(Cell(1, 1)).end()
+    refused_outside(one.chain.external(one.address, body, no_state), None)
     assert one.chain.external(one.address, body).ok
+
+
+def widened(cell: Cell, bits: int) -> Cell:
+    """The cell with so many bits more."""
+    return Cell(cell.value << bits, cell.bits + bits, cell.refs)
 
 
 def test_an_external_claim_needs_the_providers_signature(one: Escrow) -> None:
     """Else anybody who saw vouchers could burn the provider's due, step by step."""
     body = one.external_body(one.voucher(0, 5 * 10**7), provider_key=key("somebody"))
-    assert not one.chain.external(one.address, body).accepted
+    refused_outside(one.chain.external(one.address, body), PROVIDER)
     body = one.external_body(one.voucher(0, 5 * 10**7), signer=key("somebody"))
-    assert not one.chain.external(one.address, body).accepted
+    refused_outside(one.chain.external(one.address, body), SIGNATURE)
 
 
 def test_an_external_claim_below_twice_its_cost_is_refused(one: Escrow) -> None:
     least = escrow.external_due_nanoton(Prices(), one.state.depth)
-    assert not one.external_claim(0, least // 2).accepted
+    refused_outside(one.external_claim(0, least // 2), SMALL)
     assert one.external_claim(0, least).ok
 
 
@@ -69,9 +87,14 @@ def test_bad_external_messages_cost_the_escrow_nothing(one: Escrow) -> None:
     one.claim(0, 3 * 10**7)
     before = one.balance
     for number in range(200):
-        voucher = one.voucher(number % 3, 6 * 10**7, escrow=OWNER if number % 3 == 0 else one.address)
-        signer = key(f"spam {number}")
-        assert not one.chain.external(one.address, one.external_body(voucher, signer)).accepted
+        lane = number % 3  # of which there is one
+        for escrow_named, signer, code in (
+            (OWNER, one.lane_key, OTHER_ESCROW), (one.address, key(f"spam {number}"), SIGNATURE),
+            (one.address, one.lane_key, NO_LANE if lane else PROVIDER),
+        ):
+            voucher = one.voucher(lane, 10**8, escrow=escrow_named, seq=number)
+            body = one.external_body(voucher, signer, key("spam"))
+            refused_outside(one.chain.external(one.address, body), code)
     assert one.balance == before
 
 
@@ -91,7 +114,7 @@ def test_forged_initial_data_are_not_recognised(one: Escrow) -> None:
     """Known code whose data show a lane that nothing covers: it lives at another address."""
     honest = one.chain.data(one.address)
     forged = Cell(honest.value, honest.bits, honest.refs)
-    init = escrow.state_init(escrow.bytecode.escrow_code(), forged)
+    init = state_init(escrow.bytecode.escrow_code(), forged)
     one.chain.internal(init.hash(), TON, EMPTY, source=OWNER, state_init=init)
     code = one.chain.code(init.hash())
     assert code is not None and code.hash() == escrow.CODE_HASH

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cocoon.core import limits
 from cocoon.devnet import faucet_code
 from cocoon.ledger import anchor, bytecode, escrow
 from cocoon.wire import judged, orders
@@ -41,8 +42,8 @@ def constants(text: str) -> dict[str, int]:
 def test_peers_and_contracts_agree_in_every_number(root: Path) -> None:
     ours = constants((root / "contracts" / "escrow.tolk").read_text(encoding="utf-8"))
     for name, value in {
-        "MAX_LANES": escrow.ESCROW_LANES,
-        "MAX_GAP": escrow.LANE_GAP,
+        "MAX_LANES": limits.ESCROW_LANES,
+        "MAX_GAP": limits.LANE_GAP,
         "MAX_ORDER": escrow.ORDER_LIFE_S,
         "MAX_LIFE": escrow.LANE_LIFE_S,
         "MIN_LANE": escrow.LANE_FLOOR_NANOTON,

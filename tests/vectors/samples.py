@@ -13,6 +13,7 @@ import numpy as np
 from nacl.signing import SigningKey
 
 from cocoon.core.ids import PeerKey
+from cocoon.core.units import UnitKind
 from cocoon.wire import messages as m
 from cocoon.wire.commitment import commit
 from cocoon.wire.judged import NO_ESCROW, Statement, Voucher, sign_cell
@@ -49,7 +50,7 @@ PROVIDER, REQUESTER, STRANGER = signer("provider"), signer("requester"), signer(
 SIGNERS = {"provider": PROVIDER, "requester": REQUESTER}
 
 NETWORK, BOOT = word("network"), word("boot", 8)
-PRICES = ((m.UNIT_RUN, 1_000), (m.UNIT_OUTPUT_TOKEN, 70_000))
+PRICES = ((int(UnitKind.RUN), 1_000), (int(UnitKind.OUTPUT_TOKEN), 70_000))
 CHUNKS = (b"first chunk", b"second chunk")
 HASHES = tuple(chunk_hash(chunk) for chunk in CHUNKS)
 
@@ -206,7 +207,7 @@ def _messages() -> list[Message]:
             signature=sign_cell(VOUCHER.hash(), REQUESTER),
         ),
         m.LeaseAccept(lease=digest(LEASE), keybox=digest(KEYBOX), nonce=word("fresh"), resumed=False),
-        m.CloseAsk(order=word("order", 88), signature=word("lane key's", 64)),
+        m.CloseAsk(order=word("order", 63), signature=word("lane key's", 64)),
         m.CloseAgree(signature=word("provider key's", 64)),
         m.ModelOffer(manifest=pack_manifest(MANIFEST)),
         m.ModelWant(file=0, first=1, count=1),

@@ -2,9 +2,9 @@
 
 Blame decides the family: ``UsageError`` is ours, ``PeerFault`` is theirs,
 ``Unavailable`` is the weather, ``Corrupt`` is our disk, ``PolicyRefusal`` is a
-setting of the user. ``code`` is stable: it travels between peers, stands in
-``--json`` and in docs/reference/errors.md. ``exit_code`` is what the command
-line ends with.
+setting of the user. ``code`` is stable: it stands in ``--json`` and in
+docs/reference/errors.md, and some travel between peers (``PEER_CODES``).
+``exit_code`` is what the command line ends with.
 
 Purity: pure. Spec: docs/spec/errors.md, rules ERR-1 to ERR-4.
 """
@@ -100,6 +100,7 @@ from cocoon.core.errors.weather import (
 )
 
 __all__ = [
+    "PEER_CODES",
     "WRONG_FIELDS",
     "AuditFailed",
     "BadChunk",
@@ -173,9 +174,26 @@ __all__ = [
     "WrongField",
     "WrongNetwork",
     "all_errors",
+    "for_peer",
     "from_code",
+    "from_peer",
     "wrong",
 ]
+
+#: What peers tell each other in Refusal, RunFailure and LeaseClose. Any other code speaks of the sender's own house:
+#: its remedy would send our user to look at ours.
+PEER_CODES = frozenset(cls.code for cls in (
+    # not here, not now, not so much
+    Unavailable, Unreachable, ProviderBusy, Draining, StorageFull, NotFound, WrongNetwork, KindRefused, LimitExceeded,
+    CeilingExceeded, CreditRefused, LaneBusy, LaneClosing, LaneUnproven, ChainUnreachable,
+    # a model or a run
+    ModelRefused, InputsMismatch, DtypeUnsupported, RunFailed, RunLost, RunTimeout, MemoryExceeded, WorkerLost,
+    # the end of a lease
+    LeaseReturned, LeaseIdle, DeadlineExceeded, ProviderLost, StreamClosed,
+    # what the other side did wrong
+    PeerFault, Malformed, NonCanonical, TooLarge, UnknownKind, UnknownVersion, BadSignature, BadSeal, BadChunk,
+    OutOfOrder, Replayed, ReceiptUnsettled, WrongField,
+)) | {f"wrong_{name}" for name in WRONG_FIELDS}
 
 
 def all_errors() -> Iterator[type[CocoonError]]:
@@ -188,8 +206,22 @@ def all_errors() -> Iterator[type[CocoonError]]:
 
 
 def from_code(code: str, text: str) -> CocoonError:
-    """Rebuild an error that travelled as (code, text); unknown codes blame the sender."""
+    """Rebuild an error of our own side (control socket, signer, a row); an unknown code blames the sender."""
     for cls in all_errors():
         if cls.code == code:
             return cls(text)
     return PeerFault(f"unknown error code {code[:64]!r}: {text}")
+
+
+def from_peer(code: str, text: str) -> CocoonError:
+    """What another peer said, as an error here; a code that peers do not exchange blames the sender (ERR-2)."""
+    if code in PEER_CODES:
+        return from_code(code, text)
+    return PeerFault(f"the peer answered {code[:64]!r}: {text}")
+
+
+def for_peer(error: CocoonError) -> CocoonError:
+    """What another peer is told of ``error``: itself, or no more than that we cannot serve now (ERR-2)."""
+    if isinstance(error, StorageFull):
+        return StorageFull("the other peer's disk is full")         # and not where it lies
+    return error if error.code in PEER_CODES else Unavailable("the other peer cannot serve now")

@@ -193,25 +193,26 @@ def test_a_message_whose_time_is_over_is_refused(net):
 
 
 SOMEWHERE = "01" * 128
-#: Destinations that a contract may write into a message, and whether coins arrive there.
+#: Destinations that a contract may write into a message, and who gets the coins.
 DESTINATIONS = {
-    "plain": ("100" + "0" * 8 + SOMEWHERE, True),
-    "variable length": ("110" + format(256, "09b") + "0" * 32 + SOMEWHERE, True),
-    "too short": ("110" + format(100, "09b") + "0" * 32 + "01" * 50, False),
-    "anycast": ("101" + format(3, "05b") + "101" + "0" * 8 + SOMEWHERE, False),
-    "unknown workchain": ("100" + format(5, "08b") + SOMEWHERE, False),
-    "none": ("00", False),
-    "outside": ("01" + format(8, "09b") + "1" * 8, False),
+    "plain": ("100" + "0" * 8 + SOMEWHERE, NOBODY),  # its hash is the bits 01 again and again
+    "variable length": ("110" + format(256, "09b") + "0" * 32 + SOMEWHERE, NOBODY),
+    "black hole": ("100" + "1" * 8 + "1" * 256, (MASTER, b"\xff" * 32)),
+    "too short": ("110" + format(100, "09b") + "0" * 32 + "01" * 50, None),
+    "anycast": ("101" + format(3, "05b") + "101" + "0" * 8 + SOMEWHERE, None),
+    "unknown workchain": ("100" + format(5, "08b") + SOMEWHERE, None),
+    "none": ("00", None),
+    "outside": ("01" + format(8, "09b") + "1" * 8, None),
 }
 
 
-@pytest.mark.parametrize(("bits", "arrives"), DESTINATIONS.values(), ids=DESTINATIONS.keys())
-def test_whatever_a_contract_writes_as_destination_the_chain_goes_on(net, bits, arrives):
+@pytest.mark.parametrize(("bits", "holder"), DESTINATIONS.values(), ids=DESTINATIONS.keys())
+def test_whatever_a_contract_writes_as_destination_the_chain_goes_on(net, bits, holder):
     message = begin_cell().store_bits("010000" + bits).store_coins(TON).store_uint(0, 1 + 4 + 4 + 64 + 32 + 2)
     net.send(order(0, (message.end_cell(), 3)))
     draft = net.block()
-    assert net.balance(NOBODY) == (TON if arrives else 0)  # its hash is the bits 01 again and again
-    assert draft.transactions == 1 + arrives
+    assert net.balance(holder or NOBODY) == (TON if holder else 0)
+    assert draft.transactions == 1 + (holder is not None)
     assert net.chain.pending == 0
 
 
@@ -393,11 +394,35 @@ def folder(tmp_path):
     "UPDATE facts SET value = CAST('7' AS BLOB) WHERE name = 'fees_nanoton:0'",
     "DELETE FROM blocks WHERE workchain = -1",
     "UPDATE blocks SET state_hash = zeroblob(32)",
-], ids=["account", "config", "fees", "blocks", "hash"])
+    "UPDATE facts SET value = zeroblob(9) WHERE name = 'config'",
+    "UPDATE facts SET value = CAST('many' AS BLOB) WHERE name = 'supply_nanoton'",
+    "UPDATE facts SET value = (SELECT value FROM facts WHERE name = 'zerostate:0') WHERE name = 'config'",
+    "UPDATE accounts SET data = zeroblob(9)",
+    "UPDATE accounts SET account = 5 WHERE account = x'" + "55" * 32 + "'",
+    "UPDATE blocks SET data = zeroblob(9)",
+    "UPDATE blocks SET end_lt = -1",
+    "INSERT INTO messages (hash, seqno, data) VALUES (zeroblob(32), 0, zeroblob(9))",
+], ids=[
+    "account", "config", "fees", "blocks", "hash", "config's bytes", "supply's digits", "another config",
+    "account's bytes", "account's type", "block's bytes", "block's time", "message's bytes",
+])
 def test_a_damaged_file_is_no_chain(folder, statement):
     change(folder, statement)
     with pytest.raises(Corrupt), net_in(folder):
         pass
+
+
+@pytest.mark.parametrize(("look", "index"), [
+    (lambda store: store.block_with_lt(BASE, 1), "blocks_by_lt"),
+    (lambda store: store.block_at(BASE, 1), "blocks_by_time"),
+], ids=["logical time", "clock"])
+def test_a_block_is_looked_up_by_an_index_and_without_sorting(net, monkeypatch, look, index):
+    asked = []
+    monkeypatch.setattr(net.store, "_one", lambda *question: asked.append(question))
+    look(net.store)
+    ((query, values),) = asked
+    plan = [row[3] for row in net.store._reader.execute(f"EXPLAIN QUERY PLAN {query}", values)]
+    assert len(plan) == 1 and f"USING INDEX {index} (workchain=?" in plan[0], plan
 
 
 def test_the_file_of_a_newer_version_is_left_alone(folder):

@@ -86,10 +86,9 @@ def test_one_folder_has_one_devnet(tmp_path):
 def test_nobody_else_can_read_its_files(tmp_path):
     state = tmp_path / "state"
     with running(state):
-        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (state, *state.iterdir())}
-    assert modes.pop("state") == 0o700
-    assert {KEY_FILE, CHAIN_FILE} <= set(modes)
-    assert set(modes.values()) == {0o600}
+        found = [(path.name, path.is_dir(), stat.S_IMODE(path.stat().st_mode)) for path in (state, *state.rglob("*"))]
+    assert {"state", KEY_FILE, CHAIN_FILE} <= {name for name, _, _ in found}
+    assert [name for name, folder, mode in found if mode != (0o700 if folder else 0o600)] == []
 
 
 def test_a_price_belongs_to_its_chain(tmp_path):
@@ -114,13 +113,17 @@ def test_a_setting_out_of_bounds_is_refused_before_anything_is_made(tmp_path, wr
     assert not (tmp_path / "state").exists()
 
 
-@pytest.mark.parametrize("listen", ["nowhere", "127.0.0.1:port", "127.0.0.1:70000", ":1"])
-def test_an_address_that_is_none_is_refused(tmp_path, listen):
+@pytest.mark.parametrize(
+    "listen",
+    ["nowhere", "127.0.0.1:port", "127.0.0.1:70000", ":1", "[::1]:0", "::1:0", "localhost:0", "127.1:0", "127.0.0.1:١"],
+)
+def test_an_address_that_no_network_file_could_hold_is_refused(tmp_path, listen):
     command = "from cocoon.cli.devnet import devnet; devnet()"
     arguments = [sys.executable, "-c", command, "--state", str(tmp_path / "state"), "--listen", listen]
-    ended = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    ended = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert ended.returncode == 2
     assert "IP:PORT" in ended.stderr
+    assert not (tmp_path / "state").exists()
 
 
 def test_the_device_side_libraries_of_a_peer_are_never_loaded(tmp_path):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import threading
 from contextlib import asynccontextmanager
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from cocoon.core.errors import ChainRefused, StorageFull
+from cocoon.core.errors import ChainRefused, LimitExceeded, StorageFull
 from cocoon.core.limits import DEVNET_IDLE_BLOCK_NS
 from cocoon.core.units import SECOND_NS
 from cocoon.devnet.chain import Chain
@@ -83,6 +84,20 @@ async def test_a_newcomer_sees_a_fresh_block_however_long_nobody_looked(net, moc
             assert producer.chain.tip.seqno == 2
 
 
+async def test_a_question_waits_for_one_block_also_where_each_takes_longer_than_it_may_be_old(net, mock_clock):
+    draw = net.chain.draft
+
+    def slowly(now_s):
+        mock_clock.jump(IDLE_S + 1)
+        return draw(now_s)
+
+    async with producing(net) as producer:
+        net.chain.draft = slowly
+        with producer.watched(), trio.fail_after(10 * IDLE_S):
+            mock_clock.jump(IDLE_S + 1)
+            await producer.freshen()
+
+
 async def test_a_message_gets_a_block_at_once_if_the_last_one_is_old_enough_and_else_waits(net, mock_clock):
     async with producing(net) as producer:
         mock_clock.jump(BLOCK_S)
@@ -127,6 +142,30 @@ async def test_a_message_that_cannot_be_written_is_not_taken(net, mock_clock):
         with pytest.raises(StorageFull):
             await producer.submit(ask_faucet(NOBODY))
         assert producer.chain.pending == 0
+
+
+async def test_messages_on_their_way_to_disk_count_among_those_that_wait(net, mock_clock, monkeypatch):
+    monkeypatch.setattr("cocoon.devnet.chain.DEVNET_PENDING", 3)
+    flush, take, refused = threading.Event(), net.store.take, []
+    net.store.take = lambda rows: (flush.wait(), take(rows))[1]
+
+    async def submit(producer, query):
+        try:
+            await producer.submit(ask_faucet(NOBODY, query=query))
+        except LimitExceeded:
+            refused.append(query)
+
+    async with producing(net) as producer:
+        async with trio.open_nursery() as nursery:
+            for query in range(4):
+                nursery.start_soon(submit, producer, query)
+                await wait_all_tasks_blocked()
+            flush.set()
+        assert (refused, producer.chain.pending) == ([3], 3)
+        mock_clock.jump(BLOCK_S)
+        await reach(producer, 2)
+        await producer.submit(ask_faucet(NOBODY, query=3))
+        assert producer.chain.pending == 1
 
 
 async def test_a_refused_message_touches_neither_queue_nor_disk(net, mock_clock):

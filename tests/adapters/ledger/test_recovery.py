@@ -1,109 +1,105 @@
-"""Whoever has only the 24 words gets everything back: what is unlocked at once, what is locked after its expiry."""
+"""Whoever has only the 24 words gets all of a crowded escrow back: at once what is unlocked, after its expiry the rest.
+
+By the peer's own recovery, over a real devnet. By the command: tests/loopback/test_wallet_recovery.py.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import trio
+
 from cocoon.config.network import NetworkFile
-from cocoon.identity.keys import key_pair
-from cocoon.ledger import escrow
-from cocoon.ledger.escrow import EscrowBirth
-from cocoon.ledger.signer.files import WORDS_FILE, keep_words, read_words
-from cocoon.ledger.wallet import Outgoing
-from cocoon.wire.orders import NewLane, OrderHead, open_order
+from cocoon.config.settings import Settings
+from cocoon.ledger.escrow import LANE_FLOOR_NANOTON, lanes_gas
+from cocoon.ledger.signer.files import keep_words, read_words
+from cocoon.node.clock import MonotonicClock, wall_ns
+from cocoon.node.money import Money, open_money
+from cocoon.node.orders import Orders
+from cocoon.node.recovery import recover
+from cocoon.store.service import open_journal
+from cocoon.wire.orders import NewLane, open_order
 from tests.adapters.devnet.devnet_process import Devnet, start
-from tests.adapters.ledger.ledger_parts import TON, Peer, facts_of, peer_of
+from tests.adapters.ledger.ledger_parts import PATIENCE_S, TON, facts_of, server_of
 
-CLOSE_DELAY_S = 60
-GAS_NANOTON = TON // 10
-
-
-async def birth_of(devnet: Devnet, peer: Peer, index: int) -> EscrowBirth:
-    """The escrow with this index, from the wallet's words and the network file alone."""
-    network = NetworkFile("local", "ton", bytes(16), (), facts_of(devnet))
-    lane = key_pair(await peer.ledger.lane_seed(index)).key
-    return EscrowBirth(peer.ledger.address, lane, network.network_tag, index, CLOSE_DELAY_S)
+#: More than one message prunes, and more than the least carried value has gas for.
+LANES = 40
+LOCKED_NANOTON = LANES * LANE_FLOOR_NANOTON
+FUNDED_NANOTON, SPARE_NANOTON = 10 * TON, 2 * TON
+DAY_S = 86_400
 
 
-async def until(peer: Peer, address: bytes, condition) -> escrow.EscrowState:
-    """The escrow's proven state and balance, once ``condition`` holds of both."""
-    while True:
-        account = await peer.ledger.account(address)
-        if account.data is not None:
-            state = escrow.read_state(account.data)
-            if condition(state, account):
-                return state
-        await peer.ledger.wait_block(account.seqno)
+@dataclass
+class Owner:
+    """An escrow's owner, with nothing but a home."""
+
+    money: Money
+    orders: Orders
 
 
-async def open_lane(devnet: Devnet, peer: Peer, index: int) -> bytes:
-    """Deploy an escrow with 3 whole coins, one of them locked in a lane for a hundred days; its address."""
-    birth = await birth_of(devnet, peer, index)
-    now_s = await peer.ledger.now_s()
-    head = OrderHead(birth.network_tag, birth.address(), 0, now_s + 600)
-    order = open_order(head, [NewLane(0, TON, now_s + 100 * 86_400, os.urandom(32), os.urandom(32))])
-    signature = key_pair(await peer.ledger.lane_seed(index)).sign(order.hash())
-    body = escrow.order_body(1, 3 * TON, signature, order)
-    message = Outgoing(birth.address(), 3 * TON + GAS_NANOTON, body, birth.state_init(), bounce=False)
-    await peer.ledger.submit(b"open %d" % index, message)
-    await until(peer, birth.address(), lambda state, account: state.lanes)
-    return birth.address()
+@asynccontextmanager
+async def owner_of(devnet: Devnet, home: Path) -> AsyncIterator[Owner]:
+    """A running wallet. The network file is the same for everybody."""
+    network = NetworkFile("local", "ton", bytes(16), (), facts_of(devnet), (server_of(devnet),))
+    with trio.fail_after(PATIENCE_S):
+        async with (
+            open_journal(home / "journal.db", wall_ns) as journal,
+            open_money(home, network, Settings(), journal, MonotonicClock()) as money,
+        ):
+            orders = Orders(money)
+            orders.restore()
+            yield Owner(money, orders)
 
 
-async def test_the_words_alone_recover_all_unlocked_money_and_after_expiry_all_locked_money(tmp_path):
+def new_home(path: Path) -> Path:
+    path.mkdir(mode=0o700)
+    return path
+
+
+async def open_lanes(owner: Owner) -> None:
+    """An escrow with many lanes for a hundred days, and coins that no lane locks."""
+    async with owner.orders.turn() as turn:
+        new = [
+            NewLane(1 + number, LANE_FLOOR_NANOTON, turn.seen.at_s + 100 * DAY_S, os.urandom(32), os.urandom(32))
+            for number in range(LANES)
+        ]
+        gas = lanes_gas(LANES, LANES.bit_length())
+        # Says that it locks more than it does: the rest stays unlocked.
+        await turn.send(open_order(turn.head, new), gas, locks_nanoton=LOCKED_NANOTON + SPARE_NANOTON, lanes=LANES)
+
+
+async def test_the_words_alone_recover_an_escrow_of_forty_lanes_in_two_calls(tmp_path):
     devnet = start(tmp_path / "state")
     try:
-        async with peer_of(devnet, tmp_path / "lost") as peer:
-            await peer.ledger.fund(10 * TON)
-            lost = [await open_lane(devnet, peer, index) for index in (0, 1)]
-        words = read_words(tmp_path / "lost")
-        keep_words(new_home(tmp_path), words)
-        (tmp_path / "lost" / "journal.db").unlink()
-        (tmp_path / "lost" / WORDS_FILE).unlink()
+        async with owner_of(devnet, new_home(tmp_path / "lost")) as owner:
+            await owner.money.ledger.fund(FUNDED_NANOTON)
+            await open_lanes(owner)
+            escrow = owner.money.birth.address()
+        keep_words(new_home(tmp_path / "new"), read_words(tmp_path / "lost"))
 
-        async with peer_of(devnet, tmp_path / "new") as peer:
-            found = [(await birth_of(devnet, peer, index)).address() for index in (0, 1, 2)]
-            assert found[:2] == lost
-            assert not (await peer.ledger.account(found[2])).deployed
-            before = await peer.ledger.balance()
-            for address in lost:
-                await take_unlocked(peer, address, b"first")
-            assert await peer.ledger.balance() > before + 2 * (2 * TON - 2 * GAS_NANOTON)
-            for address in lost:
-                ask = Outgoing(address, GAS_NANOTON, escrow.expire_all_body(2))
-                await peer.ledger.submit(b"expire" + address, ask)
-                limit = await peer.ledger.now_s() + CLOSE_DELAY_S
-                await until(peer, address, lambda state, account, limit=limit: state.lanes[0].expires_s <= limit)
+        async with owner_of(devnet, tmp_path / "new") as owner:
+            assert owner.money.birth.address() == escrow
+            first = await recover(owner.money, owner.orders)
+            seen = await owner.money.look(escrow)
+            assert first["locked_nanoton"] == LOCKED_NANOTON and first["recovered_nanoton"] > SPARE_NANOTON
+            assert first["free_at_s"] <= seen.at_s + owner.money.birth.close_delay_s
+            assert {lane.expires_s for lane in seen.state.lanes.values()} == {first["free_at_s"]}
         devnet.kill()
+        devnet.process.stdout.close()
+        later_s = 2 * facts_of(devnet).close_delay_s
         devnet = start(
-            tmp_path / "state", "--listen", f"127.0.0.1:{devnet.port}", "--clock-offset-s", str(2 * CLOSE_DELAY_S)
+            tmp_path / "state", "--listen", f"127.0.0.1:{devnet.port}", "--clock-offset-s", str(later_s)
         )
-        async with peer_of(devnet, tmp_path / "new") as peer:
-            for address in lost:
-                await peer.ledger.submit(b"prune" + address, Outgoing(address, GAS_NANOTON, escrow.prune_body(3, [0])))
-                await until(peer, address, lambda state, account: not state.lanes)
-                await take_unlocked(peer, address, b"last")
-                left = await peer.ledger.account(address)
-                assert left.balance_nanoton <= escrow.reserve_nanoton(0) + GAS_NANOTON // 10
-            assert await peer.ledger.balance() > 10 * TON - TON // 8  # fees of a dozen messages and two deploys
+        async with owner_of(devnet, tmp_path / "new") as owner:
+            last = await recover(owner.money, owner.orders)
+            assert (last["locked_nanoton"], last["free_at_s"]) == (0, 0)
+            assert not (await owner.money.look(escrow)).state.lanes
+            # Of what was funded only gas is gone, and the reserve of the empty escrow.
+            assert last["balance_nanoton"] > FUNDED_NANOTON - TON // 2
     finally:
         devnet.kill()
         devnet.process.stdout.close()
-
-
-async def take_unlocked(peer: Peer, address: bytes, when: bytes) -> None:
-    """The owner withdraws by plain message; returns when the coins are back on the wallet."""
-    state = escrow.read_state((await peer.ledger.account(address)).data)
-    before = (await peer.ledger.account(peer.ledger.address)).last_lt
-    ask = Outgoing(address, GAS_NANOTON, escrow.owner_withdraw_body(4))
-    await peer.ledger.submit(b"withdraw" + when + address, ask)
-    await until(peer, address, lambda found, account: found.order_number > state.order_number)
-    while not any(t.in_source == address for t in await peer.ledger.transactions(peer.ledger.address, before)):
-        await peer.ledger.wait_block((await peer.ledger.account(address)).seqno)
-
-
-def new_home(tmp_path: Path) -> Path:
-    home = tmp_path / "new"
-    home.mkdir(mode=0o700)
-    return home

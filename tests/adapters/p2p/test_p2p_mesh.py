@@ -18,7 +18,7 @@ from cocoon.core.errors import (
     UsageError,
     WrongNetwork,
 )
-from cocoon.p2p import links
+from cocoon.p2p import links, service
 from cocoon.p2p.addresses import parse_peer
 from cocoon.p2p.links import BEAT_PROTOCOL
 from tests.adapters.p2p.p2p_hosts import (
@@ -31,6 +31,7 @@ from tests.adapters.p2p.p2p_hosts import (
     never_raises,
     pair,
     silent,
+    until,
 )
 
 
@@ -179,6 +180,20 @@ async def test_a_truncated_frame_is_a_closed_stream():
         stream = await client.open_stream(server.peer, "/test/cut/1")
         with trio.fail_after(PATIENCE_S), pytest.raises(StreamClosed, match="inside a frame"):
             await stream.receive()
+
+
+@never_raises(trio.TooSlowError)
+async def test_streams_on_which_nobody_speaks_give_their_places_back(monkeypatch):
+    monkeypatch.setattr(service, "HANDSHAKE_NS", 100_000_000)
+    monkeypatch.setattr(service, "STREAMS_PER_PROTOCOL", 2)
+    async with pair("/test/echo/1", echo) as (server, client):
+        for _ in range(2):
+            await client.open_stream(server.peer, "/test/echo/1")
+        await until(lambda: not server._served["/test/echo/1"], trio.lowlevel.checkpoint)
+        monkeypatch.setattr(service, "HANDSHAKE_NS", 10 * 10**9)
+        stream = await client.open_stream(server.peer, "/test/echo/1")
+        await stream.send(b"heard")
+        assert await stream.receive() == b"heard"
 
 
 async def test_an_unknown_protocol_is_unreachable():

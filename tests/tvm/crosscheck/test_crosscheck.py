@@ -28,14 +28,14 @@ def steps() -> list[Step]:
     return tell()
 
 
-def replay(config_base64: str, steps: list[Step], root: Path) -> list[dict[str, str]]:
-    """Hashes of each step in the second TVM."""
+def replay(config_base64: str, steps: list[Step], root: Path) -> list[dict[str, str | int | None]]:
+    """Hashes of each step in the second TVM; of a refused one what the code ended with."""
     done = subprocess.run(
         [bytecode.NODE, root / "contracts" / "replay.mjs", bytecode.MODULES],
         input=json.dumps(as_input(config_base64, steps)),
         capture_output=True, text=True, timeout=200, check=True,
     )
-    found: list[dict[str, str]] = json.loads(done.stdout)
+    found: list[dict[str, str | int | None]] = json.loads(done.stdout)
     return found
 
 
@@ -44,7 +44,10 @@ def test_both_tvms_make_the_same_transactions_and_accounts(steps: list[Step], ro
     found = replay(config(), steps, root)
     for step, theirs in zip(recorded, found, strict=True):
         assert (theirs["transaction"], theirs["account"]) == (step["transaction"], step["account"]), step["label"]
+        if not step["transaction"]:  # else the exit code is in the transaction
+            assert theirs["exit_code"] == step["exit_code"], step["label"]
     assert sum(bool(step["transaction"]) for step in found) >= 40
+    assert {step["exit_code"] for step in found if not step["transaction"]} >= {7, 102, 103, 120, 121}
 
 
 def test_a_flipped_price_makes_the_comparison_fail(steps: list[Step], root: Path) -> None:

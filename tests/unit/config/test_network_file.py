@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from dataclasses import replace
 
@@ -23,6 +24,8 @@ from cocoon.config.network import (
 )
 from cocoon.core.errors import BadConfig, BadLink, WrongNetwork
 from cocoon.core.ids import peer_id
+from cocoon.core.limits import CHAIN_DELAY_S_MAX, LINK_CHARS
+from cocoon.wire.codec import encode
 
 NONCE = bytes(range(16))
 PEER = peer_id(bytes(32))
@@ -63,7 +66,7 @@ def test_a_link_is_what_it_was_yesterday():
 @given(networks)
 def test_links_and_files_come_back_as_they_were(found):
     link = format_link(found)
-    assert len(link) <= network.LINK_CHARS and link.isascii() and " " not in link
+    assert len(link) <= LINK_CHARS and link.isascii() and " " not in link
     assert parse_link(link) == found
     assert parse_link(f"  {link}\n") == found
     assert from_toml(to_toml(found)) == found
@@ -92,31 +95,33 @@ def test_any_text_is_a_link_or_refused_typed(text):
             parse_link(candidate)
 
 
+def checked_link(fields: object) -> str:
+    """A link to whatever this encodes, with a right checksum."""
+    body = fields if isinstance(fields, bytes) else encode(fields)
+    data = body + hashlib.sha256(body).digest()[:8]
+    return "cocoon://join/" + base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
 def test_a_well_checked_link_to_nonsense_is_refused():
     """A right checksum proves nothing about the content."""
-    import base64
-
-    from cocoon.wire.codec import encode
-
-    bodies = [
-        encode([1, "local", "none", NONCE]),
-        encode([2, "local", "none", NONCE, []]),
-        encode([1, "local", "gold", NONCE, []]),
-        encode([1, "local", "none", NONCE[1:], []]),
-        encode([1, "Local", "none", NONCE, []]),
-        encode([1, "local", "none", NONCE, [1]]),
-        encode([1, "local", "none", NONCE, ["/ip4/1.2.3.4/tcp/1"]]),
-        encode([1, "local", "none", NONCE, [ADDRESS, ADDRESS]]),
-        encode({1: "local"}),
-        encode(5),
+    assert parse_link(checked_link([1, "local", "none", NONCE, [ADDRESS]])) == LOCAL
+    for fields in (
+        [1, "local", "none", NONCE],
+        [2, "local", "none", NONCE, []],
+        [1, "local", "gold", NONCE, []],
+        [1, "local", "none", NONCE[1:], []],
+        [1, "Local", "none", NONCE, []],
+        [1, "local", "none", NONCE, [1]],
+        [1, "local", "none", NONCE, ["/ip4/1.2.3.4/tcp/1"]],
+        [1, "local", "none", NONCE, [ADDRESS, ADDRESS]],
+        {1: "local"},
+        5,
         b"\x93\x01",
         b"\xcc\x01",
         b"",
-    ]
-    for body in bodies:
-        data = body + hashlib.sha256(body).digest()[:8]
+    ):
         with pytest.raises(BadLink):
-            parse_link("cocoon://join/" + base64.urlsafe_b64encode(data).rstrip(b"=").decode())
+            parse_link(checked_link(fields))
 
 
 def test_a_link_of_endless_length_is_refused_before_it_is_decoded():
@@ -206,7 +211,7 @@ liteservers = st.builds(
     lambda key, port: f"198.51.100.3:{port}:{network.format_key(key)}", hashes, st.integers(1, 65_535)
 )
 chains = st.builds(
-    ChainFacts, hashes, st.integers(1, network.MAX_DELAY_S), st.integers(1, network.MAX_DELAY_S), st.just(False),
+    ChainFacts, hashes, st.integers(1, CHAIN_DELAY_S_MAX), st.integers(1, CHAIN_DELAY_S_MAX), st.just(False),
     st.none() | hashes,
 )
 paid_networks = st.builds(
@@ -265,7 +270,7 @@ PAID_ID = "93e1e9f9fb3e499a627b8ffaebe7f79e41fe4ccbc76b57ab461ceef77de8c39b"
         lambda: replace(FACTS, faucet=b""),
         lambda: replace(FACTS, close_delay_s=0),
         lambda: replace(FACTS, claim_margin_s=-1),
-        lambda: replace(FACTS, claim_margin_s=network.MAX_DELAY_S + 1),
+        lambda: replace(FACTS, claim_margin_s=CHAIN_DELAY_S_MAX + 1),
         lambda: replace(PUBLIC, public=False),
         lambda: replace(PUBLIC, close_delay_s=60),
         lambda: replace(PUBLIC, claim_margin_s=60),
@@ -336,17 +341,17 @@ def test_joining_again_puts_the_links_liteservers_first_and_keeps_one_a_key():
     ],
 )
 def test_a_spoiled_file_of_a_paid_network_is_refused_by_name(spoil):
+    text = to_toml(PAID)
+    assert from_toml(text) == PAID and spoil(text) != text
     with pytest.raises(BadConfig, match="network.toml"):
-        from_toml(spoil(to_toml(PAID)))
+        from_toml(spoil(text))
 
 
 def test_a_well_checked_link_to_a_nonsensical_chain_is_refused():
-    import base64
-
-    from cocoon.wire.codec import encode
-
     good = [GENESIS, 60, 60, False, b""]
-    bodies = [
+    lawful = NetworkFile("paid", "ton", NONCE, (), replace(FACTS, faucet=None), ())
+    assert parse_link(checked_link([2, "paid", "ton", NONCE, [], good, []])) == lawful
+    for fields in (
         [2, "paid", "ton", NONCE, [], good],
         [2, "paid", "ton", NONCE, [], good, [1]],
         [2, "paid", "ton", NONCE, [], good[:4], []],
@@ -355,9 +360,6 @@ def test_a_well_checked_link_to_a_nonsensical_chain_is_refused():
         [2, "paid", "none", NONCE, [], good, []],
         [1, "paid", "ton", NONCE, []],
         [3, "paid", "ton", NONCE, [], good, []],
-    ]
-    for fields in bodies:
-        body = encode(fields)
-        data = body + hashlib.sha256(body).digest()[:8]
+    ):
         with pytest.raises(BadLink):
-            parse_link("cocoon://join/" + base64.urlsafe_b64encode(data).rstrip(b"=").decode())
+            parse_link(checked_link(fields))

@@ -5,19 +5,23 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from cocoon.core.errors import NotFound, NothingToDo, PeerFault, WrongField
+from cocoon.core.limits import USUAL_CEILING_NANOTON
 from cocoon.demo import main
 from cocoon.demo.cases import Case
 from cocoon.demo.errors import DemoModelBroken, DemoModelMissing
+from cocoon.demo.files import FILES
 from cocoon.demo.labels import Label
 from cocoon.demo.main import run_demo
+from cocoon.demo.model import Magika
+from cocoon.demo.purses import FUNDS_NANOTON, RUN_NANOTON, SETUP_NANOTON
 from cocoon.demo.screen import Screen, printable
-from cocoon.demo.verify import verify_answers
+from cocoon.demo.verify import promised_nanoton, verify_answers
 from cocoon.sdk import Result
 
 CONFIG = {
@@ -204,6 +208,96 @@ def test_a_receipt_of_another_lease_is_refused(field: str) -> None:
     records.facts[field] = "somebody else"
     with pytest.raises(WrongField, match="another lease"):
         verify_answers(records, [case])  # type: ignore[arg-type]
+
+
+# --- what was paid -----------------------------------------------------------
+
+SETUP = 500
+RUN = 100
+
+
+class Ledger:
+    """A client whose receipts are what a test says."""
+
+    def __init__(self, receipts: dict[str, dict[str, Any]]) -> None:
+        self.receipts = receipts
+
+    def receipt(self, receipt: str) -> dict[str, Any]:
+        return self.receipts[receipt]
+
+
+def on_lease(lease: str, number: int, price_nanoton: int, receipt: str) -> Case:
+    case = answered(number)
+    assert case.result is not None
+    case.result.lease, case.result.price_nanoton, case.result.receipt = lease, price_nanoton, receipt
+    return case
+
+
+def facts(cases: list[Case], *, seq: int, total_nanoton: int, escrow: str = "ee" * 32, lane: int = 1) -> dict[str, Any]:
+    """A receipt over ``cases``, as the SDK proves it."""
+    shown = Records(cases).facts
+    (lease,) = {case.result.lease for case in cases if case.result is not None}
+    return shown | {
+        "lease": lease, "seq": seq, "total_nanoton": total_nanoton, "escrow": escrow, "lane": lane,
+        "runs": len(cases), "receipt": "cc" * 32,
+    }  # fmt: skip
+
+
+def told(*leases: tuple[str, int]) -> main.Demo:
+    """A demonstration that heard of these leases and the set-up price that each was offered for."""
+    magika = Magika(Path("model.onnx"), cast(Any, None), 0)
+    demo = main.Demo("files", magika, Screen(lambda line: None, quiet=True), cast(Any, None))
+    for lease, setup_nanoton in leases:
+        demo._event({"event": "offers", "chosen": {"setup_nanoton": setup_nanoton}})
+        demo._event({"event": "lease", "lease": lease})
+    return demo
+
+
+def test_two_leases_on_one_lane_are_not_counted_twice() -> None:
+    """The first was given back in the middle; the totals of the second go on where the first ended."""
+    first = [on_lease("aa" * 32, 1, SETUP + RUN, "r1"), on_lease("aa" * 32, 2, RUN, "r2")]
+    second = [on_lease("bb" * 32, 1, SETUP + RUN, "r3")]
+    receipts = {
+        "r1": facts(first[:1], seq=1, total_nanoton=600), "r2": facts(first[1:], seq=2, total_nanoton=700),
+        "r3": facts(second, seq=3, total_nanoton=1_300),
+    }  # fmt: skip
+    assert promised_nanoton(receipts.values()) == 1_300
+    demo = told(("aa" * 32, SETUP), ("bb" * 32, SETUP))
+    demo.batch.cases = [*first, *second]
+    demo._verify(cast(Any, Ledger(receipts)))
+
+
+def test_two_lanes_are_added_up() -> None:
+    first, second = [on_lease("aa" * 32, 1, 600, "r1")], [on_lease("bb" * 32, 1, 700, "r2")]
+    demo = told(("aa" * 32, SETUP), ("bb" * 32, SETUP))
+    demo.batch.cases = [*first, *second]
+    receipts = {
+        "r1": facts(first, seq=1, total_nanoton=600), "r2": facts(second, seq=1, total_nanoton=700, lane=2),
+    }  # fmt: skip
+    demo._verify(cast(Any, Ledger(receipts)))
+    receipts["r2"]["lane"] = 1
+    with pytest.raises(WrongField, match="promise 700 nanoton for answers of 1300"):
+        demo._verify(cast(Any, Ledger(receipts)))
+
+
+def test_a_set_up_counts_where_an_answer_was_paid() -> None:
+    demo = told(("aa" * 32, 500), ("bb" * 32, 700), ("cc" * 32, 900))
+    demo.batch.cases = [on_lease("aa" * 32, 1, 600, "r1"), on_lease("cc" * 32, 1, 1_000, "r2")]
+    assert demo._setup() == 1_400
+
+
+def test_all_the_files_that_a_demonstration_takes_can_be_paid() -> None:
+    """They cost more than a task may cost whose user says nothing, so the demonstration says something."""
+    assert USUAL_CEILING_NANOTON < SETUP_NANOTON + FILES * RUN_NANOTON < FUNDS_NANOTON["requester"]
+    asked: list[dict[str, Any]] = []
+
+    class Market:
+        def map(self, model: Any, inputs: Any, **options: Any) -> Any:
+            asked.append(options)
+            return iter(())
+
+    told()._classify(cast(Any, Market()))
+    assert asked[0]["max_price_nanoton"] == FUNDS_NANOTON["requester"]
 
 
 def test_the_line_of_a_file_names_who_decided_it() -> None:

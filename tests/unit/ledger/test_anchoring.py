@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cocoon.core.errors import Malformed, NotFound, PeerFault, UnknownVersion, WrongField
 from cocoon.core.ids import ReceiptHash
@@ -156,6 +158,31 @@ def test_a_number_that_another_copy_of_the_wallet_took_is_given_up() -> None:
     assert send.ordered == replace(ordered, seq=2)
     batcher.handle(0, on_chain(other, send.ordered))
     assert batcher.proof(digest(1)).seq == 2
+
+
+@given(fates=st.lists(st.booleans(), min_size=1, max_size=8))
+def test_a_restart_knows_the_batches_that_the_life_before_it_knew(fates: list[bool]) -> None:
+    """True: the batch lands; False: another copy of the wallet takes its number."""
+    batcher = AnchorBatcher()
+    journal: list[AnchorOrdered] = []
+    chain: list[AnchorOrdered] = []
+
+    def see() -> None:
+        for effect in batcher.handle(0, on_chain(*chain)):
+            if isinstance(effect, SendAnchor):
+                journal.append(effect.ordered)
+
+    for n, lands in enumerate(fates):
+        batcher.handle(0, ReceiptKept(digest(n)))
+        if batcher.outstanding is None:
+            batcher.handle(0, AnchorAsked())
+            see()
+        chain.append(journal[-1] if lands else replace(journal[-1], root=b"\x07" * 32))
+        see()
+        again, _ = restored(batcher, *journal)
+        assert again.batches == batcher.batches
+        again.handle(0, on_chain(*chain))
+        assert (again.outstanding, again.pending) == (batcher.outstanding, batcher.pending)
 
 
 # --- exports ---------------------------------------------------------------

@@ -20,8 +20,8 @@ from cocoon.ledger.audit import (
     flow_of,
 )
 from cocoon.ledger.earnings import earnings_of
-from cocoon.ledger.lanes import SoldLane
 from cocoon.ledger.onchain import OutMessage, Transaction
+from cocoon.ledger.till import SoldLane
 from cocoon.ledger.verify import verify_record
 from cocoon.wire import orders
 from cocoon.wire.cells import Cell, CellBuilder
@@ -90,23 +90,30 @@ def test_an_accounts_balance_follows_from_its_transactions() -> None:
 
 def test_an_escrows_state_follows_from_its_transactions() -> None:
     history = history_of(opened().transactions)
-    state = escrow_state({9: lane_state(paid_nanoton=300)})
+    state = escrow_state({9: lane_state(paid_nanoton=300)}, order_number=1)
     assert audit_escrow(history, state, 3 * TON - 300) == []
     assert history.lanes[9].claims == 2
 
 
 @pytest.mark.parametrize(
-    ("state", "balance", "codes"),
+    ("lanes", "order_number", "balance", "codes"),
     [
-        (escrow_state({9: lane_state(paid_nanoton=301)}), 3 * TON - 300, ["locked", "paid"]),
-        (escrow_state({9: lane_state(paid_nanoton=300)}), 3 * TON, ["balance"]),
-        (escrow_state({}), 3 * TON - 300, ["locked", "lane"]),
-        (escrow_state({9: lane_state(paid_nanoton=300), 10: lane_state()}), 3 * TON - 300, ["locked", "lane"]),
+        ({9: lane_state(paid_nanoton=301)}, 1, 3 * TON - 300, ["locked", "paid"]),
+        ({9: lane_state(paid_nanoton=300, cap_nanoton=TON + 5)}, 1, 3 * TON - 300, ["locked", "cap"]),
+        ({9: lane_state(paid_nanoton=305, cap_nanoton=TON + 5)}, 1, 3 * TON - 300, ["paid", "cap"]),
+        ({9: lane_state(paid_nanoton=300)}, 1, 3 * TON, ["balance"]),
+        ({9: lane_state(paid_nanoton=300)}, 2, 3 * TON - 300, ["order"]),
+        ({}, 1, 3 * TON - 300, ["locked", "lane"]),
+        ({9: lane_state(paid_nanoton=300), 10: lane_state()}, 1, 3 * TON - 300, ["locked", "lane"]),
     ],
 )
-def test_a_state_that_does_not_follow_is_reported(state: Any, balance: int, codes: list[str]) -> None:
+def test_a_state_that_does_not_follow_is_reported(
+    lanes: Any, order_number: int, balance: int, codes: list[str]
+) -> None:
+    state = escrow_state(lanes, order_number=order_number)
     found = audit_escrow(history_of(opened().transactions), state, balance)
     assert [one.code for one in found] == codes
+    assert all(one.expected_nanoton != one.found_nanoton for one in found if one.code in ("paid", "cap", "locked"))
 
 
 def test_every_act_of_an_escrow_is_followed() -> None:
@@ -127,6 +134,28 @@ def test_every_act_of_an_escrow_is_followed() -> None:
     assert history.balance_nanoton == flow_of(books.transactions).left_nanoton
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        None, Cell(0, 0), CellBuilder().uint(0, 32).ref(Cell(0, 0)).end(),
+        CellBuilder().uint(escrow.OP_TOP_UP, 32).end(),
+        CellBuilder().uint(escrow.OP_TOP_UP, 32).uint(7, 31).end(),
+    ],
+)
+def test_a_deposit_is_followed_however_a_stranger_spells_it(body: Cell | None) -> None:
+    history = history_of(opened().take(body, keep=TON).transactions)
+    assert history.lanes == history_of(opened().transactions).lanes
+    assert (history.order_number, history.balance_nanoton) == (1, 4 * TON - 300)
+
+
+def test_an_order_is_followed_though_its_carrier_spells_the_amount_longer_and_adds_words() -> None:
+    books = opened()
+    order = orders.cancel_order(orders.OrderHead(BIRTH.network_tag, ESCROW, 1, 600))
+    body = CellBuilder().uint(escrow.OP_ORDER, 32).uint(1, 64).uint(3, 4).uint(5, 24).blob(SIGNATURE, 64).ref(order)
+    books.take(body.uint(0, 1).uint(7, 17).ref(Cell(0, 0)).end())
+    assert history_of(books.transactions).order_number == 2
+
+
 def test_a_refused_transaction_did_nothing_but_cost() -> None:
     books = opened()
     books.take(escrow.claim_body(1, SIGNATURE, voucher_at(head_at(1, 900), 9).cell()), success=False)
@@ -134,8 +163,9 @@ def test_a_refused_transaction_did_nothing_but_cost() -> None:
 
 
 def test_transactions_of_something_else_are_no_escrows_history() -> None:
-    with pytest.raises(Malformed):
-        history_of(Books().claim(9, 100, 100).transactions)
+    for books in (Books().claim(9, 100, 100), Books().take(CellBuilder().uint(0x0C0C1007, 32).uint(1, 64).end())):
+        with pytest.raises(Malformed):
+            history_of(books.transactions)
 
 
 # --- receipts against the chain --------------------------------------------

@@ -15,8 +15,10 @@ from cocoon.ledger.claims import (
     ClaimKeeper,
     ClosePending,
     LaneSeen,
+    LaneUnseen,
     LookAtLane,
-    ReportLaneLost,
+    ReportClaimed,
+    ReportLaneGone,
     SendClaim,
     VoucherSettled,
 )
@@ -103,9 +105,31 @@ def test_whoever_asks_gets_a_claim_that_pays_its_fee() -> None:
     made.handle(1, seen())
     assert made.handle(2, ClaimAsked()) == [LookAtLane(ESCROW, 9)]
     assert len(made.handle(3, seen(at_s=1))) == 1
+    assert made.handle(4, ClaimEnded(1, True)) == [ReportClaimed(), LookAtLane(ESCROW, 9)]
     poor = keeper(FEE)
     poor.handle(2, ClaimAsked())
-    assert poor.handle(3, seen()) == []
+    assert poor.handle(3, seen()) == [ReportClaimed()]
+    poor.handle(4, settled(FEE + 1, seq=2))
+    assert poor.handle(5, seen()) == [], "what was asked is answered: the next voucher waits until it is worth more"
+
+
+@pytest.mark.parametrize("fact", [LaneUnseen(), LaneSeen(None, 0, FEE, expected=False)])
+def test_whoever_asks_is_answered_also_if_the_lane_cannot_be_seen(fact: Any) -> None:
+    made = keeper(TON)
+    made.handle(1, ClaimAsked())
+    assert made.handle(2, fact) == [ReportClaimed()]
+    assert made.handle(3, fact) == []
+
+
+def test_whoever_asks_during_a_claim_waits_for_it_and_gets_what_came_since() -> None:
+    made = keeper(20 * FEE)
+    made.handle(1, seen())
+    made.handle(2, ClaimAsked())
+    assert made.handle(3, seen()) == []
+    made.handle(4, settled(22 * FEE, seq=2))
+    assert made.handle(5, ClaimEnded(1, True)) == [LookAtLane(ESCROW, 9)]
+    assert [type(order) for order in made.handle(6, seen(paid_nanoton=20 * FEE))] == [SendClaim]
+    assert made.handle(7, ClaimEnded(2, False)) == [ReportClaimed()]
 
 
 def test_one_claim_is_on_its_way_at_a_time() -> None:
@@ -120,8 +144,10 @@ def test_one_claim_is_on_its_way_at_a_time() -> None:
 def test_a_claim_that_failed_is_sent_again_after_the_next_look() -> None:
     made = keeper(20 * FEE)
     made.handle(1, seen())
-    made.handle(2, ClaimEnded(1, False))
-    assert len(made.handle(3, seen())) == 1
+    assert made.handle(2, ClaimEnded(1, False)) == [], "at once it would only fail again"
+    now_ns = made.deadline_ns() or 0
+    assert made.handle(now_ns, DeadlinePassed()) == [LookAtLane(ESCROW, 9)]
+    assert len(made.handle(now_ns + 1, seen())) == 1
 
 
 def test_an_older_voucher_never_replaces_a_newer_one() -> None:
@@ -145,7 +171,8 @@ def test_a_lane_that_is_not_on_chain_yet_is_waited_for() -> None:
 def test_a_lane_that_vanished_unpaid_is_reported_once() -> None:
     made = keeper(100)
     made.handle(1, seen(paid_nanoton=30))
-    assert made.handle(2, LaneSeen(None, 5, FEE)) == [ReportLaneLost(ESCROW, 9, 70)]
+    (report,) = made.handle(2, LaneSeen(None, 5, FEE))
+    assert report == ReportLaneGone(70) and report.durable
     assert made.deadline_ns() is None and made.handle(3, LaneSeen(None, 6, FEE)) == []
 
 
@@ -153,4 +180,11 @@ def test_a_lane_closed_at_the_total_that_we_signed_lost_nothing() -> None:
     made = keeper(100)
     made.handle(1, seen(paid_nanoton=30))
     assert made.handle(2, ClosePending(100)) == [LookAtLane(ESCROW, 9)]
-    assert made.handle(3, LaneSeen(None, 5, FEE)) == [] and made.gone
+    assert made.handle(3, LaneSeen(None, 5, FEE)) == [ReportLaneGone(0)] and made.gone
+
+
+def test_a_lane_that_was_gone_before_anybody_looked_is_not_called_lost() -> None:
+    """After a restart nothing says what it was paid; the audit reads that off the chain."""
+    made = keeper(100)
+    made.handle(1, ClaimAsked())
+    assert made.handle(2, LaneSeen(None, 5, FEE)) == [ReportClaimed(), ReportLaneGone(0)]

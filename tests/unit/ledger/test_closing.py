@@ -14,6 +14,7 @@ from cocoon.core.machine import DeadlinePassed
 from cocoon.ledger.closing import (
     AskClose,
     CloseAgreed,
+    CloseAskSent,
     CloseDenied,
     CloseStage,
     CloseWanted,
@@ -28,7 +29,7 @@ from cocoon.ledger.closing import (
     check_close,
 )
 from cocoon.ledger.escrow import carried_order, order_body, prune_body
-from cocoon.ledger.lanes import CloseSigned, SoldLane
+from cocoon.ledger.till import CloseSigned, SoldLane
 from cocoon.wire.judged import sign_cell
 from cocoon.wire.orders import CloseOrder, OrderHead, cancel_order
 from tests.unit.ledger.chainside import escrow_state, head_at, lane_state
@@ -88,9 +89,10 @@ def test_a_lane_with_a_lease_that_is_open_or_unsettled_is_not_closed(over: bool)
 
 
 def test_a_close_that_the_provider_signs_is_carried_and_ends_the_lane() -> None:
-    closer = LaneCloser(9, 60)
+    closer = LaneCloser(9)
     assert closer.handle(0, CloseWanted(300)) == [AskClose(9, 300)]
-    assert closer.deadline_ns() == CLOSE_REPLY_NS
+    assert closer.deadline_ns() is None, "another order may have the turn; nobody was asked yet"
+    assert closer.handle(7, CloseAskSent()) == [] and closer.deadline_ns() == 7 + CLOSE_REPLY_NS
     assert closer.handle(1, CloseAgreed(b"p" * 64)) == [SendClose(9, b"p" * 64)]
     assert closer.handle(2, LaneLooked(lane_state(), 10)) == []
     assert closer.handle(3, LaneLooked(None, 11)) == [ReportClosed(9)]
@@ -101,8 +103,9 @@ def test_a_close_that_the_provider_signs_is_carried_and_ends_the_lane() -> None:
 
 @pytest.mark.parametrize("answer", [CloseDenied("wrong_total"), DeadlinePassed()])
 def test_without_the_providers_signature_the_expiry_is_brought_forward_and_the_lane_pruned(answer: Any) -> None:
-    closer = LaneCloser(9, 60)
+    closer = LaneCloser(9)
     closer.handle(0, CloseWanted(300))
+    closer.handle(0, CloseAskSent())
     assert closer.handle(CLOSE_REPLY_NS, answer) == [SendExpire(9)]
     assert closer.handle(CLOSE_REPLY_NS, answer) == []
     assert closer.handle(9, LaneLooked(lane_state(expires_s=70), 69)) == []
@@ -112,10 +115,11 @@ def test_without_the_providers_signature_the_expiry_is_brought_forward_and_the_l
 
 
 def test_a_provider_that_still_ends_the_lease_before_is_asked_again_for_a_while() -> None:
-    closer, now_ns, asked = LaneCloser(9, 60), 0, 0
+    closer, now_ns, asked = LaneCloser(9), 0, 0
     orders = closer.handle(0, CloseWanted(300))
     while orders == [AskClose(9, 300)]:
         asked += 1
+        closer.handle(now_ns, CloseAskSent())
         orders = closer.handle(now_ns, CloseDenied("lane_busy"))
         if not orders:
             assert closer.handle(now_ns, DeadlinePassed()) == []
@@ -126,7 +130,7 @@ def test_a_provider_that_still_ends_the_lease_before_is_asked_again_for_a_while(
 
 
 def test_an_order_that_lapsed_is_followed_by_an_expiry() -> None:
-    closer = LaneCloser(9, 60)
+    closer = LaneCloser(9)
     closer.handle(0, CloseWanted(300))
     closer.handle(0, CloseAgreed(b"p" * 64))
     assert closer.handle(1, OrderLapsed()) == [SendExpire(9)]
@@ -135,7 +139,7 @@ def test_an_order_that_lapsed_is_followed_by_an_expiry() -> None:
 
 
 def test_a_close_nobody_wanted_does_nothing() -> None:
-    closer = LaneCloser(9, 60)
+    closer = LaneCloser(9)
     assert closer.handle(0, DeadlinePassed()) == [] and closer.deadline_ns() is None
     assert closer.handle(0, CloseAgreed(b"p" * 64)) == []
     assert closer.handle(0, LaneLooked(lane_state(expires_s=1), 5)) == []

@@ -5,12 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from cocoon.core.errors import Corrupt, LimitExceeded
-from cocoon.core.limits import OUTBOX_ITEMS, OUTBOX_RESEND_NS, SIGNATURE_DEFAULT_S, WALLET_RESERVE_NANOTON
+from cocoon.core.limits import (
+    OUTBOX_ITEMS,
+    OUTBOX_RESEND_NS,
+    SIGNATURE_DEFAULT_S,
+    SIGNER_CELLS,
+    SIGNER_FRAME_BYTES,
+    WALLET_RESERVE_NANOTON,
+)
 from cocoon.ledger.onchain import OutMessage, Transaction
 from cocoon.ledger.outbox import (
     EndPlace,
@@ -26,6 +33,7 @@ from cocoon.ledger.outbox import (
 from cocoon.ledger.rows import EndedRow, Failure, NameRow, QueuedRow, Sent, SignedRow
 from cocoon.ledger.wallet import Outgoing, signed_body, unsigned_transfer
 from cocoon.wire.cells import Cell
+from cocoon.wire.codec import encode
 
 RICH = 10**15
 NOW = 1_800_000_000
@@ -164,6 +172,16 @@ def test_a_wallet_that_is_short_gives_the_message_up_and_takes_the_next():
     assert order.place == 2
 
 
+def test_a_wallet_without_coins_gives_up_all_that_may_wait():
+    outbox = Outbox()
+    for place in range(1, OUTBOX_ITEMS + 1):
+        outbox.handle(0, MessageQueued(queued(place)))
+    effects = outbox.handle(0, seen(balance=0))
+    assert [end.row.place for end in effects] == list(range(1, OUTBOX_ITEMS + 1))
+    assert {end.row.outcome.code for end in effects} == {"insufficient_funds"}
+    assert not outbox.busy
+
+
 def test_what_the_signer_refuses_is_given_up():
     outbox = Outbox()
     outbox.handle(0, MessageQueued(queued(1)))
@@ -228,6 +246,65 @@ def test_rows_read_back():
     assert NameRow.unpack(NameRow(2, 9).pack()) == NameRow(2, 9)
     for outcome in (Sent(bytes(32), 4, NOW), Failure("cap_exceeded", "text")):
         assert EndedRow.unpack(EndedRow(1, b"k", outcome).pack()) == EndedRow(1, b"k", outcome)
+
+
+def chained(cells: int, bits: int) -> Cell:
+    """So many different cells, each under the one before it."""
+    cell = Cell(0, bits)
+    for number in range(1, cells):
+        cell = Cell(number, bits, (cell,))
+    return cell
+
+
+def test_a_message_that_would_not_read_back_has_no_row():
+    many, long, half = chained(SIGNER_CELLS + 1, 32), chained(SIGNER_CELLS, 1_023), chained(SIGNER_CELLS // 2, 1_023)
+    assert QueuedRow(1, b"k", Outgoing(DEST, 5, half)).pack()
+    for body, state in ((many, None), (None, many), (long, None), (half, half)):
+        with pytest.raises(LimitExceeded, match="larger"):
+            QueuedRow(1, b"k", Outgoing(DEST, 5, body, state)).pack()
+
+
+ROW_TYPES = [NameRow, QueuedRow, SignedRow, EndedRow]
+
+
+def packed(row_type) -> bytes:
+    """A lawful body of each kind of row."""
+    _, signed = under_way()
+    lawful = {
+        NameRow: NameRow(0, 1), QueuedRow: queued(1, body=Cell(1, 2)), SignedRow: signed,
+        EndedRow: EndedRow(1, b"k", Sent(bytes(32), 4, NOW)),
+    }
+    return lawful[row_type].pack()
+
+
+@pytest.mark.parametrize("row_type", ROW_TYPES)
+@pytest.mark.parametrize(
+    "value", [5, "text", [], [1], ["a", "b"], [1, 2, 3], [1, b"k", []], [1, b"k", [b""] * 5], [1, 0, 0, 0, 0, b"bag"],
+              [True, 1], {}, b"x" * (2 * SIGNER_FRAME_BYTES)],
+)
+def test_a_row_of_another_form_is_corrupt_and_nobody_elses_fault(row_type, value):
+    with pytest.raises(Corrupt):
+        row_type.unpack(encode(value))
+
+
+@pytest.mark.parametrize("row_type", ROW_TYPES)
+def test_a_row_that_ends_early_or_late_is_corrupt(row_type):
+    body = packed(row_type)
+    for torn in [body[:at] for at in range(len(body))] + [body + b"\x00"]:
+        with pytest.raises(Corrupt):
+            row_type.unpack(torn)
+
+
+@pytest.mark.parametrize("row_type", ROW_TYPES)
+@given(data=st.data())
+def test_a_row_with_a_damaged_byte_reads_as_a_row_or_is_corrupt(row_type, data):
+    body = bytearray(packed(row_type))
+    at = data.draw(st.integers(0, len(body) - 1))
+    body[at] ^= data.draw(st.integers(1, 255))
+    try:
+        assert isinstance(row_type.unpack(bytes(body)), row_type)
+    except Corrupt:
+        pass
 
 
 class OutboxInAnyWeather(RuleBasedStateMachine):
@@ -345,7 +422,7 @@ class OutboxInAnyWeather(RuleBasedStateMachine):
                     self.executions[message.key] = self.executions.get(message.key, 0) + 1
                     self.transactions.append(executed(row, message.message, self.lt))
             self.network = []
-            self.now_ns += OUTBOX_RESEND_NS
+            self.time_passes(OUTBOX_RESEND_NS // 10**9)     # a signature in its last second is dead in the next
         assert not self.outbox.busy
         self.nothing_is_executed_twice_or_after_it_was_given_up()
 

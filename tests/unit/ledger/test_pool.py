@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from cocoon.core.errors import BadProof, ChainDisagrees, ChainUnreachable, CocoonError, WrongNetwork
+from cocoon.core.errors import BadProof, ChainDisagrees, ChainRefused, ChainUnreachable, CocoonError, WrongNetwork
 from cocoon.ledger import pool as pools
 from cocoon.ledger.pool import Head, Pool
 
@@ -25,6 +25,9 @@ class Says:
     fault: CocoonError = field(default_factory=lambda: ChainUnreachable("silent"))
     lies: bool = False
     asked: list[int] = field(default_factory=list)
+    #: What it raises of a message that it is handed.
+    answer: CocoonError | None = None
+    taken: list[bytes] = field(default_factory=list)
     name: str = "liteserver"
 
     async def run(self) -> None:
@@ -32,6 +35,11 @@ class Says:
 
     async def head_at(self, seqno: int) -> Head:
         return block(seqno, self.fork)
+
+    async def send(self, message: bytes) -> None:
+        self.taken.append(message)
+        if self.answer is not None:
+            raise self.answer
 
     async def time_of(self, head: Head) -> int:
         self.asked.append(head.seqno)
@@ -121,3 +129,34 @@ def test_chain_time_never_falls():
 def test_a_network_without_servers_is_unreachable():
     with pytest.raises(ChainUnreachable, match="no liteserver"):
         run()
+
+
+def send(*servers: Says) -> None:
+    """Hand a message to a pool of these servers."""
+    async def whole() -> None:
+        pool = Pool()
+        running = asyncio.create_task(pool.run(servers))
+        await asyncio.sleep(0)
+        try:
+            await pool.send(b"message")
+        finally:
+            running.cancel()
+
+    asyncio.run(whole())
+
+
+def test_a_message_that_one_server_refuses_is_handed_to_the_next():
+    refusing, taking, idle = Says(block(5), answer=ChainRefused("no")), Says(block(5)), Says(block(4))
+    send(refusing, taking, idle)
+    assert taking.taken == [b"message"] and not idle.taken
+
+
+def test_why_a_message_was_refused_is_told_before_who_was_silent():
+    silent, refusing = Says(block(5), answer=ChainUnreachable("gone")), Says(block(5), answer=ChainRefused("no"))
+    with pytest.raises(ChainRefused, match="no"):
+        send(silent, refusing)
+
+
+def test_a_lie_is_told_before_a_refusal():
+    with pytest.raises(BadProof):
+        send(Says(block(5), answer=ChainRefused("no")), Says(block(5), answer=BadProof("a lie")))

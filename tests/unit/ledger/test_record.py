@@ -18,33 +18,36 @@ from cocoon.core.errors import (
 )
 from cocoon.core.limits import RECORD_BYTES, TRANCHE_RUNS
 from cocoon.ledger.events import Countersign, IssueReceipt, RunAccepted, StatementMade, TrancheClosed
+from cocoon.ledger.receipt import ReceiptIssuer, ReceiptVerifier
 from cocoon.ledger.record import ReceiptRecord, unpack_proof, unpack_record
-from cocoon.ledger.tab import Tab, voucher_of
+from cocoon.ledger.tab import Head, Tab, voucher_of
 from cocoon.ledger.verify import check_payloads, verify_record, verify_run
 from cocoon.wire.commitment import commit
 from cocoon.wire.judged import Voucher, sign_cell
 from cocoon.wire.messages import LeaseAccept, Receipt
 from cocoon.wire.signing import open_signed, sign
+from tests.unit.ledger.chainside import head_at
 from tests.unit.ledger.parties import (
     LANE_OWNER,
     PROVIDER,
     REQUESTER,
     SALT,
     STRANGER,
-    issuer,
     lease,
     next_statement,
     record_of,
+    second_tranche,
+    settle,
     signed,
     statement,
     terms,
-    verifier,
 )
 
 
-def settled(runs: int, *, paid: bool = False) -> ReceiptRecord:
-    """The record of a lease's first receipt, over ``runs`` runs."""
-    seller, buyer = issuer(paid), verifier(paid)
+def settled(runs: int, *, paid: bool = False, opening: Head | None = None) -> ReceiptRecord:
+    """The record of a lease's first receipt, over ``runs`` runs; its lane stood at ``opening`` before."""
+    tabs = [Tab(terms(paid), opening or Head()) for _ in range(2)]
+    seller, buyer = ReceiptIssuer(tabs[0]), ReceiptVerifier(tabs[1])
     orders: list[Any] = []
     for _ in range(runs):
         made = next_statement(seller.tab)
@@ -57,12 +60,12 @@ def settled(runs: int, *, paid: bool = False) -> ReceiptRecord:
     return record_of(promise.statements, promise, paid=paid)
 
 
-def resigned(record: ReceiptRecord, **changes: Any) -> ReceiptRecord:
+def resigned(record: ReceiptRecord, *, paid: bool = False, **changes: Any) -> ReceiptRecord:
     """The record with wrong receipt fields under good signatures of both sides."""
     receipt = replace(open_signed(record.words.receipt, Receipt).message, **changes)
     again = sign(receipt, PROVIDER)
-    voucher = voucher_of(terms(), receipt, again.digest)
-    signature = sign_cell(voucher.hash(), REQUESTER)
+    voucher = voucher_of(terms(paid), receipt, again.digest)
+    signature = sign_cell(voucher.hash(), LANE_OWNER if paid else REQUESTER)
     words = replace(record.words, receipt=again.pack(), voucher=voucher.pack(), signature=signature)
     return replace(record, words=words)
 
@@ -146,8 +149,34 @@ def test_a_resigned_record_without_a_change_passes() -> None:
     assert verify_record(resigned(settled(3))).runs == 3
 
 
-def test_the_first_countersigned_receipt_may_follow_voided_ones() -> None:
-    assert verify_record(resigned(settled(3), seq=2)).seq == 2
+@pytest.mark.parametrize("paid", [False, True])
+def test_the_first_countersigned_receipt_may_follow_voided_ones(paid: bool) -> None:
+    facts = verify_record(settled(3, paid=paid, opening=Head(skipped=2)))
+    assert (facts.seq, facts.previous, facts.total_nanoton) == (3, bytes(32), terms(paid).bill_nanoton(3))
+
+
+def test_a_receipt_that_follows_another_also_holds_what_earlier_leases_cost() -> None:
+    record = settled(3, paid=True, opening=head_at(4, 100))
+    assert verify_record(record).total_nanoton == verify_run(record.proof(2)).total_nanoton == 100 + 7 + 5
+
+
+def test_the_first_receipt_of_a_lane_costs_exactly_the_sum_of_its_lines() -> None:
+    record = resigned(settled(3, paid=True), paid=True, total_nanoton=7 + 5 + 1)
+    for check in (lambda: verify_record(record), lambda: verify_run(record.proof(2))):
+        with pytest.raises(WrongField) as refused:
+            check()
+        assert refused.value.code == "wrong_total"
+
+
+@pytest.mark.parametrize("paid", [False, True])
+def test_the_first_receipt_of_a_lane_has_no_units_before_its_own(paid: bool) -> None:
+    seller, buyer, order = second_tranche(paid)
+    promise = settle(seller, buyer, order)
+    record = record_of(promise.statements, promise, paid=paid)
+    assert verify_record(record).units == 7
+    with pytest.raises(WrongField) as refused:
+        verify_record(resigned(record, paid=paid, previous=bytes(32)))
+    assert refused.value.code == "wrong_units"
 
 
 @pytest.mark.parametrize(

@@ -84,9 +84,10 @@ def test_one_nanoton_too_many_or_too_few_anywhere_is_told(dice, wrong):
     blocks = [economy.block() for _ in range(6)]
     assert not closed(blocks, [economy.balances[0] + wrong, *economy.balances[1:]]).conserved
     assert not closed(blocks, economy.balances, GENESIS + wrong).conserved
-    moves, declared = blocks[dice.randrange(6)]
-    assert not closed([*blocks, ([], wrong)], economy.balances).conserved
-    assert not closed([*blocks, ([Moves(wrong, None, ())], wrong)], economy.balances).conserved
+    at = dice.randrange(len(blocks))
+    moves, declared = blocks[at]
+    for told in ((moves, declared + wrong), ([*moves, Moves(wrong, None, ())], declared + wrong)):
+        assert not closed([*blocks[:at], told, *blocks[at + 1 :]], economy.balances).conserved
 
 
 def message(number: int, value: int = 7) -> Carried:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytoniq.contract.wallets.wallet_v5 import WalletV5R1, WalletV5WalletID
-from pytoniq_core import Address, begin_cell
+from pytoniq_core import Address
 from pytoniq_core import Cell as ForeignCell
 from pytoniq_core.crypto import keys as foreign_keys
 from pytoniq_core.crypto.signature import verify_sign
@@ -190,8 +191,8 @@ def test_a_wrong_phrase_is_refused_and_never_quoted(spoil):
     words = spoil(PHRASE.split())
     with pytest.raises(BadWords) as caught:
         mnemonic.parse_words(" ".join(words))
-    told = caught.value.text.split()
-    assert not set(words) & set(told) - {"one", "word", "place", "wallet", "exist", "each", "out"}
+    told = re.findall("[a-z]+", caught.value.text.lower())
+    assert told and not set(words) & set(told)
 
 
 def test_drawn_words_depend_on_every_pair_of_bytes():
@@ -230,7 +231,3 @@ def test_derivation_agrees_with_another_hkdf():
     assert mnemonic.provider_seed(seed, genesis) == theirs
     theirs = HKDF(SHA256(), 32, b"cocoon lane key 1", genesis + b"\0\0\1\0").derive(seed)
     assert mnemonic.lane_seed(seed, genesis, 256) == theirs
-
-
-def test_an_empty_cell_is_an_ordinary_body():
-    assert begin_cell().end_cell().hash == Cell(0, 0).hash()

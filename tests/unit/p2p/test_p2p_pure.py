@@ -20,10 +20,10 @@ from cocoon.core.limits import (
     RETRY_FIRST_NS,
     RETRY_LAST_NS,
 )
+from cocoon.core.retry import Backoff
 from cocoon.p2p.addresses import Address, address_class, parse, parse_peer, readable, usable
 from cocoon.p2p.heartbeat import Pulse
 from cocoon.p2p.lookup import Lookup, distance
-from cocoon.p2p.retry import Backoff
 
 KEY = hashlib.sha256(b"key").digest()
 SELF = PeerKey(b"\xff" * 32)

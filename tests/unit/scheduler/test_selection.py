@@ -1,4 +1,4 @@
-"""Choosing a seller (SCH-1 to SCH-3)."""
+"""Choosing a seller (SCH-1 to SCH-3, SCH-19)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cocoon.core.ids import PeerKey, peer_id
-from cocoon.scheduler.selection import AllAboveCeiling, Demand, NoneFits, Ranked, expected_cost_nanoton, rank
+from cocoon.core.limits import RUNS_PER_LEASE, USUAL_CEILING_NANOTON
+from cocoon.scheduler.selection import (
+    AllAboveCeiling,
+    Demand,
+    NoneFits,
+    Ranked,
+    expected_cost_nanoton,
+    rank,
+    usual_ceiling_nanoton,
+)
 from tests.unit.scheduler.builders import quote
 
 FREE = Demand(kind="infer", model_bytes=10, runs=5, ceiling_nanoton=0)
@@ -30,7 +39,7 @@ def test_an_offer_that_does_not_fit_says_why() -> None:
 
 def test_the_lowest_ask_is_told_when_all_are_above_the_ceiling() -> None:
     offers = [quote(peer(1), setup_nanoton=70), quote(peer(2), setup_nanoton=50)]
-    assert rank(offers, FREE) == AllAboveCeiling(50)
+    assert rank(offers, FREE) == AllAboveCeiling(lowest_nanoton=50, ceiling_nanoton=0)
 
 
 def test_set_up_price_counts_once_and_run_price_per_run() -> None:
@@ -43,7 +52,30 @@ def test_the_first_seller_is_the_cheapest_and_ties_fall_to_the_lower_peer_id(ask
     verdict = rank([quote(peer(who), setup_nanoton=price) for who, price in asks], demand)
     affordable = sorted((price, peer_id(peer(who))) for who, price in asks if price <= 10)
     if not affordable:
-        assert verdict == AllAboveCeiling(min(price for _, price in asks))
+        assert verdict == AllAboveCeiling(min(price for _, price in asks), 10)
         return
     assert isinstance(verdict, Ranked)
     assert [(q.offer.setup_nanoton, peer_id(q.provider)) for q in verdict.quotes] == affordable
+
+
+def test_who_names_no_ceiling_pays_at_most_three_times_the_lower_middle_ask() -> None:
+    offers = [quote(setup_nanoton=price).offer for price in (900, 10, 40, 20)]
+    assert usual_ceiling_nanoton(offers, runs=1) == 60
+    assert usual_ceiling_nanoton([], runs=1) == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, (1 << 64) - 1), st.integers(0, (1 << 64) - 1)), min_size=1, max_size=8),
+       st.integers(1, RUNS_PER_LEASE))
+def test_whatever_is_asked_who_names_no_ceiling_never_pays_more_than_one_coin(
+    asks: list[tuple[int, int]], runs: int
+) -> None:
+    """Nor can the ceiling outgrow the field in which it is told."""
+    offers = [quote(setup_nanoton=setup, prices=((1, price),)).offer for setup, price in asks]
+    assert 0 <= usual_ceiling_nanoton(offers, runs) <= USUAL_CEILING_NANOTON < 1 << 64
+
+
+def test_a_lone_seller_with_an_absurd_price_is_refused_with_its_figure() -> None:
+    absurd = quote(setup_nanoton=(1 << 64) - 1)
+    ceiling = usual_ceiling_nanoton([absurd.offer], runs=1)
+    demand = Demand(kind="infer", model_bytes=10, runs=1, ceiling_nanoton=ceiling)
+    assert rank([absurd], demand) == AllAboveCeiling((1 << 64) - 1, USUAL_CEILING_NANOTON)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from cocoon.core.errors import PEER_CODES
 from cocoon.core.ids import PeerKey
-from cocoon.core.limits import RECEIPT_REPLY_NS, RUNS_IN_FLIGHT, TASK_SEARCHES
+from cocoon.core.limits import PROVIDERS_ASKED, RECEIPT_REPLY_NS, RUNS_IN_FLIGHT, TASK_SEARCHES
 from cocoon.core.machine import DeadlinePassed, Effect
 from cocoon.core.units import SECOND_NS
 from cocoon.scheduler import task
-from cocoon.scheduler.selection import AllAboveCeiling, NoneFits, Ranked
+from cocoon.scheduler.selection import AllAboveCeiling, NoneFits, Quote, Ranked
 from tests.unit.scheduler.builders import quote
 
 DEADLINE_NS = 100 * SECOND_NS
@@ -56,11 +58,51 @@ def test_a_busy_or_faulty_seller_leads_to_the_next_and_a_bad_model_to_the_end() 
         assert machine.handle(0, task.LeaseFailed(code, "x")) == expected
 
 
+def leasing(*sellers: Quote) -> task.Task:
+    """A task that has just proposed a lease to the first of ``sellers``."""
+    machine = task.Task(1, DEADLINE_NS)
+    machine.handle(0, task.TaskSubmitted(warm=False))
+    assert machine.handle(0, task.SellersRanked(Ranked(sellers), len(sellers))) == [task.OpenLease(sellers[0])]
+    return machine
+
+
+@pytest.mark.parametrize("code", [
+    "chain_unreachable", "credit_refused", "lane_busy", "lane_closing", "lane_unproven",
+])
+def test_a_seller_that_takes_no_money_now_costs_a_task_nothing_but_the_next_one(code: str) -> None:
+    assert leasing(FIRST, SECOND).handle(0, task.LeaseFailed(code, "x")) == [task.OpenLease(SECOND)]
+
+
+def test_nothing_that_a_seller_may_say_ends_a_task_but_a_verdict_on_its_model() -> None:
+    ending = {code for code in PEER_CODES if ends(leasing(FIRST, SECOND).handle(0, task.LeaseFailed(code, "x")))}
+    assert ending == {"model_refused", "dtype_unsupported"}
+
+
+def test_a_failure_of_our_own_that_every_seller_meets_is_met_once_for_each_and_then_ends_the_task() -> None:
+    sellers = [quote(PeerKey(bytes([index]) * 32)) for index in range(PROVIDERS_ASKED)]
+    machine = leasing(*sellers)
+    for following in sellers[1:]:
+        assert machine.handle(0, task.LeaseFailed("chain_unreachable", "x")) == [task.OpenLease(following)]
+    assert ends(machine.handle(0, task.LeaseFailed("chain_unreachable", "x"))) == ["chain_unreachable"]
+
+
+def test_a_wallet_that_is_empty_is_not_tried_on_every_seller() -> None:
+    assert ends(leasing(FIRST, SECOND).handle(0, task.LeaseFailed("insufficient_funds", "x"))) == ["insufficient_funds"]
+
+
 def test_without_a_seller_or_above_the_ceiling_the_task_ends_with_its_code() -> None:
-    for verdict, code in ((NoneFits(()), "no_provider"), (AllAboveCeiling(5), "ceiling_exceeded")):
+    for verdict, code in ((NoneFits(()), "no_provider"), (AllAboveCeiling(5, 4), "ceiling_exceeded")):
         machine = task.Task(1, DEADLINE_NS)
         machine.handle(0, task.TaskSubmitted(warm=False))
         assert ends(machine.handle(0, task.SellersRanked(verdict, 1))) == [code]
+
+
+def test_who_meets_only_dear_offers_is_told_the_max_price_that_would_do() -> None:
+    machine = task.Task(1, DEADLINE_NS)
+    machine.handle(0, task.TaskSubmitted(warm=False))
+    (end,) = machine.handle(0, task.SellersRanked(AllAboveCeiling(lowest_nanoton=70, ceiling_nanoton=50), 1))
+    text = "the lowest ask is 70 nanoton, above the ceiling of 50; --max-price 70 would take it"
+    assert end == task.EndTask("ceiling_exceeded", text)
 
 
 def test_a_unit_that_was_never_begun_moves_to_a_new_lease() -> None:

@@ -199,7 +199,8 @@ def test_a_wrong_token_is_told(home: Path) -> None:
             connect(home).status()
 
 
-def test_a_silent_peer_ends_in_a_typed_error(home: Path) -> None:
+def test_a_silent_peer_ends_in_a_typed_error(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CONTROL_REPLY_NS", MILLISECOND_NS)
     hung_up = threading.Event()
 
     def silent(talk: Talk, verb: str, args: dict[str, Any]) -> None:
@@ -208,8 +209,41 @@ def test_a_silent_peer_ends_in_a_typed_error(home: Path) -> None:
 
     with serving(home, silent):
         with pytest.raises(LocalPeerLost, match="silent"):
-            call(find_peer(home), "status", {}, silence_ns=MILLISECOND_NS)
+            call(find_peer(home), "status", {})
         assert hung_up.wait(10)
+
+
+MONEY = {
+    "wallet": (), "fund": (1,), "settle": (), "recover": (), "earnings": (), "audit": (), "supply": (),
+}
+
+
+@pytest.mark.parametrize("verb", MONEY)
+def test_a_peer_that_says_nothing_while_the_chain_is_asked_is_left_as_soon_as_any_other(
+    home: Path, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would say `waiting` (CTL-5), however long the chain takes."""
+    monkeypatch.setattr(limits, "CONTROL_REPLY_NS", MILLISECOND_NS)
+
+    def silent(talk: Talk, verb: str, args: dict[str, Any]) -> None:
+        talk.socket.settimeout(10)
+        try:
+            talk.receive()                              # returns when the client gives up
+        except TimeoutError:
+            talk.send({"done": {}})
+
+    with serving(home, silent), pytest.raises(LocalPeerLost, match="silent"):
+        getattr(connect(home), verb)(*MONEY[verb])
+
+
+def test_a_peer_that_says_that_it_waits_is_waited_for(home: Path) -> None:
+    def slow(talk: Talk, verb: str, args: dict[str, Any]) -> None:
+        for _ in range(3):
+            talk.event("waiting")
+        talk.send({"done": {"lanes_open": 0}})
+
+    with serving(home, slow):
+        assert connect(home).settle() == {"lanes_open": 0}
 
 
 def test_closing_the_iterator_hangs_up(home: Path, model: Path) -> None:

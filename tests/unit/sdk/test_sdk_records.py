@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from cocoon.core.errors import LimitExceeded, Malformed, NotFound, UsageError, WrongField
-from cocoon.ledger.export import EXPORT_BYTES
+from cocoon.core.limits import EXPORT_BYTES
 from cocoon.sdk import connect
 from cocoon.sdk.records import load_record, save_record, verify_record
 from tests.control_server import Talk, serving
+from tests.unit.ledger.parties import BIRTH
 from tests.unit.ledger.test_record import settled
 
 RECORD = settled(3).pack()
@@ -34,6 +35,13 @@ def test_a_true_record_is_shown_with_its_lines(home: Path) -> None:
     assert shown["receipt"] == digest and shown["runs"] == len(shown["lines"]) == 3
     assert shown["provider"].startswith("12D3KooW") and shown["requester"].startswith("12D3KooW")
     assert all(len(line["output_hash"]) == 64 for line in shown["lines"])
+
+
+def test_a_record_says_which_lane_pays_it_and_what_that_lane_has_cost() -> None:
+    paid = verify_record(settled(2, paid=True).pack())
+    assert paid["escrow"] == BIRTH.address().hex() and paid["lane"] > 0 and paid["total_nanoton"] > 0
+    free = verify_record(RECORD)
+    assert free["escrow"] == "00" * 32 and free["lane"] == 0
 
 
 def test_another_receipt_than_the_asked_one_is_refused(home: Path) -> None:

@@ -77,6 +77,8 @@ IMPOSSIBLE: list[tuple[str, str, Any]] = [
     ("chunk", "data", bytes((1 << 20) + 1)),
     ("chunk_hashes", "hashes", bytes(33)),
     ("chunk_hashes", "hashes", bytes(32 * 2_049)),
+    ("close_ask", "order", bytes(62)),
+    ("close_ask", "order", bytes(64)),
     ("run_result", "statement", bytes(125)),
     ("countersign", "voucher", bytes(91)),
     ("run_request", "salt", bytes(17)),

@@ -15,7 +15,7 @@ from cocoon.core.errors import Malformed, UsageError
 from cocoon.core.limits import ESCROW_LANES, ORDER_LANES_LISTED
 from cocoon.wire import orders
 from cocoon.wire.cells import Cell, CellReader
-from cocoon.wire.judged import STATEMENT_TAG, VOUCHER_TAG
+from cocoon.wire.judged import STATEMENT_TAG, VOUCHER_TAG, Statement, Voucher
 from cocoon.wire.orders import CloseOrder, NewLane, OrderHead, TopUp
 from tests.vectors import samples
 
@@ -122,7 +122,16 @@ def test_a_close_with_another_kind_tag_length_or_padding_is_malformed() -> None:
             CloseOrder.unpack(other)
 
 
-def test_an_order_never_passes_for_a_voucher_or_a_statement() -> None:
+@pytest.mark.parametrize("name", ORDERS)
+def test_an_order_never_passes_for_a_voucher_or_a_statement(name: str) -> None:
+    data = ORDERS[name].data()
+    for kind, sample in ((Voucher, samples.VOUCHER), (Statement, samples.STATEMENT)):
+        packed = sample.pack()
+        assert kind.unpack(packed) == sample
+        # As long as the other, an order still begins with its own tag.
+        for order in (data, data[:4] + packed[4:]):
+            with pytest.raises(Malformed):
+                kind.unpack(order)
     assert len({orders.ORDER_TAG, VOUCHER_TAG, STATEMENT_TAG}) == 3
 
 

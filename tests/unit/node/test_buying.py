@@ -1,0 +1,125 @@
+"""Lanes of leases that did not come to be, and of leases that are over (LAN-7)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import trio
+import trio.testing
+
+from cocoon.core.errors import ProviderLost, StorageFull
+from cocoon.core.ids import LeaseId
+from cocoon.core.limits import LEASE_REPLY_NS
+from cocoon.core.units import SECOND_NS
+from cocoon.ledger.lanes import BOOK_FACTS, LeaseReleased
+from cocoon.node import records
+from cocoon.node.buying import Buyer
+from cocoon.p2p.streams import PeerStream
+from cocoon.privacy.hpke import public_bytes
+from cocoon.scheduler.selection import Quote
+from cocoon.wire.signing import sign
+from tests.unit.ledger import parties
+from tests.unit.node.scripted import Memory, Streets, identity, purse_of, reserve
+from tests.unit.scheduler.builders import NETWORK, quote
+
+REQUESTER, PROVIDER = identity(1), identity(2)
+LANE = 1
+
+
+class Scene:
+    """A buyer that has just reserved its lane for a lease, and a provider that takes it and does not answer."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        streets = Streets(REQUESTER.key, nursery)
+        streets.handlers[PROVIDER.key, "/cocoon/lease/1"] = self._mute
+        self.asked = trio.Event()
+        self.purse = purse_of(REQUESTER, streets, nursery)
+        assert isinstance(self.purse.journal, Memory) and self.purse.treasury is not None
+        self.journal, self.treasury = self.purse.journal, self.purse.treasury
+        self.buyer = Buyer(self.purse, nursery)
+        self.lease = sign(
+            replace(
+                parties.lease(paid=True).message, requester=REQUESTER.key, provider=PROVIDER.key, network=NETWORK,
+                lane=LANE,
+            ),
+            REQUESTER,
+        )
+        reserve(self.treasury, LANE, PROVIDER.key, self.lease)
+
+    async def _mute(self, stream: PeerStream) -> None:
+        self.asked.set()
+        await trio.sleep_forever()
+
+    async def agree(self) -> None:
+        """Propose the lease."""
+        offered: Quote = replace(quote(PROVIDER.key), sealing_key=public_bytes(PROVIDER.hpke))
+        await self.buyer._agree(self.lease, self.treasury.lane(LANE).head, offered)
+
+    @property
+    def released(self) -> list[LeaseId]:
+        """Leases whose end is in the journal."""
+        facts = [BOOK_FACTS.unpack(entry.body) for entry in self.journal.entries(records.LANE_FACT)]
+        return [fact.lease for fact in facts if isinstance(fact, LeaseReleased)]
+
+
+@asynccontextmanager
+async def scene() -> AsyncIterator[Scene]:
+    async with trio.open_nursery() as nursery:
+        yield Scene(nursery)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_task_that_is_cancelled_while_its_lease_is_proposed_leaves_the_lane_free() -> None:
+    async with scene() as at:
+        async with trio.open_nursery() as task:
+            task.start_soon(at.agree)
+            await at.asked.wait()
+            task.cancel_scope.cancel()
+        assert at.treasury.lane(LANE).lease is None and at.released == [LeaseId(at.lease.digest)]
+
+
+async def test_a_lease_that_cannot_be_recorded_leaves_the_lane_free() -> None:
+    async with scene() as at:
+        at.journal.full = 1
+        with pytest.raises(StorageFull):
+            await at.agree()
+        assert at.treasury.lane(LANE).lease is None and at.released == [LeaseId(at.lease.digest)]
+
+
+async def test_a_lane_that_cannot_be_freed_while_the_disk_is_full_is_freed_as_a_debt(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with scene() as at, trio.open_nursery() as nursery:
+        nursery.start_soon(at.buyer.debts.run)
+
+        async def fill() -> None:
+            await at.asked.wait()
+            at.journal.full = 3
+
+        nursery.start_soon(fill)
+        with pytest.raises(ProviderLost):
+            await at.agree()
+        assert at.buyer.debts.leases == {LeaseId(at.lease.digest)} and not at.released
+        with trio.fail_after(60):
+            while at.buyer.debts.open:
+                await trio.sleep(LEASE_REPLY_NS / SECOND_NS)
+        assert at.released == [LeaseId(at.lease.digest)] and at.treasury.lane(LANE).lease is None
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_full_disk_at_the_end_of_a_lease_ends_no_peer_and_the_lane_is_freed_when_there_is_room(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with scene() as at:
+        ended = SimpleNamespace(
+            id=LeaseId(at.lease.digest), lease=at.lease, ended_well=True,
+            tally=SimpleNamespace(lane=LANE, tab=SimpleNamespace(head=at.treasury.lane(LANE).head)),
+        )
+        at.journal.full = 4
+        await at.buyer._part(ended)  # type: ignore[arg-type]
+        assert at.released == [LeaseId(at.lease.digest)] and not at.buyer.debts.open
+        assert len(at.purse.log.named("lane_not_freed")) == 4  # type: ignore[attr-defined]

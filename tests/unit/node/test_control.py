@@ -1,0 +1,120 @@
+"""The peer's end of the control socket while a verb takes its time (CTL-5)."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+import trio.testing
+
+from cocoon.core.errors import ChainUnreachable
+from cocoon.core.limits import CONTROL_READ_NS, CONTROL_REPLY_NS, MESSAGE_BYTES
+from cocoon.core.units import SECOND_NS
+from cocoon.node.control import Args, Caller, ControlServer
+from cocoon.telemetry.log import get_logger
+from cocoon.wire.codec import decode, encode
+from cocoon.wire.framing import FrameParser, frame
+
+READ_S = CONTROL_READ_NS / SECOND_NS
+WAITING = {"event": "waiting"}
+
+
+@dataclass
+class Client:
+    """A local client that has just asked for the verb ``slow``."""
+
+    stream: trio.SocketStream
+    over: trio.Event
+    parser: FrameParser = field(default_factory=lambda: FrameParser(MESSAGE_BYTES))
+    heard: list[dict[str, Any]] = field(default_factory=list)
+
+    async def ask(self) -> None:
+        request = {"token": "t", "verb": "slow", "args": {}}
+        await self.stream.send_all(frame(encode(request, keys="str")))
+
+    async def listen(self) -> list[dict[str, Any]]:
+        """Everything until the peer hangs up."""
+        async for data in self.stream:
+            for message in self.parser.feed(data):
+                told = decode(message, max_bytes=MESSAGE_BYTES, keys="str")
+                assert isinstance(told, dict)
+                self.heard.append(told)
+        self.parser.end()
+        return self.heard
+
+
+@asynccontextmanager
+async def asking(slow: Any) -> AsyncIterator[Client]:
+    """A client of a peer whose only verb is ``slow``; ``over`` is set once the peer has done with it."""
+    ours, theirs = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in socket.socketpair())
+    server = ControlServer({"slow": slow}, "t", get_logger("test"))
+    client = Client(ours, trio.Event())
+
+    async def serve() -> None:
+        await server.answer(theirs)
+        client.over.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        await client.ask()
+        yield client
+        await client.over.wait()
+        await ours.aclose()
+
+
+async def test_a_peer_says_that_it_still_works_on_a_slow_verb(autojump_clock: trio.testing.MockClock) -> None:
+    async def slow(caller: Caller, args: Args) -> dict[str, Any]:
+        await trio.sleep(3.5 * READ_S)
+        return {"lanes_open": 0}
+
+    async with asking(slow) as client:
+        assert await client.listen() == [WAITING, WAITING, WAITING, {"done": {"lanes_open": 0}}]
+    assert CONTROL_READ_NS < CONTROL_REPLY_NS, "a client must hear of it before it takes its peer for lost"
+
+
+async def test_a_verb_that_fails_late_is_answered_with_its_error(autojump_clock: trio.testing.MockClock) -> None:
+    async def slow(caller: Caller, args: Args) -> dict[str, Any]:
+        await trio.sleep(1.5 * READ_S)
+        raise ChainUnreachable("nobody answers")
+
+    async with asking(slow) as client:
+        waiting, failed = await client.listen()
+    assert waiting == WAITING and failed["error"]["code"] == "chain_unreachable"
+
+
+async def test_a_quick_verb_says_nothing_but_its_answer(autojump_clock: trio.testing.MockClock) -> None:
+    async def quick(caller: Caller, args: Args) -> dict[str, Any]:
+        return {}
+
+    async with asking(quick) as client:
+        assert await client.listen() == [{"done": {}}]
+
+
+async def test_what_a_client_began_goes_on_after_it_has_hung_up(autojump_clock: trio.testing.MockClock) -> None:
+    settled = trio.Event()
+
+    async def slow(caller: Caller, args: Args) -> dict[str, Any]:
+        await trio.sleep(2.5 * READ_S)
+        settled.set()
+        return {}
+
+    async with asking(slow) as client:
+        await client.stream.aclose()
+    assert settled.is_set()
+
+
+async def test_a_word_of_patience_stands_between_whole_frames(autojump_clock: trio.testing.MockClock) -> None:
+    """A client that takes its time holds a large result up, and with it the next word; neither is cut."""
+    outputs = bytes(8 << 20)                            # far more than the socket takes at once
+
+    async def slow(caller: Caller, args: Args) -> dict[str, Any]:
+        await caller.say({"event": "result", "outputs": outputs})
+        return {}
+
+    async with asking(slow) as client:
+        await trio.sleep(1.5 * READ_S)
+        assert await client.listen() == [{"event": "result", "outputs": outputs}, WAITING, {"done": {}}]
