@@ -171,6 +171,8 @@ class Report:
         """Show progress and release the lines whose receipt has come."""
         if event["event"] == "done":
             self.summary = {key: value for key, value in event.items() if key != "event"}
+        if event["event"] == "lease":
+            self.flush()                                # what a lost lease left has no receipt yet; nobody waits for it
         if event["event"] == "receipt":
             self._flush_receipted()
         if text := _progress(event, self.finished, len(self.jobs)):

@@ -260,6 +260,8 @@ USUAL_CEILING_NANOTON = NANOTON_PER_TON
 """And in money, whatever is asked: a lone seller is its own median. Who means to pay more says so with --max-price."""
 TASK_SEARCHES = 8
 """Leases of one task that may be given back before a unit was begun; an honest one is, when it was idle or drains."""
+TASK_LEASES_LOST = 4
+"""Leases of one task that may be lost in the middle: a few bad machines; a model that kills every worker ends there."""
 UNITS_PER_TASK = 1_000_000
 JOURNAL_BATCH = 256
 JOURNAL_QUEUE = 4_096

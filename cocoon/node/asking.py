@@ -5,6 +5,8 @@ Purity: shell. Spec: docs/spec/scheduling.md, rules SCH-6 and SCH-7.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import trio
 
 from cocoon.core.clock import Clock
@@ -23,9 +25,14 @@ from cocoon.wire.schema import pack, packed_digest, unpack
 from cocoon.wire.signing import open_signed
 
 
-async def gather_offers(mesh: Mesh, network: NetworkId, kind: str, clock: Clock) -> GatheringEnded:
-    """One round: look up sellers of ``kind``, ask at most ``PROVIDERS_ASKED``, wait for all or the deadline."""
-    sellers = await mesh.find_providers(kind_key(network, kind), PROVIDERS_ASKED)
+async def gather_offers(
+    mesh: Mesh, network: NetworkId, kind: str, clock: Clock, without: Collection[PeerKey] = ()
+) -> GatheringEnded:
+    """One round: look up sellers of ``kind``, ask at most ``PROVIDERS_ASKED``, wait for all or the deadline.
+
+    ``without`` are passed over.
+    """
+    sellers = await mesh.find_providers(kind_key(network, kind), PROVIDERS_ASKED, without)
     verdict: list[GatheringEnded] = []
     async with trio.open_nursery() as nursery:
 

@@ -47,9 +47,9 @@ class Buyer:
     def warm(self, order: Order) -> Purchase | None:
         """An open lease for this model that takes the order's units, within its ceiling."""
         lease = self._warm.get((order.model.id, order.private))
-        if lease is None or not lease.usable or not lease.covers(order.units, order.ceiling_nanoton):
+        if lease is None or not lease.usable or lease.provider in order.without:
             return None
-        return lease
+        return lease if lease.covers(order.units, order.ceiling_nanoton) else None
 
     async def open(self, quote: Quote, order: Order, progress: Say) -> Purchase:
         """A lease that takes runs now: a new one, or one that another task has just opened for this model.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cocoon.core.clock import Clock
-from cocoon.core.ids import NetworkId
+from cocoon.core.ids import NetworkId, PeerKey
 from cocoon.identity.keys import Identity
 from cocoon.node.anchors import Anchors
 from cocoon.node.counter import OfferCounter
@@ -52,6 +52,8 @@ class Order:
     units: int
     #: None takes what is usual now.
     ceiling_nanoton: int | None
+    #: Providers whose leases were lost: a warm one of theirs will not do.
+    without: frozenset[PeerKey] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

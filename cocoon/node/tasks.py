@@ -13,9 +13,9 @@ import trio
 
 from cocoon.core.errors import CocoonError, from_code
 from cocoon.core.groups import single_error
-from cocoon.core.ids import TaskId, peer_id
+from cocoon.core.ids import LeaseId, TaskId, peer_id
 from cocoon.core.limits import USUAL_CEILING_NANOTON
-from cocoon.core.machine import Effect
+from cocoon.core.machine import Effect, Event
 from cocoon.core.units import MILLISECOND_NS
 from cocoon.node import records
 from cocoon.node.asking import gather_offers
@@ -50,8 +50,34 @@ class _Outcome:
     provider: str | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """What one lease does of a task; a ``purchase.Customer`` that says which lease speaks."""
+
+    run: TaskRun
+    lease: Purchase
+    attempt: int
+
+    async def delivered(self, unit: int, answer: Answer) -> None:
+        """A verified result."""
+        await self.run.delivered(self.lease, unit, answer)
+
+    async def denied(self, unit: int, code: str, text: str) -> None:
+        """No result for this unit on this lease."""
+        await self.run.post(task.UnitDenied(self.attempt, unit, code, text))
+
+    async def settled(self, receipt: Signed[Receipt], numbers: tuple[int, ...]) -> None:
+        """A countersigned receipt of the lease, perhaps over runs of other tasks too."""
+        self.run.settled(receipt, numbers)
+
+    async def ended(self, code: str, text: str) -> None:
+        """The lease is over."""
+        await self.run.over(self)
+        await self.run.post(task.LeaseFailed(self.attempt, code, text))
+
+
 class TaskRun:
-    """One task, from submission to its end. A ``purchase.Customer``."""
+    """One task, from submission to its end, on one lease after the other."""
 
     def __init__(self, purse: Purse, buyer: Buyer, submission: Submission, say: Say) -> None:
         now_ns = purse.clock.now_ns()
@@ -63,11 +89,17 @@ class TaskRun:
         self._say = say
         self._machine = task.Task(submission.units, now_ns + submission.deadline_ms * MILLISECOND_NS)
         self._driver = Driver(self._machine, purse.clock, self._perform, self._record)
-        self._lease: Purchase | None = None
+        #: The lease of each attempt.
+        self._parts: dict[int, _Part] = {}
+        #: What the whole task may cost, once that is known.
+        self._ceiling_nanoton = submission.order.ceiling_nanoton
         self._inputs: dict[int, bytes] = {}
         self._answers: dict[int, tuple[Purchase, Answer]] = {}
         self._uncovered: set[tuple[bytes, int]] = set()
         self._covered: set[tuple[bytes, int]] = set()
+        self._over: set[LeaseId] = set()
+        #: Accepted results under no receipt when their lease ended; owed for until its lane expires.
+        self._owed: set[tuple[bytes, int]] = set()
         self._outcome = _Outcome()
         self._error: CocoonError | None = None
         self._nursery: trio.Nursery
@@ -81,19 +113,18 @@ class TaskRun:
         Raises:
             CocoonError: the task failed; the code says why.
         """
-        self._lease = self._buyer.warm(self._bounded())
         try:
             with single_error():
                 await self._drive()
         finally:
-            if self._lease is not None:
-                self._lease.forget(self.id)
+            for part in self._parts.values():
+                part.lease.forget(self.id)
         if self._error is not None:
             raise self._error
         return {
             "task": self.id, "units": self._units, "failed": self._machine.failed,
             "receipts": self._outcome.receipts, "price_nanoton": self._outcome.price_nanoton,
-            "provider": self._outcome.provider or "",
+            "provider": self._outcome.provider or "", "unreceipted": len(self._owed - self._covered),
         }
 
     def _bounded(self) -> Order:
@@ -104,35 +135,36 @@ class TaskRun:
     async def _drive(self) -> None:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            if self._lease is not None:
-                await self._tell_lease(self._lease, warm=True)
-            await self._driver.post(task.TaskSubmitted(self._lease is not None))
+            warm = self._buyer.warm(self._bounded())
+            if warm is not None:
+                self._parts[0] = _Part(self, warm, 0)
+                await self._tell_lease(warm, warm=True)
+            await self.post(task.TaskSubmitted(None if warm is None else warm.provider))
             await self._driver.run()
             nursery.cancel_scope.cancel()
 
     async def arrived(self, unit: int, inputs: bytes) -> None:
         """The user handed in the next unit."""
         self._inputs[unit] = inputs
-        await self._driver.post(task.UnitArrived())
+        await self.post(task.UnitArrived())
 
     async def fault(self, code: str, text: str) -> None:
         """The user went away, or broke the conversation."""
-        await self._driver.post(task.TaskFaulted(code, text))
+        await self.post(task.TaskFaulted(code, text))
 
-    # --- what the lease tells ----------------------------------------------
+    async def post(self, event: Event) -> None:
+        """Tell the machine a fact."""
+        await self._driver.post(event)
 
-    async def delivered(self, unit: int, answer: Answer) -> None:
+    # --- what a lease tells ------------------------------------------------
+
+    async def delivered(self, lease: Purchase, unit: int, answer: Answer) -> None:
         """A verified result of this task's unit."""
-        assert self._lease is not None                  # only an ordered unit is delivered
-        self._answers[unit] = (self._lease, answer)
-        await self._driver.post(task.UnitAnswered(unit))
+        self._answers[unit] = (lease, answer)
+        await self.post(task.UnitAnswered(unit))
 
-    async def denied(self, unit: int, code: str, text: str) -> None:
-        """No result for this unit on this lease."""
-        await self._driver.post(task.UnitDenied(unit, code, text))
-
-    async def settled(self, receipt: Signed[Receipt], numbers: tuple[int, ...]) -> None:
-        """A countersigned receipt of the lease, perhaps over runs of other tasks too."""
+    def settled(self, receipt: Signed[Receipt], numbers: tuple[int, ...]) -> None:
+        """A countersigned receipt."""
         # Not said from here: the caller reads the link, and a slow user must not hold it up.
         self._nursery.start_soon(self._tell_receipt, receipt, numbers)
 
@@ -147,13 +179,17 @@ class TaskRun:
         self._outcome.receipts.append(receipt.digest.hex())
         await self._check_settled()
 
-    async def ended(self, code: str, text: str) -> None:
-        """The lease is over."""
-        await self._driver.post(task.LeaseFailed(code, text))
+    async def over(self, part: _Part) -> None:
+        """Nothing comes on this lease any more: what it gave no receipt for is settled as a debt (LEA-16)."""
+        lease = part.lease.id
+        self._over.add(lease)
+        self._owed |= {entry for entry in self._uncovered if entry[0] == lease}
+        if part.attempt != self._machine.attempt:       # else the machine says what that means
+            await self._check_settled()
 
     async def _check_settled(self) -> None:
-        if self._machine.phase is task.Phase.SETTLING and not self._uncovered - self._covered:
-            await self._driver.post(task.ReceiptsSettled())
+        if self._machine.phase is task.Phase.SETTLING and not self._uncovered - self._covered - self._owed:
+            await self.post(task.ReceiptsSettled())
 
     # --- what the task machine orders --------------------------------------
 
@@ -176,33 +212,33 @@ class TaskRun:
             case task.FindSellers():
                 await self._say({"event": "discovering"})
                 self._nursery.start_soon(self._find)
-            case task.OpenLease(quote):
-                self._nursery.start_soon(self._open, quote)
+            case task.OpenLease(attempt, quote):
+                self._nursery.start_soon(self._open, attempt, quote)
             case task.GrantCredit(count):
                 await self._say({"event": "credit", "count": count})
-            case task.OrderRun(unit):
-                assert self._lease is not None          # the machine orders only on an open lease
-                await self._lease.order(self.id, unit, self._inputs[unit], self)
+            case task.OrderRun(attempt, unit):
+                part = self._parts[attempt]             # the machine orders only on an open lease
+                await part.lease.order(self.id, unit, self._inputs[unit], part)
             case task.AcceptUnit(unit):
                 await self._deliver(unit)
             case task.ReportFailure(unit, code, text):
                 self._inputs.pop(unit, None)
                 await self._say({"event": "failed", "unit": unit, "code": code, "text": text})
             case task.CloseTranche():
-                assert self._lease is not None          # something was answered, so there is a lease
-                self._nursery.start_soon(self._lease.close_tranche)
+                for lease in {part.lease for part in self._parts.values() if not part.lease.over}:
+                    self._nursery.start_soon(lease.close_tranche)
                 await self._check_settled()
             case task.EndTask(code, text):
                 self._error = None if code is None else from_code(code, text)
                 self._driver.stop()
 
     async def _find(self) -> None:
-        order = self._order
-        gathered = await gather_offers(self._purse.mesh, self._purse.network, order.kind, self._purse.clock)
-        ceiling_nanoton = order.ceiling_nanoton
-        if ceiling_nanoton is None:
-            ceiling_nanoton = usual_ceiling_nanoton([quote.offer for quote in gathered.quotes], self._units)
-        demand = Demand(order.kind, order.model.size_bytes, self._units, ceiling_nanoton)
+        purse, order = self._purse, self._order
+        gathered = await gather_offers(purse.mesh, purse.network, order.kind, purse.clock, self._machine.spurned)
+        if self._ceiling_nanoton is None and gathered.quotes:
+            self._ceiling_nanoton = usual_ceiling_nanoton([quote.offer for quote in gathered.quotes], self._units)
+        ceiling_nanoton = self._left_nanoton or 0
+        demand = Demand(order.kind, order.model.size_bytes, self._units_left, ceiling_nanoton)
         verdict = rank(list(gathered.quotes), demand)
         chosen = verdict.quotes[0] if isinstance(verdict, Ranked) else None
         await self._say({
@@ -210,7 +246,18 @@ class TaskRun:
             "chosen": {} if chosen is None else self._brief(chosen),
             "missed": [{"provider": peer_id(who), "code": code} for who, code in gathered.missed],
         })
-        await self._driver.post(task.SellersRanked(verdict, len(gathered.quotes) + len(gathered.missed)))
+        await self.post(task.SellersRanked(verdict, len(gathered.quotes) + len(gathered.missed)))
+
+    @property
+    def _units_left(self) -> int:
+        return self._units - self._machine.accepted - self._machine.failed
+
+    @property
+    def _left_nanoton(self) -> int | None:
+        """What the rest of the task may cost; None while there is no ceiling."""
+        if self._ceiling_nanoton is None:
+            return None
+        return max(0, self._ceiling_nanoton - self._outcome.price_nanoton)
 
     def _brief(self, quote: Quote) -> dict[str, object]:
         return {
@@ -220,16 +267,20 @@ class TaskRun:
             "device": quote.profile.device, "engine": quote.profile.engine,
         }
 
-    async def _open(self, quote: Quote) -> None:
+    async def _open(self, attempt: int, quote: Quote) -> None:
+        rest = replace(
+            self._order, units=self._units_left, ceiling_nanoton=self._left_nanoton,
+            without=frozenset(self._machine.spurned),
+        )
         try:
-            lease = await self._buyer.open(quote, self._order, self._say)
+            lease = await self._buyer.open(quote, rest, self._say)
         except CocoonError as error:
             self._purse.log.info("lease_failed", provider=quote.provider, code=error.code)
-            await self._driver.post(task.LeaseFailed(error.code, error.text))
+            await self.post(task.LeaseFailed(attempt, error.code, error.text))
         else:
-            self._lease = lease
+            self._parts[attempt] = _Part(self, lease, attempt)
             await self._tell_lease(lease, warm=False)
-            await self._driver.post(task.LeaseOpened())
+            await self.post(task.LeaseOpened(attempt))
 
     async def _tell_lease(self, lease: Purchase, *, warm: bool) -> None:
         self._outcome.provider = peer_id(lease.provider)
@@ -239,7 +290,7 @@ class TaskRun:
         lease, answer = self._answers.pop(unit)
         self._inputs.pop(unit, None)
         statement = answer.statement
-        self._uncovered.add((lease.id, statement.number))
+        (self._owed if lease.id in self._over else self._uncovered).add((lease.id, statement.number))
         self._outcome.price_nanoton += statement.price_nanoton
         await self._say({
             "event": "result", "unit": unit, "outputs": answer.outputs, "salt": answer.salt,

@@ -5,7 +5,7 @@ Purity: shell. Spec: docs/spec/p2p.md, rule P2P-4.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -51,6 +51,8 @@ class _Search:
     lookup: Lookup
     limit: int
     nursery: trio.Nursery
+    #: Known to be gone.
+    without: Collection[PeerKey]
     live: list[PeerKey] = field(default_factory=list)
     dialling: int = 0
 
@@ -72,14 +74,15 @@ class _Search:
     def meet(self, providers: list[PeerKey]) -> None:
         """Dial new providers; only those that answer count."""
         for peer in providers:
-            if self.limit and not self.mesh.shunned(peer, self.lookup.providers[peer]):
+            known_lost = peer in self.without or self.mesh.shunned(peer, self.lookup.providers[peer])
+            if self.limit and not known_lost:
                 self.dialling += 1
                 self.nursery.start_soon(self._meet, peer)
 
     async def _ask(self, peer: PeerKey) -> None:
         mesh, lookup = self.mesh, self.lookup
         try:
-            if mesh.shunned(peer, lookup.hints[peer]):
+            if peer in self.without or mesh.shunned(peer, lookup.hints[peer]):
                 lookup.silence(peer)
             else:
                 connection = await mesh.reach(peer, lookup.hints[peer])
@@ -113,19 +116,19 @@ class _Search:
             scope.deadline = min(scope.deadline, trio.current_time() + DISCOVERY_GRACE_NS / SECOND_NS)
 
 
-async def _search(mesh: Reach, key: bytes, limit: int) -> _Search:
+async def _search(mesh: Reach, key: bytes, limit: int, without: Collection[PeerKey] = ()) -> _Search:
     async with trio.open_nursery() as nursery:
         nursery.cancel_scope.deadline = trio.current_time() + DISCOVERY_NS / SECOND_NS
-        search = _Search(mesh, Lookup(key, mesh.peer), limit, nursery)
+        search = _Search(mesh, Lookup(key, mesh.peer), limit, nursery, without)
         search.start()
     return search
 
 
-async def find_live(mesh: Reach, key: bytes, limit: int) -> list[PeerKey]:
+async def find_live(mesh: Reach, key: bytes, limit: int, without: Collection[PeerKey] = ()) -> list[PeerKey]:
     """See ``Mesh.find_providers``. ``limit`` in [1, DHT_SEEN]."""
     if limit < 1:
         raise UsageError(f"a look-up for {limit} providers")
-    return (await _search(mesh, key, limit)).live[:limit]
+    return (await _search(mesh, key, limit, without)).live[:limit]
 
 
 class Announcer:

@@ -10,7 +10,7 @@ Purity: shell. Spec: docs/spec/p2p.md, rules P2P-1 to P2P-9.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,12 +204,15 @@ class Mesh:
         """
         return await self._announcer.add(key)
 
-    async def find_providers(self, key: bytes, limit: int) -> list[PeerKey]:
+    async def find_providers(self, key: bytes, limit: int, without: Collection[PeerKey] = ()) -> list[PeerKey]:
         """Living providers of ``key`` from the DHT, connected, each once, without ourselves.
 
         Never longer than ``DISCOVERY_NS``. Records of dead or frozen peers are skipped.
+
+        Args:
+            without: Peers that are known to be gone: nobody waits for them.
         """
-        return await find_live(self, key, limit)
+        return await find_live(self, key, limit, without)
 
     @asynccontextmanager
     async def watch(self) -> AsyncIterator[trio.MemoryReceiveChannel[PeerLost]]:

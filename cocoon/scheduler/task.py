@@ -1,15 +1,18 @@
 """One task from submit to its single end: find a seller, lease, run every unit, get the receipt.
 
 The machine counts units; their bytes stay with the service. A seller that
-refuses the lease costs nothing but a try at the next one. Once units run, a
-lost provider ends the task (the runner-up comes with the auction).
+refuses the lease costs nothing but a try at the next one. One that is lost
+while units run costs a moment: what was not accepted goes to the runner-up,
+then to whoever a new search finds. Each lease has the number of its attempt,
+so that a late word of an earlier one is not taken for the present one's.
 
 Invariants
     A task ends exactly once, at the latest at its deadline.
     ``AcceptUnit`` happens at most once per unit, and is durable before the
     result is delivered: from then on this unit is owed to this provider.
+    A unit is on one lease at a time.
 
-Purity: pure. Spec: docs/spec/scheduling.md, rules SCH-11 to SCH-18.
+Purity: pure. Spec: docs/spec/scheduling.md, rules SCH-11 to SCH-18 and SCH-20.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ from enum import Enum
 from typing import ClassVar
 
 from cocoon.core.errors import PeerFault, from_code
-from cocoon.core.limits import RECEIPT_REPLY_NS, RUNS_IN_FLIGHT, TASK_SEARCHES
+from cocoon.core.ids import PeerKey
+from cocoon.core.limits import RECEIPT_REPLY_NS, RUNS_IN_FLIGHT, TASK_LEASES_LOST, TASK_SEARCHES
 from cocoon.core.machine import DeadlinePassed, Effect, Event
 from cocoon.scheduler.selection import AllAboveCeiling, NoneFits, Quote, Ranked
 
@@ -47,9 +51,9 @@ UNIT_CODES = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class TaskSubmitted(Event):
-    """``warm`` says that a lease for this model is open already."""
+    """``warm`` is the provider of a lease for this model that is open already; that is attempt 0."""
 
-    warm: bool
+    warm: PeerKey | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +68,14 @@ class SellersRanked(Event):
 class LeaseOpened(Event):
     """The lease is signed and the model loaded."""
 
+    attempt: int
+
 
 @dataclass(frozen=True, slots=True)
 class LeaseFailed(Event):
-    """The lease did not come about, or ended."""
+    """The lease did not come about, or ended; what was denied on it was told before."""
 
+    attempt: int
     code: str
     text: str
 
@@ -89,6 +96,7 @@ class UnitAnswered(Event):
 class UnitDenied(Event):
     """A unit has no result on this lease."""
 
+    attempt: int
     unit: int
     code: str
     text: str
@@ -96,7 +104,7 @@ class UnitDenied(Event):
 
 @dataclass(frozen=True, slots=True)
 class ReceiptsSettled(Event):
-    """Every accepted unit of this task stands under a verified, countersigned receipt."""
+    """Every accepted unit stands under a verified, countersigned receipt, but for those of providers that were lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +124,7 @@ class FindSellers(Effect):
 class OpenLease(Effect):
     """Propose a lease under this quote."""
 
+    attempt: int
     quote: Quote
 
 
@@ -128,8 +137,9 @@ class GrantCredit(Effect):
 
 @dataclass(frozen=True, slots=True)
 class OrderRun(Effect):
-    """Put the unit on the lease."""
+    """Put the unit on the lease of this attempt."""
 
+    attempt: int
     unit: int
 
 
@@ -152,7 +162,7 @@ class ReportFailure(Effect):
 
 @dataclass(frozen=True, slots=True)
 class CloseTranche(Effect):
-    """Ask the provider for the receipt over what it has answered."""
+    """Ask each provider for the receipt over what it has answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,13 +193,21 @@ class Task:
     phase: Phase = Phase.NEW
     arrived: int = 0
     granted: int = 0
-    open_units: set[int] = field(default_factory=set)
-    postponed: deque[int] = field(default_factory=deque)
+    #: Units without an answer, each with the attempt whose lease it is on; None while it waits for one.
+    open_units: dict[int, int | None] = field(default_factory=dict)
     accepted: int = 0
     failed: int = 0
+    #: The runner-up, and who came after it.
     sellers: deque[Quote] = field(default_factory=deque)
+    #: Who lost a lease of this task, or lied on it: out of this task.
+    spurned: set[PeerKey] = field(default_factory=set)
     settle_at_ns: int | None = None
     searches_left: int = TASK_SEARCHES
+    leases_lost: int = 0
+    #: Code and text with which the last lease was lost.
+    cause: tuple[str, str] | None = None
+    attempt: int = 0
+    provider: PeerKey | None = None
 
     def handle(self, now_ns: int, event: Event) -> list[Effect]:
         """Take one fact; nothing happens after the end."""
@@ -215,61 +233,96 @@ class Task:
     def _lease(self, event: Event) -> list[Effect]:
         match event:
             case TaskSubmitted(warm) if self.phase is Phase.NEW:
-                self.phase = Phase.RUNNING if warm else Phase.FINDING
-                return self._grant() if warm else [FindSellers()]
+                self.provider = warm
+                self.phase = Phase.FINDING if warm is None else Phase.RUNNING
+                return [FindSellers()] if warm is None else self._grant()
             case SellersRanked(Ranked(quotes), _) if self.phase is Phase.FINDING:
-                self.sellers = deque(quotes)
-                self.phase = Phase.LEASING
-                return [OpenLease(self.sellers.popleft())]
+                self.sellers = deque(quote for quote in quotes if quote.provider not in self.spurned)
+                return self._next_seller() if self.sellers else self._nobody("no_provider", "no other sells it")
             case SellersRanked(AllAboveCeiling(lowest, ceiling), _) if self.phase is Phase.FINDING:
                 above = f"the lowest ask is {lowest} nanoton, above the ceiling of {ceiling}"
-                return self._end("ceiling_exceeded", f"{above}; --max-price {lowest} would take it")
+                return self._nobody("ceiling_exceeded", f"{above}; --max-price {lowest} would take it")
             case SellersRanked(NoneFits(reasons), asked) if self.phase is Phase.FINDING:
                 nobody = f"{asked} sellers asked, none answered with an offer"
-                return self._end("no_provider", "; ".join(reasons) or nobody)
-            case LeaseOpened() if self.phase is Phase.LEASING:
+                return self._nobody("no_provider", "; ".join(reasons) or nobody)
+            case LeaseOpened(attempt) if attempt == self.attempt and self.phase is Phase.LEASING:
                 self.phase = Phase.RUNNING
-                postponed = [OrderRun(unit) for unit in self.postponed]
-                self.postponed.clear()
-                return [*postponed, *self._grant()]
-            case LeaseFailed(code, text) if self.phase is Phase.LEASING:
-                if self.sellers and _another_may_do(code):
-                    return [OpenLease(self.sellers.popleft())]
+                waiting = sorted(unit for unit, on in self.open_units.items() if on is None)
+                return [*map(self._order, waiting), *self._grant()]
+            case LeaseFailed(attempt, code, text) if attempt == self.attempt:
+                return self._lease_failed(code, text)
+        return []
+
+    def _lease_failed(self, code: str, text: str) -> list[Effect]:
+        match self.phase:
+            case Phase.LEASING if _another_may_do(code) and self.sellers:
+                return self._next_seller()
+            case Phase.LEASING if _another_may_do(code) and self.cause is not None:
+                return self._find_again(code, text)     # a runner-up that fails is not the end either
+            case Phase.LEASING:
                 return self._end(code, text)
-            case LeaseFailed(code, text) if self.phase is Phase.RUNNING and code in UNBEGUN_CODES:
-                return self._find_again(code, text)
-            case LeaseFailed(code, text) if self.phase is Phase.RUNNING:
-                return self._end(code, text)
-            case LeaseFailed(code, text) if self.phase is Phase.SETTLING:
+            case Phase.RUNNING:
+                return self._replace_lease(code, text)
+            case Phase.SETTLING:
                 return self._end("receipt_missing", f"the lease ended before the receipt came: {text}")
         return []
+
+    def _nobody(self, code: str, text: str) -> list[Effect]:
+        """No seller; if one was lost before, that is the cause, and not that there is no second one."""
+        if self.cause is None:
+            return self._end(code, text)
+        lost, why = self.cause
+        return self._end(lost, f"{why}; and nobody took over: {text}")
+
+    def _next_seller(self) -> list[Effect]:
+        quote = self.sellers.popleft()
+        self.phase, self.provider = Phase.LEASING, quote.provider
+        self.attempt += 1
+        return [OpenLease(self.attempt, quote)]
 
     def _unit(self, now_ns: int, event: Event) -> list[Effect]:
         match event:
             case UnitArrived() if self.arrived < self.granted:
                 unit = self.arrived
                 self.arrived += 1
-                self.open_units.add(unit)
-                if self.phase is Phase.RUNNING:
-                    return [OrderRun(unit)]
-                self.postponed.append(unit)
+                self.open_units[unit] = None
+                return [self._order(unit)] if self.phase is Phase.RUNNING else []
             case UnitAnswered(unit) if unit in self.open_units:
-                self.open_units.discard(unit)
+                del self.open_units[unit]
                 self.accepted += 1
                 return [AcceptUnit(unit), *self._grant(), *self._settle(now_ns)]
-            case UnitDenied(unit, code, text) if unit in self.open_units and code in UNBEGUN_CODES:
-                self.postponed.append(unit)
-                return self._find_again(code, text) if self.phase is Phase.RUNNING else []
-            case UnitDenied(unit, code, text) if unit in self.open_units and code in UNIT_CODES:
-                self.open_units.discard(unit)
-                self.failed += 1
-                return [ReportFailure(unit, code, text), *self._grant(), *self._settle(now_ns)]
-            case UnitDenied(unit, code, text) if unit in self.open_units:
-                return self._end(code, text)
+            case UnitDenied(attempt, unit, code, text) if self.open_units.get(unit) == attempt:
+                return self._denied(now_ns, attempt, unit, code, text)
         return []
 
+    def _order(self, unit: int) -> OrderRun:
+        self.open_units[unit] = self.attempt
+        return OrderRun(self.attempt, unit)
+
+    def _denied(self, now_ns: int, attempt: int, unit: int, code: str, text: str) -> list[Effect]:
+        if code in UNIT_CODES:
+            del self.open_units[unit]
+            self.failed += 1
+            return [ReportFailure(unit, code, text), *self._grant(), *self._settle(now_ns)]
+        self.open_units[unit] = None
+        if self.phase is not Phase.RUNNING:
+            return []
+        # A lease that was replaced meanwhile has only now given up this unit.
+        return self._replace_lease(code, text) if attempt == self.attempt else [self._order(unit)]
+
+    def _replace_lease(self, code: str, text: str) -> list[Effect]:
+        """Another lease for what is not accepted; no provider keeps the task busy for ever."""
+        if code in UNBEGUN_CODES:
+            return self._find_again(code, text)
+        if self.provider is not None:
+            self.spurned.add(self.provider)
+        self.leases_lost += 1
+        self.cause = code, text
+        if self.leases_lost > TASK_LEASES_LOST or not _another_may_do(code):
+            return self._end(code, text)
+        return self._next_seller() if self.sellers else self._find_again(code, text)
+
     def _find_again(self, code: str, text: str) -> list[Effect]:
-        """Look for another lease; a provider that gives every lease back must not keep the task busy."""
         if self.searches_left == 0:
             return self._end(code, text)
         self.searches_left -= 1
@@ -306,7 +359,6 @@ class Task:
     def _end(self, code: str | None, text: str) -> list[Effect]:
         self.phase = Phase.ENDED
         self.open_units.clear()
-        self.postponed.clear()
         return [EndTask(code, text)]
 
 

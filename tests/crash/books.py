@@ -54,9 +54,9 @@ def price_of(facts: Iterable[ReceiptFacts]) -> int:
     return sum(statement.price_nanoton for one in facts for statement in one.statements)
 
 
-def paid_runs(receipts: Iterable[ReceiptFacts]) -> Counter[Run]:
+def paid_runs(found: Iterable[ReceiptFacts]) -> Counter[Run]:
     """How often each run stands under a receipt."""
-    return Counter((facts.lease, statement.number) for facts in receipts for statement in facts.statements)
+    return Counter((facts.lease, statement.number) for facts in found for statement in facts.statements)
 
 
 def check_receipts(requester: Path, provider: Path, told: Set[str]) -> int:

@@ -41,11 +41,10 @@ class Trap:
 
         async def watched(*args: Any, **more: Any) -> Any:
             counts = [self._counts(name, identity) for name, identity in namer(*args)]
-            hit = any(counts)
-            if hit and self.side == "before":
+            if any(counts) and self.side == "before":
                 self.die()
             result = await inner(*args, **more)
-            if hit:
+            if any(counts) and self.side == "after":
                 self.die()
             return result
 

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from cocoon.core.errors import PEER_CODES
 from cocoon.core.ids import PeerKey
-from cocoon.core.limits import PROVIDERS_ASKED, RECEIPT_REPLY_NS, RUNS_IN_FLIGHT, TASK_SEARCHES
+from cocoon.core.limits import PROVIDERS_ASKED, RECEIPT_REPLY_NS, RUNS_IN_FLIGHT, TASK_LEASES_LOST, TASK_SEARCHES
 from cocoon.core.machine import DeadlinePassed, Effect
 from cocoon.core.units import SECOND_NS
 from cocoon.scheduler import task
@@ -17,14 +17,15 @@ from cocoon.scheduler.selection import AllAboveCeiling, NoneFits, Quote, Ranked
 from tests.unit.scheduler.builders import quote
 
 DEADLINE_NS = 100 * SECOND_NS
-FIRST, SECOND = quote(PeerKey(bytes([1]) * 32)), quote(PeerKey(bytes([2]) * 32))
+FIRST, SECOND, THIRD = (quote(PeerKey(bytes([number]) * 32)) for number in (1, 2, 3))
+WARM = PeerKey(bytes([9]) * 32)
 
 
 def running(units: int = 1) -> task.Task:
     machine = task.Task(units, DEADLINE_NS)
-    assert machine.handle(0, task.TaskSubmitted(warm=False)) == [task.FindSellers()]
-    assert machine.handle(0, task.SellersRanked(Ranked((FIRST, SECOND)), 2)) == [task.OpenLease(FIRST)]
-    assert machine.handle(0, task.LeaseOpened()) == [task.GrantCredit(min(units, 2 * RUNS_IN_FLIGHT))]
+    assert machine.handle(0, task.TaskSubmitted(None)) == [task.FindSellers()]
+    assert machine.handle(0, task.SellersRanked(Ranked((FIRST, SECOND)), 2)) == [task.OpenLease(1, FIRST)]
+    assert machine.handle(0, task.LeaseOpened(1)) == [task.GrantCredit(min(units, 2 * RUNS_IN_FLIGHT))]
     return machine
 
 
@@ -34,7 +35,7 @@ def ends(effects: list[Effect]) -> list[str | None]:
 
 def test_one_unit_from_submit_to_receipt() -> None:
     machine = running()
-    assert machine.handle(1, task.UnitArrived()) == [task.OrderRun(0)]
+    assert machine.handle(1, task.UnitArrived()) == [task.OrderRun(1, 0)]
     assert machine.handle(2, task.UnitAnswered(0)) == [task.AcceptUnit(0), task.CloseTranche()]
     assert machine.deadline_ns() == 2 + RECEIPT_REPLY_NS
     assert ends(machine.handle(3, task.ReceiptsSettled())) == [None]
@@ -42,27 +43,27 @@ def test_one_unit_from_submit_to_receipt() -> None:
 
 
 def test_a_warm_lease_skips_the_search() -> None:
-    assert task.Task(1, DEADLINE_NS).handle(0, task.TaskSubmitted(warm=True)) == [task.GrantCredit(1)]
+    assert task.Task(1, DEADLINE_NS).handle(0, task.TaskSubmitted(WARM)) == [task.GrantCredit(1)]
 
 
 def test_a_busy_or_faulty_seller_leads_to_the_next_and_a_bad_model_to_the_end() -> None:
-    following = [task.OpenLease(SECOND)]
+    following = [task.OpenLease(2, SECOND)]
     verdicts = (
         ("busy", following), ("wrong_lease", following), ("bad_seal", following),
         ("model_refused", [task.EndTask("model_refused", "x")]),
     )
     for code, expected in verdicts:
         machine = task.Task(1, DEADLINE_NS)
-        machine.handle(0, task.TaskSubmitted(warm=False))
+        machine.handle(0, task.TaskSubmitted(None))
         machine.handle(0, task.SellersRanked(Ranked((FIRST, SECOND)), 2))
-        assert machine.handle(0, task.LeaseFailed(code, "x")) == expected
+        assert machine.handle(0, task.LeaseFailed(1, code, "x")) == expected
 
 
 def leasing(*sellers: Quote) -> task.Task:
     """A task that has just proposed a lease to the first of ``sellers``."""
     machine = task.Task(1, DEADLINE_NS)
-    machine.handle(0, task.TaskSubmitted(warm=False))
-    assert machine.handle(0, task.SellersRanked(Ranked(sellers), len(sellers))) == [task.OpenLease(sellers[0])]
+    machine.handle(0, task.TaskSubmitted(None))
+    assert machine.handle(0, task.SellersRanked(Ranked(sellers), len(sellers))) == [task.OpenLease(1, sellers[0])]
     return machine
 
 
@@ -70,36 +71,38 @@ def leasing(*sellers: Quote) -> task.Task:
     "chain_unreachable", "credit_refused", "lane_busy", "lane_closing", "lane_unproven",
 ])
 def test_a_seller_that_takes_no_money_now_costs_a_task_nothing_but_the_next_one(code: str) -> None:
-    assert leasing(FIRST, SECOND).handle(0, task.LeaseFailed(code, "x")) == [task.OpenLease(SECOND)]
+    assert leasing(FIRST, SECOND).handle(0, task.LeaseFailed(1, code, "x")) == [task.OpenLease(2, SECOND)]
 
 
 def test_nothing_that_a_seller_may_say_ends_a_task_but_a_verdict_on_its_model() -> None:
-    ending = {code for code in PEER_CODES if ends(leasing(FIRST, SECOND).handle(0, task.LeaseFailed(code, "x")))}
+    ending = {code for code in PEER_CODES if ends(leasing(FIRST, SECOND).handle(0, task.LeaseFailed(1, code, "x")))}
     assert ending == {"model_refused", "dtype_unsupported"}
 
 
 def test_a_failure_of_our_own_that_every_seller_meets_is_met_once_for_each_and_then_ends_the_task() -> None:
     sellers = [quote(PeerKey(bytes([index]) * 32)) for index in range(PROVIDERS_ASKED)]
     machine = leasing(*sellers)
-    for following in sellers[1:]:
-        assert machine.handle(0, task.LeaseFailed("chain_unreachable", "x")) == [task.OpenLease(following)]
-    assert ends(machine.handle(0, task.LeaseFailed("chain_unreachable", "x"))) == ["chain_unreachable"]
+    for attempt, following in enumerate(sellers[1:], start=2):
+        failed = task.LeaseFailed(attempt - 1, "chain_unreachable", "x")
+        assert machine.handle(0, failed) == [task.OpenLease(attempt, following)]
+    assert ends(machine.handle(0, task.LeaseFailed(attempt, "chain_unreachable", "x"))) == ["chain_unreachable"]
 
 
 def test_a_wallet_that_is_empty_is_not_tried_on_every_seller() -> None:
-    assert ends(leasing(FIRST, SECOND).handle(0, task.LeaseFailed("insufficient_funds", "x"))) == ["insufficient_funds"]
+    code = "insufficient_funds"
+    assert ends(leasing(FIRST, SECOND).handle(0, task.LeaseFailed(1, code, "x"))) == [code]
 
 
 def test_without_a_seller_or_above_the_ceiling_the_task_ends_with_its_code() -> None:
     for verdict, code in ((NoneFits(()), "no_provider"), (AllAboveCeiling(5, 4), "ceiling_exceeded")):
         machine = task.Task(1, DEADLINE_NS)
-        machine.handle(0, task.TaskSubmitted(warm=False))
+        machine.handle(0, task.TaskSubmitted(None))
         assert ends(machine.handle(0, task.SellersRanked(verdict, 1))) == [code]
 
 
 def test_who_meets_only_dear_offers_is_told_the_max_price_that_would_do() -> None:
     machine = task.Task(1, DEADLINE_NS)
-    machine.handle(0, task.TaskSubmitted(warm=False))
+    machine.handle(0, task.TaskSubmitted(None))
     (end,) = machine.handle(0, task.SellersRanked(AllAboveCeiling(lowest_nanoton=70, ceiling_nanoton=50), 1))
     text = "the lowest ask is 70 nanoton, above the ceiling of 50; --max-price 70 would take it"
     assert end == task.EndTask("ceiling_exceeded", text)
@@ -109,51 +112,117 @@ def test_a_unit_that_was_never_begun_moves_to_a_new_lease() -> None:
     machine = running(units=2)
     machine.handle(0, task.UnitArrived())
     machine.handle(0, task.UnitArrived())
-    assert machine.handle(0, task.UnitDenied(0, "idle", "x")) == [task.FindSellers()]
-    assert machine.handle(0, task.UnitDenied(1, "idle", "x")) == []
+    assert machine.handle(0, task.UnitDenied(1, 0, "idle", "x")) == [task.FindSellers()]
+    assert machine.handle(0, task.UnitDenied(1, 1, "idle", "x")) == []
     machine.handle(0, task.SellersRanked(Ranked((SECOND,)), 1))
-    assert machine.handle(0, task.LeaseOpened()) == [task.OrderRun(0), task.OrderRun(1)]
+    assert machine.handle(0, task.LeaseOpened(2)) == [task.OrderRun(2, 0), task.OrderRun(2, 1)]
 
 
-def test_a_lost_provider_ends_the_task() -> None:
-    machine = running()
-    machine.handle(0, task.UnitArrived())
-    assert ends(machine.handle(0, task.UnitDenied(0, "provider_lost", "x"))) == ["provider_lost"]
-    assert machine.handle(0, task.UnitAnswered(0)) == []
+# --- failover ------------------------------------------------------------------
 
 
-def test_a_lease_lost_between_two_units_does_not_leave_the_task_waiting() -> None:
+def test_what_a_lost_provider_did_not_deliver_goes_to_the_runner_up() -> None:
+    machine = running(units=3)
+    for _ in range(3):
+        machine.handle(0, task.UnitArrived())
+    machine.handle(0, task.UnitAnswered(1))
+    assert machine.handle(0, task.UnitDenied(1, 0, "provider_lost", "x")) == [task.OpenLease(2, SECOND)]
+    assert machine.handle(0, task.UnitDenied(1, 2, "provider_lost", "x")) == []
+    assert machine.handle(0, task.LeaseFailed(1, "provider_lost", "x")) == []
+    assert machine.handle(0, task.LeaseOpened(2)) == [task.OrderRun(2, 0), task.OrderRun(2, 2)]
+    machine.handle(1, task.UnitAnswered(2))
+    assert machine.handle(1, task.UnitAnswered(0)) == [task.AcceptUnit(0), task.CloseTranche()]
+
+
+def test_a_provider_lost_between_two_units_is_replaced_before_the_next_one_comes() -> None:
     machine = running(units=2)
     machine.handle(0, task.UnitArrived())
     machine.handle(0, task.UnitAnswered(0))
-    assert ends(machine.handle(0, task.LeaseFailed("provider_lost", "x"))) == ["provider_lost"]
+    assert machine.handle(0, task.LeaseFailed(1, "provider_lost", "x")) == [task.OpenLease(2, SECOND)]
+    assert machine.handle(0, task.UnitArrived()) == []
+    assert machine.handle(0, task.LeaseOpened(2)) == [task.OrderRun(2, 1)]
+
+
+def test_after_the_last_seller_a_search_finds_others_and_who_was_lost_is_out_of_the_task() -> None:
+    machine = running()
+    machine.handle(0, task.UnitArrived())
+    assert machine.handle(0, task.UnitDenied(1, 0, "bad_seal", "x")) == [task.OpenLease(2, SECOND)]
+    machine.handle(0, task.LeaseOpened(2))
+    assert machine.handle(0, task.UnitDenied(2, 0, "provider_lost", "x")) == [task.FindSellers()]
+    assert machine.handle(0, task.SellersRanked(Ranked((FIRST, SECOND, THIRD)), 3)) == [task.OpenLease(3, THIRD)]
+    assert machine.handle(0, task.LeaseFailed(3, "busy", "x")) == [task.FindSellers()]
+    (end,) = machine.handle(0, task.SellersRanked(Ranked((FIRST, SECOND)), 2))
+    assert end == task.EndTask("provider_lost", "x; and nobody took over: no other sells it")
+
+
+def test_a_late_word_of_an_earlier_lease_is_not_taken_for_the_present_ones() -> None:
+    machine = running(units=2)
+    machine.handle(0, task.UnitArrived())
+    machine.handle(0, task.UnitArrived())
+    machine.handle(0, task.UnitDenied(1, 0, "worker_lost", "x"))
+    assert machine.handle(0, task.LeaseOpened(2)) == [task.OrderRun(2, 0)]
+    assert machine.handle(0, task.UnitDenied(1, 0, "provider_lost", "x")) == []
+    assert machine.handle(0, task.UnitDenied(1, 1, "provider_lost", "x")) == [task.OrderRun(2, 1)]
+    assert machine.handle(0, task.LeaseFailed(1, "provider_lost", "x")) == []
+    assert machine.phase is task.Phase.RUNNING
+
+
+def test_a_unit_on_which_every_worker_dies_ends_the_task_after_a_few() -> None:
+    machine = running()
+    machine.handle(0, task.UnitArrived())
+    attempt, effects = 1, machine.handle(0, task.UnitDenied(1, 0, "worker_lost", "x"))
+    while not ends(effects):
+        if effects == [task.FindSellers()]:
+            another = quote(PeerKey(bytes([50 + attempt]) * 32))
+            effects = machine.handle(0, task.SellersRanked(Ranked((another,)), 1))
+        attempt += 1
+        assert machine.handle(0, task.LeaseOpened(attempt)) == [task.OrderRun(attempt, 0)]
+        effects = machine.handle(0, task.UnitDenied(attempt, 0, "worker_lost", "x"))
+    assert ends(effects) == ["worker_lost"] and attempt == TASK_LEASES_LOST + 1
+
+
+@pytest.mark.parametrize("verdict", [NoneFits(()), AllAboveCeiling(5, 4)])
+def test_a_task_that_finds_nobody_to_take_over_ends_with_what_its_provider_was_lost_by(
+    verdict: NoneFits | AllAboveCeiling
+) -> None:
+    machine = running()
+    machine.handle(0, task.LeaseFailed(1, "provider_lost", "silent"))
+    assert machine.handle(0, task.LeaseFailed(2, "busy", "x")) == [task.FindSellers()]
+    assert machine.handle(0, task.SellersRanked(verdict, 1))[0].code == "provider_lost"  # type: ignore[attr-defined]
+
+
+def test_what_every_provider_would_say_ends_the_task_at_once() -> None:
+    machine = running()
+    machine.handle(0, task.UnitArrived())
+    assert ends(machine.handle(0, task.UnitDenied(1, 0, "model_refused", "x"))) == ["model_refused"]
+    assert machine.handle(0, task.UnitAnswered(0)) == []
 
 
 def test_a_lease_given_back_between_two_units_is_replaced() -> None:
     machine = running(units=2)
     machine.handle(0, task.UnitArrived())
     machine.handle(0, task.UnitAnswered(0))
-    assert machine.handle(0, task.LeaseFailed("draining", "x")) == [task.FindSellers()]
+    assert machine.handle(0, task.LeaseFailed(1, "draining", "x")) == [task.FindSellers()]
     assert machine.handle(0, task.UnitArrived()) == []
     machine.handle(0, task.SellersRanked(Ranked((SECOND,)), 1))
-    assert machine.handle(0, task.LeaseOpened()) == [task.OrderRun(1)]
+    assert machine.handle(0, task.LeaseOpened(2)) == [task.OrderRun(2, 1)]
 
 
 def test_providers_that_give_every_lease_back_do_not_keep_a_task_busy() -> None:
     machine = running()
     machine.handle(0, task.UnitArrived())
-    for _ in range(TASK_SEARCHES):
-        assert machine.handle(0, task.UnitDenied(0, "draining", "x")) == [task.FindSellers()]
+    for attempt in range(1, TASK_SEARCHES + 1):
+        assert machine.handle(0, task.UnitDenied(attempt, 0, "draining", "x")) == [task.FindSellers()]
         machine.handle(0, task.SellersRanked(Ranked((FIRST,)), 1))
-        assert machine.handle(0, task.LeaseOpened()) == [task.OrderRun(0)]
-    assert ends(machine.handle(0, task.UnitDenied(0, "draining", "x"))) == ["draining"]
+        assert machine.handle(0, task.LeaseOpened(attempt + 1)) == [task.OrderRun(attempt + 1, 0)]
+    assert ends(machine.handle(0, task.UnitDenied(attempt + 1, 0, "draining", "x"))) == ["draining"]
 
 
 def test_a_faulty_unit_does_not_stop_the_others() -> None:
     machine = running(units=2)
     machine.handle(0, task.UnitArrived())
     machine.handle(0, task.UnitArrived())
-    denied = machine.handle(0, task.UnitDenied(0, "inputs_mismatch", "x"))
+    denied = machine.handle(0, task.UnitDenied(1, 0, "inputs_mismatch", "x"))
     assert denied == [task.ReportFailure(0, "inputs_mismatch", "x")]
     assert machine.handle(0, task.UnitAnswered(1)) == [task.AcceptUnit(1), task.CloseTranche()]
 
@@ -161,7 +230,7 @@ def test_a_faulty_unit_does_not_stop_the_others() -> None:
 def test_only_failed_units_need_no_receipt() -> None:
     machine = running()
     machine.handle(0, task.UnitArrived())
-    assert ends(machine.handle(0, task.UnitDenied(0, "inputs_mismatch", "x"))) == [None]
+    assert ends(machine.handle(0, task.UnitDenied(1, 0, "inputs_mismatch", "x"))) == [None]
 
 
 def test_a_missing_receipt_ends_the_task_with_its_code() -> None:
@@ -186,14 +255,20 @@ class TaskUnderAnyWeather(RuleBasedStateMachine):
         self.accepted: list[int] = []
         self.credit = 0
         self.ends: list[str | None] = []
+        #: The attempt whose lease a unit is on, as ordered and not denied or answered.
+        self.on: dict[int, int] = {}
         self.task = task.Task(units, DEADLINE_NS)
-        self.take(self.task.handle(0, task.TaskSubmitted(warm=False)))
+        self.take(self.task.handle(0, task.TaskSubmitted(None)))
 
     def take(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
                 case task.AcceptUnit(unit):
                     self.accepted.append(unit)
+                    self.on.pop(unit, None)
+                case task.OrderRun(attempt, unit):
+                    assert unit not in self.on and unit not in self.accepted
+                    self.on[unit] = attempt
                 case task.GrantCredit(count):
                     self.credit += count
                 case task.EndTask(code, _):
@@ -203,13 +278,13 @@ class TaskUnderAnyWeather(RuleBasedStateMachine):
     def ranked(self, quotes: Ranked | NoneFits) -> None:
         self.take(self.task.handle(self.now_ns, task.SellersRanked(quotes, 2)))
 
-    @rule(code=st.sampled_from(["busy", "provider_lost", "model_refused"]))
-    def lease_fails(self, code: str) -> None:
-        self.take(self.task.handle(self.now_ns, task.LeaseFailed(code, "x")))
+    @rule(code=st.sampled_from(["busy", "provider_lost", "model_refused"]), late=st.integers(0, 2))
+    def lease_fails(self, code: str, late: int) -> None:
+        self.take(self.task.handle(self.now_ns, task.LeaseFailed(self.task.attempt - late, code, "x")))
 
-    @rule()
-    def lease_opens(self) -> None:
-        self.take(self.task.handle(self.now_ns, task.LeaseOpened()))
+    @rule(late=st.integers(0, 1))
+    def lease_opens(self, late: int) -> None:
+        self.take(self.task.handle(self.now_ns, task.LeaseOpened(self.task.attempt - late)))
 
     @precondition(lambda self: self.credit > 0)
     @rule()
@@ -221,9 +296,17 @@ class TaskUnderAnyWeather(RuleBasedStateMachine):
     def answered(self, unit: int) -> None:
         self.take(self.task.handle(self.now_ns, task.UnitAnswered(unit)))
 
-    @rule(unit=st.integers(0, 40), code=st.sampled_from(["idle", "inputs_mismatch", "provider_lost"]))
-    def denied(self, unit: int, code: str) -> None:
-        self.take(self.task.handle(self.now_ns, task.UnitDenied(unit, code, "x")))
+    @precondition(lambda self: self.on)
+    @rule(data=st.data(), code=st.sampled_from(["idle", "inputs_mismatch", "provider_lost"]), again=st.booleans())
+    def denied(self, data: st.DataObject, code: str, again: bool) -> None:
+        unit = data.draw(st.sampled_from(sorted(self.on)))
+        attempt = self.on.pop(unit)
+        for _ in range(1 + again):                      # whoever says so twice means the same lease
+            self.take(self.task.handle(self.now_ns, task.UnitDenied(attempt, unit, code, "x")))
+
+    @rule(unit=st.integers(0, 40), attempt=st.integers(100, 101))
+    def denied_by_nobody(self, unit: int, attempt: int) -> None:
+        assert self.task.handle(self.now_ns, task.UnitDenied(attempt, unit, "provider_lost", "x")) == []
 
     @rule()
     def settled(self) -> None:

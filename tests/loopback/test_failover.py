@@ -1,0 +1,93 @@
+"""A provider that dies in the middle costs its buyer a moment: what it had not delivered goes to the runner-up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import cocoon
+from cocoon.core.errors import ProviderLost
+from cocoon.core.limits import TRANCHE_NANOTON
+from tests.loopback.paid import (
+    ASKS,
+    RUN_NANOTON,
+    SETUP_NANOTON,
+    TON,
+    Market,
+    accepted,
+    at_result,
+    covered,
+    failed,
+    inputs,
+    market,
+    seller_again,
+    until,
+)
+from tests.loopback.town import Peer
+
+UNITS = 30
+DEARER = {**ASKS, "price_run_nanoton": str(1_100 * RUN_NANOTON)}
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
+    """A market with a second provider, which asks a tenth more. Each test brings back whom it killed."""
+    with market(tmp_path_factory.mktemp("market")) as place:
+        runner_up = place.place.provider("second", **DEARER)
+        cocoon.connect(runner_up.home).fund(10 * TON)
+        until(lambda: sellers(place) == 2, "the offer of the second provider")
+        yield place
+
+
+def sellers(here: Market) -> int:
+    return len(here.buyer.offers())
+
+
+def second(here: Market) -> Peer:
+    return next(peer for peer in here.place.peers if peer.name == "second")
+
+
+def test_the_runner_up_finishes_what_a_killed_provider_began_and_each_unit_is_accepted_once(here: Market) -> None:
+    before = accepted(here.requester)
+    first, other = (peer_id_of(peer) for peer in (here.provider, second(here)))
+    model, heard = here.model(), []
+    kill = at_result(9, here.provider.kill)
+    results = here.buyer.run(
+        model, inputs(UNITS), deadline_s=60, on_event=lambda event: (heard.append(event), kill(event))
+    )
+    for index, result in enumerate(results):
+        np.testing.assert_allclose(result.outputs["y"], inputs(UNITS)[index]["x"] + 1)
+    assert {result.provider for result in results} == {first, other}
+    taken = {key: price for key, price in accepted(here.requester).items() if key not in before}
+    assert len(taken) == UNITS
+    assert sum(taken.values()) == sum(result.price_nanoton for result in results)
+    leases = [event for event in heard if event["event"] == "lease"]
+    assert [event["provider"] for event in leases] == [first, other]
+
+    open_nanoton = sum(taken.values()) - sum(price for key, price in covered(here.requester).items() if key in taken)
+    assert open_nanoton <= TRANCHE_NANOTON, "more than a tranche was delivered and not promised"
+    seller_again(here)
+    until(lambda: here.buyer.wallet()["unsettled_leases"] == 0, "the account of the lost lease")
+    assert taken.items() <= covered(here.requester).items(), "who came back was not paid for what was accepted"
+    assert here.buyer.audit()["clean"] and here.seller.audit()["clean"]
+    until(lambda: sellers(here) == 2, "the offer of the provider that came back")
+
+
+def peer_id_of(peer: Peer) -> str:
+    return str(cocoon.connect(peer.home).status()["peer"])
+
+
+def test_the_ceiling_holds_over_all_leases_of_a_task(here: Market) -> None:
+    """What the first provider got counts, and so does the second one's set-up."""
+    model = here.model()
+    enough_for_the_first = SETUP_NANOTON + UNITS * RUN_NANOTON
+    ended = failed(lambda: here.buyer.run(
+        model, inputs(UNITS), deadline_s=60, max_price_nanoton=enough_for_the_first,
+        on_event=at_result(9, here.provider.kill),
+    ))
+    assert ended == ProviderLost.code
+    seller_again(here)
+    until(lambda: here.buyer.wallet()["unsettled_leases"] == 0, "the account of the lost lease")
+    until(lambda: sellers(here) == 2, "the offer of the provider that came back")
