@@ -38,7 +38,7 @@ def cocoon() -> None:
 
 
 for _command in (
-    peer.up, peer.stop, peer.status, peer.offers, run.run, receipts.receipts, models.models,
+    peer.up, peer.stop, peer.status, peer.offers, peer.quote, run.run, receipts.receipts, models.models,
     wallet.wallet, wallet.earnings, wallet.ledger, doctor.doctor, doctor.config, demo.demo, devnet.devnet,
 ):
     cocoon.add_command(_command)

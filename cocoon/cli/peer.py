@@ -1,4 +1,4 @@
-"""``cocoon up``, ``stop``, ``status`` and ``offers``: the peer of this machine.
+"""``cocoon up``, ``stop``, ``status``, ``offers`` and ``quote``: the peer of this machine.
 
 Purity: shell.
 """
@@ -11,8 +11,11 @@ import click
 
 from cocoon.cli.options import common
 from cocoon.cli.output import Printer, forget_reader
+from cocoon.core.units import format_nanoton
 
 _SHORT = 16
+#: What a person compares; --json has the rest of each offer.
+_QUOTED = ("provider", "expected_nanoton", "setup_nanoton", "run_nanoton_per_1000", "reliability_ppm", "seen", "misfit")
 
 
 @click.command()
@@ -108,6 +111,29 @@ def offers(home: str | None, printer: Printer) -> None:
     else:
         printer.line("no provider answered; start one with `cocoon up --provide`")
     printer.summary({"offers": len(found)})
+
+
+@click.command()
+@click.argument("model", metavar="MODEL")
+@click.option("--runs", type=click.IntRange(1), default=1, show_default=True, help="How many runs.")
+@common
+def quote(model: str, runs: int, home: str | None, printer: Printer) -> None:
+    """Show what runs of MODEL would cost at each provider; nobody is told of them."""
+    from cocoon.sdk import connect
+
+    printer.progress("asking providers ...")
+    found = connect(home).quote(model, runs)
+    printer.end_progress()
+    quotes = found.pop("quotes")
+    for one in quotes:
+        printer.item(one)
+    if quotes:
+        printer.table(list(_QUOTED), [[brief(one[column]) for column in _QUOTED] for one in quotes])
+    else:
+        printer.line("no provider answered; start one with `cocoon up --provide`")
+    ceiling = format_nanoton(found["ceiling_nanoton"])
+    printer.line(f"`cocoon run` takes the first that fits; without --max-price it pays at most {ceiling}")
+    printer.summary({**found, "quotes": len(quotes)})
 
 
 def _columns(rows: list[dict[str, Any]]) -> list[str]:

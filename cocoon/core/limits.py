@@ -262,6 +262,10 @@ TASK_SEARCHES = 8
 """Leases of one task that may be given back before a unit was begun; an honest one is, when it was idle or drains."""
 TASK_LEASES_LOST = 4
 """Leases of one task that may be lost in the middle: a few bad machines; a model that kills every worker ends there."""
+REPUTATION_HALF_LIFE_NS = 7 * 24 * 3_600 * SECOND_NS
+"""A machine that was bad for a day is forgiven within weeks; one that was good has to stay so."""
+REPUTATIONS = 1_024
+"""Providers of whom outcomes are remembered: many times the sellers that one requester meets."""
 UNITS_PER_TASK = 1_000_000
 JOURNAL_BATCH = 256
 JOURNAL_QUEUE = 4_096

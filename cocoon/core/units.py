@@ -19,6 +19,9 @@ KIB = 1 << 10
 MIB = 1 << 20
 GIB = 1 << 30
 
+#: Ratios are whole parts of a million.
+PPM = 1_000_000
+
 #: Prices are quoted per this many units, so that one token can cost less than a nanoton.
 PRICE_UNITS = 1_000
 

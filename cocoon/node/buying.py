@@ -11,7 +11,7 @@ from functools import partial
 
 import trio
 
-from cocoon.core.errors import CreditRefused, StorageFull
+from cocoon.core.errors import CreditRefused, Draining, LeaseIdle, LeaseReturned, PeerFault, StorageFull
 from cocoon.core.ids import LeaseId, ModelId, PeerKey
 from cocoon.core.limits import LEASE_DURATION_S, LEASES_PER_REQUESTER, RUNS_PER_LEASE
 from cocoon.core.units import PRICE_UNITS, UnitKind
@@ -112,10 +112,21 @@ class Buyer:
             if self._warm.get(key) is purchase:
                 del self._warm[key]
         try:
+            await self._remember(purchase)
             await self._part(purchase)
         finally:
             del self._kept[purchase]
             over.set()
+
+    async def _remember(self, purchase: Purchase) -> None:
+        """What this lease says of its provider (SCH-21)."""
+        ending, purse = purchase.ending, self._purse
+        if ending is None or isinstance(ending, LeaseReturned | LeaseIdle | Draining):
+            if purchase.worked and purchase.tally.verifier.settled:
+                await purse.regard.kept(purchase.provider)
+        elif isinstance(ending, PeerFault) or any(peer != purchase.provider for peer in purse.mesh.connections()):
+            # Whoever lost everybody at once was cut off itself: no provider is to blame.
+            await purse.regard.failed(purchase.provider, ending)
 
     async def _part(self, purchase: Purchase) -> None:
         """Free the lane of an ended lease, or remember that it is to be settled."""
@@ -155,6 +166,9 @@ class Buyer:
         except CreditRefused:
             if self._purse.treasury is not None:
                 await self._purse.treasury.arrived(lease.message.lane)
+            raise
+        except PeerFault as error:
+            await self._purse.regard.failed(quote.provider, error)
             raise
 
     async def _agree(

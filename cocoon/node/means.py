@@ -13,6 +13,7 @@ from cocoon.identity.keys import Identity
 from cocoon.node.anchors import Anchors
 from cocoon.node.counter import OfferCounter
 from cocoon.node.models import HeldModel, ModelShelf
+from cocoon.node.regard import Regard
 from cocoon.node.stock import Terms
 from cocoon.node.till import Till
 from cocoon.node.treasury import Treasury
@@ -66,6 +67,7 @@ class Purse:
     journal: Journal
     clock: Clock
     log: Log
+    regard: Regard
     lease_idle_ns: int
     #: Most unpaid work that this side asks a provider to risk.
     tranche_nanoton: int

@@ -38,6 +38,7 @@ from cocoon.node.means import Purse, Shop
 from cocoon.node.models import ModelShelf
 from cocoon.node.money import Money, open_money
 from cocoon.node.ports import remember_listen, remembered_listen
+from cocoon.node.regard import Regard
 from cocoon.node.selling import Seller
 from cocoon.node.shelf import ServedFrom
 from cocoon.node.stock import Terms
@@ -217,9 +218,11 @@ class _Peer:
         if money is not None:
             treasury = Treasury(money, journal, nursery, log, parts.settings.lane_cap_nanoton)
             treasury.restore()
+        regard = Regard(journal, self._clock, log)
+        regard.restore()
         purse = Purse(
             identity=parts.identity, network=parts.network.id, mesh=self._mesh, journal=journal, clock=self._clock,
-            log=log, lease_idle_ns=parts.settings.lease_idle_ms * MILLISECOND_NS // 2,
+            log=log, regard=regard, lease_idle_ns=parts.settings.lease_idle_ms * MILLISECOND_NS // 2,
             tranche_nanoton=parts.settings.tranche_nanoton, treasury=treasury,
         )
         buyer = self._buyer = Buyer(purse, nursery)

@@ -146,6 +146,16 @@ class Purchase:
         return self._over.is_set()
 
     @property
+    def worked(self) -> bool:
+        """Whether anything was accepted on it."""
+        return self.tally.tab.units > 0
+
+    @property
+    def ending(self) -> CocoonError | None:
+        """Why it is over; None while it is not."""
+        return self._lost
+
+    @property
     def ended_well(self) -> bool:
         """Given back by this side with nothing on the way: the provider needs no further word."""
         is_ours = self._lost is not None and self._lost.code == "released" and not self._sent

@@ -29,6 +29,9 @@ TILL_FACT = "till_fact"
 CREDIT_FACT = "credit_fact"
 ANCHOR_FACT = "anchor_fact"
 
+#: How a lease ended on its provider's side, as this requester saw it.
+OUTCOME_SEEN = "outcome_seen"
+
 _SETTLED = b"settled:"
 _DIGEST_BYTES = 32
 
@@ -112,6 +115,25 @@ class UnitAccepted:
 
     @classmethod
     def unpack(cls, body: bytes) -> UnitAccepted:
+        """Read a body that ``pack`` wrote."""
+        return cls(*decode(body, max_bytes=1_024))
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeRow:
+    """What this peer saw of a provider at a wall time (seconds since 1970); ``outcome`` is a ``reputation.Outcome``."""
+
+    at_s: int
+    provider: PeerKey
+    outcome: str
+    code: str
+
+    def pack(self) -> bytes:
+        """Body of the journal entry."""
+        return encode([self.at_s, self.provider, self.outcome, self.code])
+
+    @classmethod
+    def unpack(cls, body: bytes) -> OutcomeRow:
         """Read a body that ``pack`` wrote."""
         return cls(*decode(body, max_bytes=1_024))
 

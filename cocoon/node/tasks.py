@@ -239,7 +239,7 @@ class TaskRun:
             self._ceiling_nanoton = usual_ceiling_nanoton([quote.offer for quote in gathered.quotes], self._units)
         ceiling_nanoton = self._left_nanoton or 0
         demand = Demand(order.kind, order.model.size_bytes, self._units_left, ceiling_nanoton)
-        verdict = rank(list(gathered.quotes), demand)
+        verdict = rank(list(gathered.quotes), demand, purse.regard.reliability_ppm)
         chosen = verdict.quotes[0] if isinstance(verdict, Ranked) else None
         await self._say({
             "event": "offers", "count": len(gathered.quotes), "ceiling_nanoton": ceiling_nanoton,
@@ -265,6 +265,7 @@ class TaskRun:
             "expected_nanoton": expected_cost_nanoton(quote.offer, self._units),
             "setup_nanoton": quote.offer.setup_nanoton, "run_nanoton_per_1000": dict(quote.offer.prices).get(1, 0),
             "device": quote.profile.device, "engine": quote.profile.engine,
+            "reliability_ppm": self._purse.regard.reliability_ppm(quote.provider),
         }
 
     async def _open(self, attempt: int, quote: Quote) -> None:

@@ -36,11 +36,22 @@ from cocoon.node.means import Order, Purse
 from cocoon.node.models import HeldModel, ModelShelf
 from cocoon.node.tasks import Submission, TaskRun
 from cocoon.p2p.blobs import fetch_manifest
-from cocoon.scheduler.selection import Quote
+from cocoon.scheduler.reputation import Standing
+from cocoon.scheduler.selection import (
+    Demand,
+    Quote,
+    Ranked,
+    expected_cost_nanoton,
+    misfit,
+    rank,
+    usual_ceiling_nanoton,
+)
 
 KIND = "infer"
 #: Items of a list in one reply; a frame holds at most ``CODEC_ITEMS`` values.
 _PAGE = 1_024
+#: The largest amount that can be told, and more than any task can cost.
+_MOST_NANOTON, _ANY_NANOTON = (1 << 64) - 1, 1 << 128
 _LONGEST_MS = 30 * 24 * 3_600 * 1_000
 
 
@@ -62,9 +73,9 @@ class Desk:
     def verbs(self) -> dict[str, Verb]:
         """What a client may ask."""
         return {
-            "status": self._status, "offers": self._offers, "run": self._run, "receipts_ls": self._receipts,
-            "receipts_show": self._receipt, "receipts_export": self._export, "models_add": self._add_model,
-            "models_ls": self._models, "stop": self._stop, **money_verbs(self.accounts),
+            "status": self._status, "offers": self._offers, "quote": self._quote, "run": self._run,
+            "receipts_ls": self._receipts, "receipts_show": self._receipt, "receipts_export": self._export,
+            "models_add": self._add_model, "models_ls": self._models, "stop": self._stop, **money_verbs(self.accounts),
         }
 
     async def _status(self, caller: Caller, args: Args) -> dict[str, Any]:
@@ -76,7 +87,29 @@ class Desk:
 
     async def _offers(self, caller: Caller, args: Args) -> dict[str, Any]:
         gathered = await gather_offers(self.purse.mesh, self.purse.network, KIND, self.purse.clock)
-        return {"offers": [brief(quote) for quote in gathered.quotes]}
+        regard = self.purse.regard
+        return {"offers": [brief(quote, regard.standing(quote.provider)) for quote in gathered.quotes]}
+
+    async def _quote(self, caller: Caller, args: Args) -> dict[str, Any]:
+        """What a task would cost at each provider, the one that would be taken first; nobody hears of the task."""
+        model, _ = await self._model(_text(args, "model"))
+        runs = _count(args, "runs", 1, UNITS_PER_TASK)
+        purse = self.purse
+        quotes = list((await gather_offers(purse.mesh, purse.network, KIND, purse.clock)).quotes)
+        demand = Demand(KIND, model.size_bytes, runs, _ANY_NANOTON)
+        verdict = rank(quotes, demand, purse.regard.reliability_ppm)
+        ranked = verdict.quotes if isinstance(verdict, Ranked) else ()
+        return {
+            "model": model.id, "runs": runs,
+            "ceiling_nanoton": usual_ceiling_nanoton([quote.offer for quote in quotes], runs),
+            "quotes": [
+                {
+                    "expected_nanoton": min(_MOST_NANOTON, expected_cost_nanoton(quote.offer, runs)),
+                    "misfit": misfit(quote.offer, demand) or "", **brief(quote, purse.regard.standing(quote.provider)),
+                }
+                for quote in (*ranked, *(quote for quote in quotes if misfit(quote.offer, demand)))
+            ],
+        }
 
     # --- receipts ----------------------------------------------------------
 
@@ -170,7 +203,7 @@ class Desk:
     async def _serve_run(self, caller: Caller, args: Args) -> dict[str, Any]:
         model, private = await self._model(_text(args, "model"))
         units = _count(args, "units", 1, UNITS_PER_TASK)
-        ceiling = None if args.get("max_price_nanoton") is None else _count(args, "max_price_nanoton", 0, (1 << 64) - 1)
+        ceiling = None if args.get("max_price_nanoton") is None else _count(args, "max_price_nanoton", 0, _MOST_NANOTON)
         order = Order(model, private, KIND, units, ceiling)
         submission = Submission(order, units, _count(args, "deadline_ms", 1, _LONGEST_MS))
         task = TaskRun(self.purse, self.buyer, submission, caller.say)
@@ -201,15 +234,15 @@ async def _take_units(caller: Caller, task: TaskRun, units: int) -> None:
         await task.fault(error.code, error.text)
 
 
-def brief(quote: Quote) -> dict[str, Any]:
-    """An offer for people."""
+def brief(quote: Quote, standing: Standing) -> dict[str, Any]:
+    """An offer for people, with what this peer has seen of its provider."""
     offer = quote.offer
     return {
         "provider": peer_id(quote.provider), "setup_nanoton": offer.setup_nanoton,
         "run_nanoton_per_1000": dict(offer.prices).get(1, 0), "max_model_bytes": offer.max_model_bytes,
         "max_memory_bytes": offer.max_memory_bytes, "max_run_ms": offer.max_run_ms, "queue": offer.queue,
         "device": quote.profile.device, "engine": quote.profile.engine, "execution_provider": quote.profile.provider,
-        "offer": quote.digest,
+        "offer": quote.digest, "reliability_ppm": standing.reliability_ppm, "seen": standing.reason(),
     }
 
 

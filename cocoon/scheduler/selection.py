@@ -1,16 +1,16 @@
-"""Choosing a seller: the lowest expected cost under the ceiling, ties by peer id.
+"""Choosing a seller: the lowest expected cost under the ceiling, weighed by how often a lease with it ends well.
 
-Purity: pure. Spec: docs/spec/scheduling.md, rules SCH-1 to SCH-3 and SCH-19.
+Purity: pure. Spec: docs/spec/scheduling.md, rules SCH-1 to SCH-3, SCH-19 and SCH-22.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cocoon.core.ids import PeerKey, peer_id
 from cocoon.core.limits import USUAL_CEILING_MEDIANS, USUAL_CEILING_NANOTON
-from cocoon.core.units import UnitKind, bill_nanoton
+from cocoon.core.units import PPM, UnitKind, bill_nanoton
 from cocoon.wire.messages import Offer, Profile
 
 
@@ -82,14 +82,27 @@ def misfit(offer: Offer, demand: Demand) -> str | None:
     return None
 
 
-def rank(quotes: list[Quote], demand: Demand) -> Ranked | NoneFits | AllAboveCeiling:
-    """Order the quotes that fit ``demand`` by expected cost, ties by peer id (SCH-2)."""
+def rank(
+    quotes: list[Quote], demand: Demand, reliability_ppm: Callable[[PeerKey], int] = lambda _: PPM
+) -> Ranked | NoneFits | AllAboveCeiling:
+    """Order the quotes that fit ``demand`` by expected cost over reliability (SCH-2, SCH-22).
+
+    Equal ones are ordered by reliability, then by peer id. The ceiling is for what is paid, not for what is weighed.
+
+    Args:
+        reliability_ppm: Above 0.
+    """
     reasons = {quote.provider: misfit(quote.offer, demand) for quote in quotes}
     fitting = [quote for quote in quotes if reasons[quote.provider] is None]
     if not fitting:
         return NoneFits(tuple(f"{peer_id(who)} {why}" for who, why in sorted(reasons.items()) if why))
-    priced = sorted(fitting, key=lambda q: (expected_cost_nanoton(q.offer, demand.runs), peer_id(q.provider)))
-    lowest = expected_cost_nanoton(priced[0].offer, demand.runs)
-    if lowest > demand.ceiling_nanoton:
+    cost = {quote.provider: expected_cost_nanoton(quote.offer, demand.runs) for quote in fitting}
+    if (lowest := min(cost.values())) > demand.ceiling_nanoton:
         return AllAboveCeiling(lowest, demand.ceiling_nanoton)
-    return Ranked(tuple(q for q in priced if expected_cost_nanoton(q.offer, demand.runs) <= demand.ceiling_nanoton))
+
+    def weighed(quote: Quote) -> tuple[int, int, str]:
+        reliability = reliability_ppm(quote.provider)
+        return cost[quote.provider] * PPM // reliability, -reliability, peer_id(quote.provider)
+
+    affordable = [quote for quote in fitting if cost[quote.provider] <= demand.ceiling_nanoton]
+    return Ranked(tuple(sorted(affordable, key=weighed)))

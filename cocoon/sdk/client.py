@@ -159,6 +159,24 @@ class Client:
         """The offers that the peer can get now, one map each."""
         return self._list("offers", "offers")
 
+    def quote(self, model: str | os.PathLike[str], runs: int = 1) -> dict[str, Any]:
+        """What ``runs`` runs of ``model`` would cost at each provider, from standing offers; nobody is told of them.
+
+        Args:
+            model: As for ``run``.
+
+        Returns:
+            ``model``, ``runs``, ``ceiling_nanoton`` (what a task without ``max_price_nanoton`` may cost), and
+            ``quotes``, the one that would be taken first: ``provider``, ``expected_nanoton``, ``misfit`` (why it
+            cannot serve; empty if it can), ``reliability_ppm``, ``seen``, and the figures of its offer.
+
+        Raises:
+            NotFound: there is no such file, or nobody announces the model.
+        """
+        if isinstance(runs, bool) or not isinstance(runs, int) or not 1 <= runs <= limits.UNITS_PER_TASK:
+            raise UsageError(f"a quote is for 1 to {limits.UNITS_PER_TASK} runs, not {runs!r}")
+        return self._ask("quote", {"model": _model(model), "runs": runs})
+
     def receipts(self) -> list[dict[str, Any]]:
         """The receipts in the peer's journal, oldest first, without their run lines."""
         return self._list("receipts_ls", "receipts")

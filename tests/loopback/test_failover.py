@@ -28,12 +28,12 @@ from tests.loopback.paid import (
 from tests.loopback.town import Peer
 
 UNITS = 30
-DEARER = {**ASKS, "price_run_nanoton": str(1_100 * RUN_NANOTON)}
+DEARER = {**ASKS, "price_run_nanoton": str(2_000 * RUN_NANOTON)}
 
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
-    """A market with a second provider, which asks a tenth more. Each test brings back whom it killed."""
+    """A market with a second provider, which asks twice as much. Each test brings back whom it killed."""
     with market(tmp_path_factory.mktemp("market")) as place:
         runner_up = place.place.provider("second", **DEARER)
         cocoon.connect(runner_up.home).fund(10 * TON)
@@ -73,6 +73,16 @@ def test_the_runner_up_finishes_what_a_killed_provider_began_and_each_unit_is_ac
     assert taken.items() <= covered(here.requester).items(), "who came back was not paid for what was accepted"
     assert here.buyer.audit()["clean"] and here.seller.audit()["clean"]
     until(lambda: sellers(here) == 2, "the offer of the provider that came back")
+    seen = {offer["provider"]: offer["seen"] for offer in here.buyer.offers()}
+    assert "1 lost" in seen[first] and "lost" not in seen[other]
+
+
+def test_a_quote_says_what_runs_would_cost_at_each_provider_and_the_taken_one_first(here: Market) -> None:
+    quoted = here.buyer.quote(here.model(), runs=UNITS)
+    costs = [SETUP_NANOTON + UNITS * RUN_NANOTON, SETUP_NANOTON + UNITS * 2 * RUN_NANOTON]
+    assert [one["expected_nanoton"] for one in quoted["quotes"]] == costs
+    assert [one["misfit"] for one in quoted["quotes"]] == ["", ""]
+    assert quoted["ceiling_nanoton"] == 3 * costs[0] and quoted["runs"] == UNITS
 
 
 def peer_id_of(peer: Peer) -> str:

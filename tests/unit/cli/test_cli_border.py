@@ -25,7 +25,7 @@ def test_help_names_every_command_and_loads_nothing_heavy(root: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, timeout=LIMIT_S)
     assert done.returncode == 0, done.stderr
-    for name in "up run offers receipts models status doctor config demo stop".split():
+    for name in "up run offers quote receipts models status doctor config demo stop".split():
         assert f"\n  {name} ".encode() in done.stdout
 
 
@@ -39,7 +39,7 @@ def test_no_peer_is_told_with_its_remedy_and_code(command: Command) -> None:
 @pytest.mark.parametrize("arguments", [
     ("status",), ("offers",), ("stop",), ("receipts", "ls"), ("receipts", "show", "00" * 32),
     ("receipts", "verify", "00" * 32), ("models", "ls"), ("models", "add", "model.onnx"),
-    ("run", "model.onnx", "--input", "a.npz"),
+    ("run", "model.onnx", "--input", "a.npz"), ("quote", "model.onnx"),
 ])
 def test_every_command_that_needs_a_peer_says_so_in_json(
     command: Command, files: Path, arguments: tuple[str, ...]
@@ -53,7 +53,7 @@ def test_every_command_that_needs_a_peer_says_so_in_json(
 @pytest.mark.parametrize("arguments", [
     ("nonsense",), ("run",), ("run", "m"), ("run", "m", "--input"), ("status", "--nonsense"), ("receipts",),
     ("receipts", "verify"), ("run", "m", "--input", "x", "--max-price", "-1"), ("up", "--role", "king"),
-    ("run", "m", "--input", "x", "--deadline", "soon"),
+    ("run", "m", "--input", "x", "--deadline", "soon"), ("quote",), ("quote", "m", "--runs", "0"),
 ])
 def test_a_wrong_call_ends_with_code_2(command: Command, arguments: tuple[str, ...]) -> None:
     said = command(*arguments)

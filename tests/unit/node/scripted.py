@@ -24,6 +24,7 @@ from cocoon.node.counter import OfferCounter
 from cocoon.node.link import WorkLink
 from cocoon.node.means import Purse
 from cocoon.node.money import EscrowSeen
+from cocoon.node.regard import Regard
 from cocoon.node.stock import Terms
 from cocoon.node.treasury import Treasury
 from cocoon.p2p.streams import PeerStream
@@ -209,5 +210,6 @@ def purse_of(keys: Identity, streets: Streets, nursery: trio.Nursery) -> Purse:
     journal, log = Memory(), Heard()
     return Purse(
         identity=keys, network=NETWORK, mesh=streets, journal=journal, clock=Clock(), log=log,  # type: ignore[arg-type]
+        regard=Regard(journal, Clock(), log, lambda: 0),  # type: ignore[arg-type]
         lease_idle_ns=60 * SECOND_NS, tranche_nanoton=500, treasury=treasury_of(journal, nursery, log),
     )

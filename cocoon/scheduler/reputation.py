@@ -1,0 +1,152 @@
+"""Reputation: what this peer has seen of each provider itself, fading with time; nobody else's word counts.
+
+Three things are counted: leases that ended as agreed, leases that were lost, and
+lies. Each count halves every ``REPUTATION_HALF_LIFE_NS``. A stranger begins with
+a few good leases to its name, so that a newcomer gets work and one accident of an
+old acquaintance does not end it.
+
+Invariants
+    Reliability lies above 0 and at most at one.
+    It rises only by a kept lease or by time, and falls only by a lost one, a lie, or time.
+    At most ``REPUTATIONS`` providers are remembered.
+
+Purity: pure. Spec: docs/spec/scheduling.md, rules SCH-21 to SCH-23.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from cocoon.core.ids import PeerKey
+from cocoon.core.limits import REPUTATION_HALF_LIFE_NS, REPUTATIONS
+from cocoon.core.machine import Event
+from cocoon.core.units import PPM
+
+#: A count of one, in the parts that decay is reckoned in.
+_ONE = 1 << 20
+#: What a stranger begins with.
+_PRIOR_KEPT, _PRIOR_LOST = 9 * _ONE, _ONE
+#: A lie weighs as much as so many lost leases: it is no accident.
+_LIE = 8
+#: Decay goes in sixteenths of a half-life; 65536 x 2^(-1/16), rounded.
+_STEPS, _STEP = 16, 62_757
+#: After so many half-lives nothing is left of a count of 16.
+_FORGOTTEN_STEPS = 24 * _STEPS
+
+
+class Outcome(Enum):
+    """How a lease ended on the provider's side."""
+
+    KEPT = "kept"
+    LOST = "lost"
+    LIED = "lied"
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeSeen(Event):
+    """A lease with this provider ended so; ``code`` is the error that ended it, empty if it was kept."""
+
+    provider: PeerKey
+    outcome: Outcome
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is known of one provider now. Counts are whole leases, decayed and rounded down.
+
+    Attributes:
+        reliability_ppm: Share of leases that are expected to end as agreed.
+        last_code: Of the newest outcome that was not good; empty if there is none.
+        last_age_ns: How long ago that was.
+    """
+
+    reliability_ppm: int
+    kept: int = 0
+    lost: int = 0
+    lied: int = 0
+    last_code: str = ""
+    last_age_ns: int = 0
+
+    def reason(self) -> str:
+        """In words, for people."""
+        if not (self.kept or self.lost or self.lied):
+            return "nothing known lately"
+        said = [f"{count} {name}" for count, name in
+                ((self.kept, "kept"), (self.lost, "lost"), (self.lied, "lied")) if count]
+        return ", ".join(said) + (f", last by {self.last_code}" if self.last_code else "")
+
+
+@dataclass(slots=True)
+class _Counts:
+    """Of one provider at ``at_ns``, in parts of ``_ONE``."""
+
+    at_ns: int
+    kept: int = 0
+    lost: int = 0
+    lied: int = 0
+    last_code: str = ""
+    last_ns: int = 0
+
+    def fade(self, now_ns: int) -> None:
+        """Bring the counts to ``now_ns``; only whole steps of decay are taken, the rest waits."""
+        step_ns = REPUTATION_HALF_LIFE_NS // _STEPS
+        steps = max(0, now_ns - self.at_ns) // step_ns
+        self.at_ns += steps * step_ns
+        for _ in range(min(steps, _FORGOTTEN_STEPS)):
+            self.kept, self.lost, self.lied = (count * _STEP >> 16 for count in (self.kept, self.lost, self.lied))
+
+    @property
+    def weight(self) -> int:
+        """How much would be forgotten with it."""
+        return self.kept + self.lost + self.lied
+
+
+@dataclass(slots=True)
+class Reputation:
+    """What is remembered of providers; feed facts by ``handle``, ask by ``standing``."""
+
+    _counts: dict[PeerKey, _Counts] = field(default_factory=dict)
+
+    def handle(self, now_ns: int, event: Event) -> None:
+        """Take one outcome, seen at ``now_ns``; an earlier life's may lie in the past, also before 0."""
+        match event:
+            case OutcomeSeen(provider, outcome, code):
+                counts = self._counts.setdefault(provider, _Counts(now_ns))
+                counts.fade(now_ns)
+                match outcome:
+                    case Outcome.KEPT:
+                        counts.kept += _ONE
+                    case Outcome.LOST:
+                        counts.lost += _ONE
+                    case Outcome.LIED:
+                        counts.lied += _ONE
+                if outcome is not Outcome.KEPT:
+                    counts.last_code, counts.last_ns = code, now_ns
+                self._bound(now_ns, provider)
+
+    def standing(self, now_ns: int, provider: PeerKey) -> Standing:
+        """What is known of ``provider`` now."""
+        counts = self._counts.get(provider)
+        if counts is None:
+            return Standing(_reliability_ppm(0, 0))
+        counts.fade(now_ns)
+        return Standing(
+            _reliability_ppm(counts.kept, counts.lost + _LIE * counts.lied),
+            counts.kept // _ONE, counts.lost // _ONE, counts.lied // _ONE, counts.last_code,
+            max(0, now_ns - counts.last_ns) if counts.last_code else 0,
+        )
+
+    def _bound(self, now_ns: int, newest: PeerKey) -> None:
+        """Forget whom least is known of; whoever just gave us reason to remember stays."""
+        while len(self._counts) > REPUTATIONS:
+            for counts in self._counts.values():
+                counts.fade(now_ns)
+            others = (item for item in self._counts.items() if item[0] != newest)
+            del self._counts[min(others, key=lambda item: (item[1].weight, item[0]))[0]]
+
+
+def _reliability_ppm(kept: int, bad: int) -> int:
+    good = kept + _PRIOR_KEPT
+    return PPM * good // (good + bad + _PRIOR_LOST)
