@@ -46,20 +46,39 @@ class Caller:
         self._parser = FrameParser(MESSAGE_BYTES)
         self._inbox: deque[bytes] = deque()
         self._sending = trio.Lock()
+        # Half a frame went out: whatever followed would be read as its other half.
+        self._torn = False
         #: Called once the final reply has left.
         self.afterwards: Callable[[], None] | None = None
 
     async def say(self, message: dict[str, Any]) -> None:
-        """Send one reply frame.
+        """Send one reply frame; a cancelled one is finished first, or the conversation is over.
 
         Raises:
-            LocalPeerLost: the client hung up.
+            LocalPeerLost: the client hung up, or did not read.
         """
         try:
             async with self._sending:
-                await self._stream.send_all(frame(encode(message, keys="str")))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+                if self._torn:
+                    raise LocalPeerLost("the client did not read")
+                await self._send_whole(memoryview(frame(encode(message, keys="str"))))
+        except (OSError, trio.ClosedResourceError):
             raise LocalPeerLost("the client hung up") from None
+
+    async def _send_whole(self, data: memoryview) -> None:
+        """Send ``data``. Cancelled in its midst the rest goes out all the same, if the client takes it soon."""
+        left = data
+        try:
+            while left:
+                left = left[await self._stream.socket.send(left) :]
+        finally:
+            if 0 < len(left) < len(data):
+                self._torn = True                       # unless the rest goes out after all
+                until = trio.current_time() + CONTROL_READ_NS / SECOND_NS
+                with trio.CancelScope(shield=True, deadline=until):
+                    while left:
+                        left = left[await self._stream.socket.send(left) :]
+                    self._torn = False
 
     async def say_waiting(self, answered: trio.Event) -> None:
         """Say every ``CONTROL_READ_NS`` that the answer is still to come, until it is or the client has hung up."""

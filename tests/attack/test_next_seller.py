@@ -26,7 +26,7 @@ from cocoon.wire.messages import LeaseClose, ModelOffer, ModelWant, Refusal
 from cocoon.wire.schema import Message, pack
 from tests.attack.conftest import gained, tally
 from tests.attack.hostile_provider import HostileProvider, Talk
-from tests.loopback.town import Peer, town
+from tests.loopback.town import Peer, Town, town
 from tests.models import adder_model
 
 
@@ -64,7 +64,8 @@ def below(other: str) -> Identity:
 
 
 @pytest.fixture(scope="module")
-def choice(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Choice]:
+def sellers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[HostileProvider, str, Town]]:
+    """One that lies, whose peer id is the lower one, and one that does not."""
     folder = tmp_path_factory.mktemp("choice")
     honest = peer_id(load_or_create(folder / "provider").key)
     hostile = HostileProvider()
@@ -72,7 +73,16 @@ def choice(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Choice]:
     with hostile.running(), town(folder) as place:
         place.link = hostile.link
         place.provider()
-        yield Choice(hostile, honest, place.requester(), folder)
+        yield hostile, honest, place
+
+
+@pytest.fixture
+def choice(sellers: tuple[HostileProvider, str, Town]) -> Iterator[Choice]:
+    """A requester that knows neither of them yet: it takes the lower peer id first."""
+    hostile, honest, place = sellers
+    requester = place.requester(f"requester{len(place.peers)}")
+    yield Choice(hostile, honest, requester, place.directory)
+    assert requester.terminate() == 0
 
 
 def says(*words: Message) -> Callable[[PeerStream], Awaitable[None]]:

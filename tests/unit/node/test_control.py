@@ -118,3 +118,26 @@ async def test_a_word_of_patience_stands_between_whole_frames(autojump_clock: tr
     async with asking(slow) as client:
         await trio.sleep(1.5 * READ_S)
         assert await client.listen() == [{"event": "result", "outputs": outputs}, WAITING, {"done": {}}]
+
+
+BIG = {"event": "result", "outputs": bytes(4 << 20)}
+
+
+async def cut_short(caller: Caller, args: Args) -> dict[str, Any]:
+    """A verb whose last event is on its way when it is over."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(caller.say, BIG)
+        await trio.testing.wait_all_tasks_blocked()     # the socket is full, the frame is not out
+        nursery.cancel_scope.cancel()
+    return {"units": 1}
+
+
+async def test_a_frame_that_was_begun_is_finished_before_the_answer() -> None:
+    async with asking(cut_short) as client:
+        assert await client.listen() == [BIG, {"done": {"units": 1}}]
+
+
+async def test_a_client_that_does_not_read_is_left_after_a_while(autojump_clock: trio.testing.MockClock) -> None:
+    async with asking(cut_short) as client:
+        await client.over.wait()
+    assert trio.current_time() >= READ_S
