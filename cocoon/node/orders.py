@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from cocoon.core.errors import CapExceeded, InsufficientFunds
+from cocoon.core.errors import CapExceeded, ChainRefused, InsufficientFunds, OrderOvertaken
 from cocoon.core.limits import CREDIT_TRANCHES, ORDER_CARRY_NANOTON, TRANCHE_NANOTON
 from cocoon.ledger.closing import OrderDesk
 from cocoon.ledger.escrow import EscrowState, carried_order, order_body, reserve_nanoton, value_nanoton
@@ -49,8 +49,9 @@ class OrderTurn:
 
         Raises:
             InsufficientFunds, CapExceeded: nothing was sent.
-            ChainRefused: the escrow refused the order; the text has its exit code. Another order may have used
-                the number up: whoever was asked to agree to a close can carry it.
+            ChainRefused: the escrow refused the order; the text has its exit code.
+            OrderOvertaken: because another order used the number up: whoever was asked to agree to a close can
+                carry it. Nothing of this one ran; it may be made anew.
             ChainUnreachable: not executed while it was valid.
         """
         money, escrow = self.money, self.head.escrow
@@ -65,7 +66,13 @@ class OrderTurn:
         except (InsufficientFunds, CapExceeded):
             self.sent = False                           # given up unsent: the number is free at once
             raise
-        await money.executed(escrow, sent.lt, body, self.head.valid_until_s)
+        try:
+            await money.executed(escrow, sent.lt, body, self.head.valid_until_s)
+        except ChainRefused as error:
+            seen = await money.look(escrow)
+            if seen.state is not None and seen.state.order_number > self.head.number:
+                raise OrderOvertaken(f"another order ran under number {self.head.number}: {error.text}") from None
+            raise
         return await money.look(escrow)
 
 

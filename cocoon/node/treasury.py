@@ -9,11 +9,12 @@ Purity: shell. Spec: docs/spec/lanes.md, rules LAN-1 to LAN-7.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import trio
 
-from cocoon.core.errors import ChainUnreachable, CocoonError, LaneUnproven, LimitExceeded
+from cocoon.core.errors import ChainUnreachable, CocoonError, LaneUnproven, LimitExceeded, OrderOvertaken
 from cocoon.core.ids import LeaseId
 from cocoon.core.limits import (
     CREDIT_TRANCHES,
@@ -161,7 +162,8 @@ class Treasury:
                         await self._record(LanePromised(
                             lane, quote.provider, quote.payout, quote.provider_key, cap_nanoton, expires_s
                         ))
-            await self._order(choice, seen)
+            with suppress(OrderOvertaken):              # under the next number, then
+                await self._order(choice, seen)
         raise LaneUnproven(f"no lane came on chain in {ORDER_TRIES} tries")
 
     async def arrived(self, lane: int) -> None:

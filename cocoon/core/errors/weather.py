@@ -107,6 +107,13 @@ class LaneBusy(Unavailable):
     remedy = "resume and settle that lease first, or take another lane"
 
 
+class OrderOvertaken(Unavailable):
+    """Another order of this escrow ran under the number of ours: a close that its provider had been asked to sign."""
+
+    code = "order_overtaken"
+    remedy = "run it again; a new order is made"
+
+
 class LaneUnproven(Unavailable):
     """The lane is not on chain yet, and the credit before it is used up."""
 
