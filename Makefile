@@ -13,7 +13,7 @@ PIP := -m pip --disable-pip-version-check -qq --no-input install --no-deps --req
 LOCKS := requirements
 FILES ?=
 # Processes that run tests side by side; a file's tests stay together, because they share peers.
-WORKERS ?= 2
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-long lint mutants bench wheel contracts bytecode crosscheck docs lock clean tools-present
@@ -28,7 +28,7 @@ setup: .venv/.cocoon build/magika/.done ## install Cocoon and the demo's model i
 demo: .venv/.cocoon build/magika/.done ## three peers on this machine classify files; make demo FILES=/some/dir takes yours
 	@.venv/bin/cocoon demo $(if $(FILES),"$(FILES)")
 
-test: .venv/.dev build/magika/.done .venv-oracle/.done ## every test but the long ones (under 5 minutes on 2 cores)
+test: .venv/.dev build/magika/.done .venv-oracle/.done ## every test but the long ones (under 8 minutes on 2 cores)
 	@$(VENV) -m pytest -q -n $(WORKERS) --dist loadfile
 
 test-long: .venv/.dev build/magika/.done .venv-oracle/.done ## the long tests: kills at random moments, 1,000 files
