@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import trio
 
-from cocoon.core.errors import CocoonError, from_code
+from cocoon.core.errors import CeilingExceeded, CocoonError, from_code
 from cocoon.core.groups import single_error
 from cocoon.core.ids import LeaseId, TaskId, peer_id
 from cocoon.core.limits import USUAL_CEILING_NANOTON
@@ -269,11 +269,14 @@ class TaskRun:
         }
 
     async def _open(self, attempt: int, quote: Quote) -> None:
+        units, left = self._units_left, self._left_nanoton
         rest = replace(
-            self._order, units=self._units_left, ceiling_nanoton=self._left_nanoton,
-            without=frozenset(self._machine.spurned),
+            self._order, units=units, ceiling_nanoton=left, without=frozenset(self._machine.spurned)
         )
+        cost = expected_cost_nanoton(quote.offer, units)
         try:
+            if left is not None and cost > left:        # it was ranked before something was paid elsewhere
+                raise CeilingExceeded(f"{units} units cost {cost} nanoton there, {left} are left")
             lease = await self._buyer.open(quote, rest, self._say)
         except CocoonError as error:
             self._purse.log.info("lease_failed", provider=quote.provider, code=error.code)

@@ -3,14 +3,15 @@
 The machine counts units; their bytes stay with the service. A seller that
 refuses the lease costs nothing but a try at the next one. One that is lost
 while units run costs a moment: what was not accepted goes to the runner-up,
-then to whoever a new search finds. Each lease has the number of its attempt,
-so that a late word of an earlier one is not taken for the present one's.
+then to whoever a new search finds, as soon as nothing more can come from the
+lease before. Each lease has the number of its attempt, so that a late word of
+an earlier one is not taken for the present one's.
 
 Invariants
     A task ends exactly once, at the latest at its deadline.
     ``AcceptUnit`` happens at most once per unit, and is durable before the
     result is delivered: from then on this unit is owed to this provider.
-    A unit is on one lease at a time.
+    All units that are out are on one lease.
 
 Purity: pure. Spec: docs/spec/scheduling.md, rules SCH-11 to SCH-18 and SCH-20.
 """
@@ -180,6 +181,7 @@ class Phase(Enum):
     FINDING = "looking for a provider"
     LEASING = "agreeing on a lease"
     RUNNING = "running"
+    LEAVING = "waiting for the last answers of a provider that is given up"
     SETTLING = "waiting for the receipt"
     ENDED = "ended"
 
@@ -204,7 +206,8 @@ class Task:
     settle_at_ns: int | None = None
     searches_left: int = TASK_SEARCHES
     leases_lost: int = 0
-    #: Code and text with which the last lease was lost.
+    #: Code and text by which the present lease is left, and by which the last one was lost.
+    leaving: tuple[str, str] = ("", "")
     cause: tuple[str, str] | None = None
     attempt: int = 0
     provider: PeerKey | None = None
@@ -261,8 +264,9 @@ class Task:
                 return self._find_again(code, text)     # a runner-up that fails is not the end either
             case Phase.LEASING:
                 return self._end(code, text)
-            case Phase.RUNNING:
-                return self._replace_lease(code, text)
+            case Phase.RUNNING | Phase.LEAVING:
+                self.open_units = dict.fromkeys(self.open_units)    # nothing comes from it any more
+                return self._leave(code, text)
             case Phase.SETTLING:
                 return self._end("receipt_missing", f"the lease ended before the receipt came: {text}")
         return []
@@ -290,35 +294,43 @@ class Task:
             case UnitAnswered(unit) if unit in self.open_units:
                 del self.open_units[unit]
                 self.accepted += 1
-                return [AcceptUnit(unit), *self._grant(), *self._settle(now_ns)]
+                return [AcceptUnit(unit), *self._grant(), *self._settle(now_ns), *self._move_on()]
             case UnitDenied(attempt, unit, code, text) if self.open_units.get(unit) == attempt:
-                return self._denied(now_ns, attempt, unit, code, text)
+                return self._denied(now_ns, unit, code, text)
         return []
 
     def _order(self, unit: int) -> OrderRun:
         self.open_units[unit] = self.attempt
         return OrderRun(self.attempt, unit)
 
-    def _denied(self, now_ns: int, attempt: int, unit: int, code: str, text: str) -> list[Effect]:
+    def _denied(self, now_ns: int, unit: int, code: str, text: str) -> list[Effect]:
         if code in UNIT_CODES:
             del self.open_units[unit]
             self.failed += 1
-            return [ReportFailure(unit, code, text), *self._grant(), *self._settle(now_ns)]
+            return [ReportFailure(unit, code, text), *self._grant(), *self._settle(now_ns), *self._move_on()]
         self.open_units[unit] = None
-        if self.phase is not Phase.RUNNING:
-            return []
-        # A lease that was replaced meanwhile has only now given up this unit.
-        return self._replace_lease(code, text) if attempt == self.attempt else [self._order(unit)]
+        return self._leave(code, text)
 
-    def _replace_lease(self, code: str, text: str) -> list[Effect]:
-        """Another lease for what is not accepted; no provider keeps the task busy for ever."""
+    def _leave(self, code: str, text: str) -> list[Effect]:
+        """Order nothing more on this lease; what is out on it may still come, and is paid for."""
+        if not _another_may_do(code):
+            return self._end(code, text)
+        if self.phase is Phase.RUNNING:
+            self.phase, self.leaving = Phase.LEAVING, (code, text)
+        return self._move_on()
+
+    def _move_on(self) -> list[Effect]:
+        """Another lease for what is not accepted, once nothing is out; no provider keeps the task busy for ever."""
+        if self.phase is not Phase.LEAVING or any(on is not None for on in self.open_units.values()):
+            return []
+        code, text = self.leaving
         if code in UNBEGUN_CODES:
             return self._find_again(code, text)
         if self.provider is not None:
             self.spurned.add(self.provider)
         self.leases_lost += 1
         self.cause = code, text
-        if self.leases_lost > TASK_LEASES_LOST or not _another_may_do(code):
+        if self.leases_lost > TASK_LEASES_LOST:
             return self._end(code, text)
         return self._next_seller() if self.sellers else self._find_again(code, text)
 

@@ -13,7 +13,6 @@ import trio
 
 from cocoon.config.network import ChainFacts
 from cocoon.core.errors import CocoonError
-from cocoon.core.units import SECOND_NS
 from cocoon.identity.keys import KeyPair, key_pair
 from cocoon.ledger.onchain import Account, Transaction
 from cocoon.ledger.rows import Sent
@@ -23,16 +22,10 @@ from cocoon.node.money import Money
 from cocoon.wire.cells import Cell, CellReader
 from tests.tvm.chain import GENESIS_S, TON, Chain, Prices
 from tests.tvm.parties import NETWORK, Escrow, key, provider
+from tests.unit.node.scripted import Clock
 
 BLOCK_S = 5
 CLOSE_DELAY_S = 60
-
-
-class Clock:
-    """trio's clock in nanoseconds, so that ``autojump_clock`` moves it."""
-
-    def now_ns(self) -> int:
-        return int(trio.current_time() * SECOND_NS)
 
 
 @dataclass

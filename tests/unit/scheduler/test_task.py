@@ -112,8 +112,8 @@ def test_a_unit_that_was_never_begun_moves_to_a_new_lease() -> None:
     machine = running(units=2)
     machine.handle(0, task.UnitArrived())
     machine.handle(0, task.UnitArrived())
-    assert machine.handle(0, task.UnitDenied(1, 0, "idle", "x")) == [task.FindSellers()]
-    assert machine.handle(0, task.UnitDenied(1, 1, "idle", "x")) == []
+    assert machine.handle(0, task.UnitDenied(1, 0, "idle", "x")) == []
+    assert machine.handle(0, task.UnitDenied(1, 1, "idle", "x")) == [task.FindSellers()]
     machine.handle(0, task.SellersRanked(Ranked((SECOND,)), 1))
     assert machine.handle(0, task.LeaseOpened(2)) == [task.OrderRun(2, 0), task.OrderRun(2, 1)]
 
@@ -126,8 +126,8 @@ def test_what_a_lost_provider_did_not_deliver_goes_to_the_runner_up() -> None:
     for _ in range(3):
         machine.handle(0, task.UnitArrived())
     machine.handle(0, task.UnitAnswered(1))
-    assert machine.handle(0, task.UnitDenied(1, 0, "provider_lost", "x")) == [task.OpenLease(2, SECOND)]
-    assert machine.handle(0, task.UnitDenied(1, 2, "provider_lost", "x")) == []
+    assert machine.handle(0, task.UnitDenied(1, 0, "provider_lost", "x")) == []
+    assert machine.handle(0, task.UnitDenied(1, 2, "provider_lost", "x")) == [task.OpenLease(2, SECOND)]
     assert machine.handle(0, task.LeaseFailed(1, "provider_lost", "x")) == []
     assert machine.handle(0, task.LeaseOpened(2)) == [task.OrderRun(2, 0), task.OrderRun(2, 2)]
     machine.handle(1, task.UnitAnswered(2))
@@ -155,15 +155,34 @@ def test_after_the_last_seller_a_search_finds_others_and_who_was_lost_is_out_of_
     assert end == task.EndTask("provider_lost", "x; and nobody took over: no other sells it")
 
 
-def test_a_late_word_of_an_earlier_lease_is_not_taken_for_the_present_ones() -> None:
+def test_what_is_out_on_a_lease_that_is_left_comes_first_and_nothing_more_is_ordered_on_it() -> None:
+    """Else two providers would work on one task, and it could cost more than its ceiling."""
+    machine = running(units=4)
+    for _ in range(3):
+        machine.handle(0, task.UnitArrived())
+    assert machine.handle(0, task.UnitDenied(1, 0, "worker_lost", "x")) == []
+    assert machine.handle(0, task.UnitArrived()) == []
+    assert machine.handle(0, task.UnitAnswered(1)) == [task.AcceptUnit(1)]
+    assert machine.handle(0, task.UnitAnswered(2)) == [task.AcceptUnit(2), task.OpenLease(2, SECOND)]
+    assert machine.handle(0, task.LeaseOpened(2)) == [task.OrderRun(2, 0), task.OrderRun(2, 3)]
+
+
+def test_a_lease_that_ends_while_it_is_left_keeps_nobody_waiting() -> None:
     machine = running(units=2)
     machine.handle(0, task.UnitArrived())
     machine.handle(0, task.UnitArrived())
     machine.handle(0, task.UnitDenied(1, 0, "worker_lost", "x"))
+    assert machine.handle(0, task.LeaseFailed(1, "provider_lost", "x")) == [task.OpenLease(2, SECOND)]
+    assert machine.handle(0, task.LeaseOpened(2)) == [task.OrderRun(2, 0), task.OrderRun(2, 1)]
+
+
+def test_a_late_word_of_an_earlier_lease_is_not_taken_for_the_present_ones() -> None:
+    machine = running()
+    machine.handle(0, task.UnitArrived())
+    machine.handle(0, task.UnitDenied(1, 0, "worker_lost", "x"))
     assert machine.handle(0, task.LeaseOpened(2)) == [task.OrderRun(2, 0)]
-    assert machine.handle(0, task.UnitDenied(1, 0, "provider_lost", "x")) == []
-    assert machine.handle(0, task.UnitDenied(1, 1, "provider_lost", "x")) == [task.OrderRun(2, 1)]
-    assert machine.handle(0, task.LeaseFailed(1, "provider_lost", "x")) == []
+    for late in (task.UnitDenied(1, 0, "provider_lost", "x"), task.LeaseFailed(1, "idle", "x"), task.LeaseOpened(1)):
+        assert machine.handle(0, late) == []
     assert machine.phase is task.Phase.RUNNING
 
 
@@ -268,6 +287,7 @@ class TaskUnderAnyWeather(RuleBasedStateMachine):
                     self.on.pop(unit, None)
                 case task.OrderRun(attempt, unit):
                     assert unit not in self.on and unit not in self.accepted
+                    assert set(self.on.values()) <= {attempt}, "two leases at once"
                     self.on[unit] = attempt
                 case task.GrantCredit(count):
                     self.credit += count
@@ -280,7 +300,11 @@ class TaskUnderAnyWeather(RuleBasedStateMachine):
 
     @rule(code=st.sampled_from(["busy", "provider_lost", "model_refused"]), late=st.integers(0, 2))
     def lease_fails(self, code: str, late: int) -> None:
-        self.take(self.task.handle(self.now_ns, task.LeaseFailed(self.task.attempt - late, code, "x")))
+        attempt = self.task.attempt - late
+        for unit in [unit for unit, on in self.on.items() if on == attempt]:
+            del self.on[unit]                           # told before, as a lease does
+            self.take(self.task.handle(self.now_ns, task.UnitDenied(attempt, unit, code, "x")))
+        self.take(self.task.handle(self.now_ns, task.LeaseFailed(attempt, code, "x")))
 
     @rule(late=st.integers(0, 1))
     def lease_opens(self, late: int) -> None:
