@@ -250,8 +250,7 @@ class Task:
                 return self._nobody("no_provider", "; ".join(reasons) or nobody)
             case LeaseOpened(attempt) if attempt == self.attempt and self.phase is Phase.LEASING:
                 self.phase = Phase.RUNNING
-                waiting = sorted(unit for unit, on in self.open_units.items() if on is None)
-                return [*map(self._order, waiting), *self._grant()]
+                return [*map(self._order, sorted(self.open_units)), *self._grant()]
             case LeaseFailed(attempt, code, text) if attempt == self.attempt:
                 return self._lease_failed(code, text)
         return []
