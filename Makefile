@@ -12,7 +12,8 @@ VENV := .venv/bin/python
 PIP := -m pip --disable-pip-version-check -qq --no-input install --no-deps --require-hashes
 LOCKS := requirements
 FILES ?=
-# Processes that run tests side by side; a file's tests stay together, because they share peers.
+# Processes that run tests side by side: one more than the usual two cores, because tests wait for heartbeats and
+# blocks. A file's tests stay together, because they share peers.
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help

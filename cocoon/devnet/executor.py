@@ -29,6 +29,9 @@ _SILENT = 0
 _CONFIG_KEY_BITS = 32
 _EXIT = re.compile(r"exit code (-?\d+)\s*$")
 _LOG_TAIL = 256
+_NO_GAS = "unhandled out-of-gas exception"
+#: How the machine ends when an account cannot pay for the gas; it is not asked then, and names no code in its log.
+OUT_OF_GAS = -14
 #: What a get-method of an account without code ends with, as liteservers say it.
 NO_CODE = -256
 
@@ -114,7 +117,10 @@ class Executor:
 
 def _exit_code(log: str) -> int | None:
     """The machine's last word in its log."""
-    found = _EXIT.search(log[-_LOG_TAIL:])
+    tail = log[-_LOG_TAIL:]
+    if _NO_GAS in tail:
+        return OUT_OF_GAS
+    found = _EXIT.search(tail)
     return int(found[1]) if found else None
 
 

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import logging
 import struct
-import sys
-import types
 from typing import Any, Final
 
 import trio
 
 from cocoon.core.limits import CONNECTION_BUFFER_BYTES, SEND_STALL_NS, STREAM_WINDOW_BYTES
 from cocoon.core.units import SECOND_NS
+from cocoon.p2p.unused import stand_in
 
 #: A Noise message holds this much plaintext; one Yamux frame should fill one (a third faster than two).
 NOISE_PLAINTEXT_BYTES: Final = 65_535 - 16
@@ -37,36 +36,9 @@ def shielded(seconds: float) -> trio.CancelScope:
     return trio.CancelScope(deadline=trio.current_time() + seconds, shield=True)
 
 
-# --- 1. fastecdsa: no wheel, and never used -----------------------------------
+# --- 1. parts of the library that are never used -------------------------------
 
-
-def _refuse(*_args: object, **_kwargs: object) -> Any:
-    raise NotImplementedError("ECDSA keys need fastecdsa, which Cocoon leaves out; peers use Ed25519")
-
-
-def stand_in_for_fastecdsa() -> None:
-    """Register modules that satisfy the imports of libp2p.crypto.ecc and refuse any use."""
-    if "fastecdsa" in sys.modules:
-        return
-    refused = type("Refused", (), {"__init__": _refuse})
-    encoder = type("SEC1Encoder", (), {"encode_public_key": _refuse, "decode_public_key": _refuse})
-    util = _module("fastecdsa.encoding.util", int_bytelen=lambda number: (number.bit_length() + 7) // 8)
-    sec1 = _module("fastecdsa.encoding.sec1", SEC1Encoder=encoder)
-    encoding = _module("fastecdsa.encoding", util=util, sec1=sec1)
-    curve = _module("fastecdsa.curve", Curve=refused, P256=None)
-    keys = _module("fastecdsa.keys", gen_private_key=_refuse, get_public_key=_refuse)
-    point = _module("fastecdsa.point", Point=refused)
-    _module("fastecdsa", encoding=encoding, curve=curve, keys=keys, point=point)
-
-
-def _module(name: str, **names: object) -> types.ModuleType:
-    module = types.ModuleType(name)
-    module.__dict__.update(names)
-    sys.modules[name] = module
-    return module
-
-
-stand_in_for_fastecdsa()
+stand_in()
 
 # Only now may libp2p be imported.
 import libp2p.kad_dht.common  # noqa: E402

@@ -31,6 +31,8 @@ GAS_PRICE = 400
 FORWARD_NANOTON = 266_669
 _LT_STEP = 1_000_000
 _EXIT = re.compile(r"exit code (-?\d+)\s*$")
+#: What a message from outside meets at an account that cannot pay for the gas to judge it.
+OUT_OF_GAS = -14
 NOBODY = CellBuilder().ref(CellBuilder().uint(0, 1).end()).blob(bytes(32), 32).uint(0, 64).end()
 
 
@@ -256,8 +258,12 @@ class _Account:
     data: Cell | None
 
 
-def _exit_code(log: str) -> int:
-    """The machine's last word in its log."""
+def _exit_code(log: str) -> int | None:
+    """The machine's last word in its log; None if it was not asked, because the account could pay for no gas at all."""
+    if not log:
+        return None
+    if "unhandled out-of-gas exception" in log:
+        return OUT_OF_GAS
     found = _EXIT.search(log)
     assert found is not None, log
     return int(found[1])

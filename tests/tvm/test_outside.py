@@ -10,7 +10,7 @@ from cocoon.core.errors import Malformed, PeerFault
 from cocoon.ledger import escrow
 from cocoon.wire.cells import Cell, CellBuilder, state_init
 from cocoon.wire.orders import NewLane
-from tests.tvm.chain import TON, Chain, Prices
+from tests.tvm.chain import OUT_OF_GAS, TON, Chain, Prices
 from tests.tvm.parties import (
     CAP,
     DAY_S,
@@ -96,6 +96,13 @@ def test_bad_external_messages_cost_the_escrow_nothing(one: Escrow) -> None:
             body = one.external_body(voucher, signer, key("spam"))
             refused_outside(one.chain.external(one.address, body), code)
     assert one.balance == before
+
+
+def test_an_escrow_that_cannot_pay_for_the_gas_is_not_even_asked(one: Escrow) -> None:
+    assert one.close(0, 0).ok and one.withdraw().ok
+    before = one.balance
+    refused_outside(one.external_claim(0, 10**8), OUT_OF_GAS)
+    assert one.balance == before < Prices().gas_fee_nanoton(escrow.GAS_EXTERNAL)
 
 
 def test_an_external_claim_is_checked_within_the_credit_also_among_64_scattered_lanes(one: Escrow) -> None:

@@ -8,9 +8,9 @@ import sys
 
 from cocoon.devnet.cells import Builder, Cell
 from cocoon.devnet.configuration import configuration
-from cocoon.devnet.executor import Executor
+from cocoon.devnet.executor import OUT_OF_GAS, Executor
 from cocoon.devnet.faucet import faucet
-from cocoon.devnet.formats import ShardAccount, read_account
+from cocoon.devnet.formats import ShardAccount, active_account, read_account
 
 BORN_S = 1_790_000_000
 HOLDER, ACCOUNT = faucet(BORN_S)
@@ -45,3 +45,14 @@ def test_nothing_is_said_on_standard_error_about_a_bad_message(capfd):
     refused = executor.run(account, broken, BORN_S, 10**13, bytes(32))
     assert refused.exit_code is None
     assert capfd.readouterr().err == ""
+
+
+def test_an_account_that_cannot_pay_for_gas_refuses_with_the_machines_code():
+    """The machine's log names no exit code then; liteservers say -14."""
+    executor = Executor(configuration(bytes(16)))
+    faucet_now = read_account(ACCOUNT)
+    just_above_import = 500_000  # of which the import of the message takes 400,000
+    poor = active_account(HOLDER, just_above_import, faucet_now.code, faucet_now.data, BORN_S)
+    message = Builder().uint(0b1000, 4).address(*HOLDER).coins(0).uint(0, 2).end()
+    refused = executor.run(ShardAccount(poor, bytes(32), 0), message, BORN_S, 10**13, bytes(32))
+    assert refused.exit_code == OUT_OF_GAS

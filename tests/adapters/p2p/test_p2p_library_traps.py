@@ -5,8 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import struct
-import subprocess
-import sys
 
 import pytest
 import trio
@@ -448,37 +446,6 @@ async def test_keys_of_others_are_bounded_and_our_own_stay(monkeypatch):
             kad.provider_store.add_provider(bytes([n]) * 32, info)
         server.directory.prune([])
         assert len(kad.provider_store.providers) == 4 and server.directory.stored(b"o" * 32)
-
-
-# --- imports and logs ------------------------------------------------------------------
-
-
-def test_the_stack_imports_without_fastecdsa_and_refuses_its_use():
-    code = (
-        "import sys; from importlib.machinery import PathFinder\n"
-        "class Hide:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] == 'fastecdsa': raise ModuleNotFoundError(name)\n"
-        "sys.meta_path.insert(0, Hide())\n"
-        "import cocoon.p2p.swarm, libp2p.crypto.ecc as ecc\n"
-        "try: ecc.create_new_key_pair('P-256')\n"
-        "except NotImplementedError: print('refused')\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "refused", done.stderr
-
-
-def test_a_peer_cannot_write_on_our_standard_error():
-    """The library calls ``logging.warning``, which installs a handler on the root logger of the process."""
-    code = (
-        "import logging\n"
-        "from cocoon.p2p import compat\n"
-        "compat.swarm_connection.logging.warning('a peer did this')\n"
-        "compat.tcp.logger.error('a peer did that')\n"
-        "print(logging.getLogger().handlers)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 def test_streams_are_shielded_where_the_library_leaks():
