@@ -88,7 +88,7 @@ def run_task(
     """The whole flow of ``run``; ``reverse`` answers each window of units backwards."""
     units = args["units"]
     talk.event("discovering")
-    talk.event("offers", count=1, chosen={"provider": PROVIDER, "setup_nanoton": 0})
+    talk.event("bids", bids=[{"provider": PROVIDER, "setup_nanoton": 0}], chosen=PROVIDER, ceiling_nanoton=0, missed=[])
     talk.event("lease", provider=PROVIDER, lease=LEASE)
     talk.event("model", sent_bytes=5, total_bytes=10)
     talk.event("ready", load_ms=7)

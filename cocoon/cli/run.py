@@ -221,8 +221,8 @@ def _progress(event: dict[str, Any], finished: int, total: int) -> str:
     match event:
         case {"event": "discovering"}:
             return "looking for providers ..."
-        case {"event": "offers", "count": count, "ceiling_nanoton": int(ceiling)}:
-            return f"{count} offers, at most {format_nanoton(ceiling)}, agreeing on a lease ..."
+        case {"event": "bids", "bids": list(bids), "ceiling_nanoton": int(ceiling)}:
+            return f"{len(bids)} bids, at most {format_nanoton(ceiling)}, agreeing on a lease ..."
         case {"event": "lease", "provider": provider}:
             return f"lease with {provider}"
         case {"event": "model", "sent_bytes": int(sent), "total_bytes": int(total_bytes)}:

@@ -93,6 +93,17 @@ class Settings:
     price_run_nanoton: int = _count(
         0, 0, _MOST_NANOTON, "Price of 1,000 runs, in nanoton. 0 on a network without ledger."
     )
+    floor_setup_nanoton: int = _count(
+        0, 0, _MOST_NANOTON, "Lowest bid for loading a model, whatever the discount."
+    )
+    floor_run_nanoton: int = _count(0, 0, _MOST_NANOTON, "Lowest bid for 1,000 runs, whatever the discount.")
+    idle_discount_ppm: int = _count(
+        0, 0, 1_000_000, "Share of the room between floor and price that an idle provider takes off its bids."
+    )
+    deny_models: tuple[str, ...] = _list((), "Ids of models that are never run here.", "models", 64)
+    allow_models: tuple[str, ...] = _list(
+        (), "Ids of the only models that are run here, if there are any; private ones then are not.", "models", 64
+    )
     tranche_nanoton: int = _count(
         limits.TRANCHE_NANOTON, 1, _MOST_NANOTON,
         "Most unpaid work that is risked on one lease, or one unit if that costs more.",
@@ -361,15 +372,28 @@ def _check_peers(rule: Rule, raw: object) -> tuple[str, ...]:
     return _addresses(rule, raw, with_peer=True)
 
 
-def _addresses(rule: Rule, raw: object, *, with_peer: bool) -> tuple[str, ...]:
+def _check_models(rule: Rule, raw: object) -> tuple[str, ...]:
+    items = _items(rule, raw, "model ids")
+    for item in items:
+        if not re.fullmatch("[0-9a-f]{64}", item):
+            raise ValueError(f"holds {_shown(item)}; a model id has 64 hex digits")
+    return tuple(items)
+
+
+def _items(rule: Rule, raw: object, what: str) -> list[str]:
     if isinstance(raw, str):
         raw = [part.strip() for part in raw.split(",") if part.strip()]
     if not isinstance(raw, (list, tuple)) or not all(isinstance(item, str) for item in raw):
-        raise ValueError(f"must be a list of addresses, not {_shown(raw)}")
+        raise ValueError(f"must be a list of {what}, not {_shown(raw)}")
     if len(raw) > rule.high:
-        raise ValueError(f"must have at most {rule.high} addresses, not {len(raw)}")
+        raise ValueError(f"must have at most {rule.high} {what}, not {len(raw)}")
+    return list(raw)
+
+
+def _addresses(rule: Rule, raw: object, *, with_peer: bool) -> tuple[str, ...]:
+    items = _items(rule, raw, "addresses")
     try:
-        return tuple(check_address(item, with_peer=with_peer) for item in raw)
+        return tuple(check_address(item, with_peer=with_peer) for item in items)
     except BadLink as error:
         raise ValueError(f"holds a bad address: {error.text}") from None
 
@@ -386,4 +410,5 @@ _CHECKS: Mapping[str, Callable[[Rule, object], Value]] = {
     "path": _check_path,
     "listen": _check_listen,
     "peers": _check_peers,
+    "models": _check_models,
 }

@@ -18,6 +18,19 @@ DISCOVERY_NS = 3 * SECOND_NS
 """A look-up in the DHT; records of dead peers cost no more than this."""
 OFFER_NS = 2 * SECOND_NS
 """An offer is a signed reply from memory: 2 s is ten slow round trips (330 ms at p99 on a world graph)."""
+AUCTION_SOONEST_NS = 250 * MILLISECOND_NS
+AUCTION_MOST_NS = 1_500 * MILLISECOND_NS
+"""An auction closes at twice the slowest measured round trip, within these: a machine on the same wire that is busy
+with runs (50 ms lost bidders on two loaded cores), and ten slow round trips of a world graph."""
+ROUND_TRIP_UNKNOWN_NS = 750 * MILLISECOND_NS
+"""Of a bidder that was never called: a cold dial has to be made first, so it gets the longest auction."""
+BID_BINDS_NS = 60 * SECOND_NS
+"""A bid's price stands this long after its call: the winner's lane may have to come on chain first, and the runner-up
+is needed in the middle of a task. As long as an offer that may be replaced (OFFER_REFRESH_NS)."""
+BID_HONOURED_NS = BID_BINDS_NS + 5 * SECOND_NS
+"""As its provider counts it: the award travels, too."""
+CALL_NS = 50 * MILLISECOND_NS
+"""Between two calls of one requester, on average: 20 a second (D9)."""
 LEASE_REPLY_NS = 2 * SECOND_NS
 """From lease proposal to countersignature; a provider decides from memory and one journal commit."""
 SEND_STALL_NS = 30 * SECOND_NS
@@ -106,6 +119,8 @@ CONTROL_FRAME_BYTES = 256 * KIB
 """A plain frame on any libp2p stream, before a lease exists."""
 OFFER_BYTES = 400
 """A signed offer's body (MSG-5)."""
+BID_BYTES = 512
+"""A bid's body: three hashes, prices of each kind of unit, and room (D9 allows 4 KiB)."""
 LINK_FRAME_BYTES = 256 * KIB
 """Plaintext of one sealed frame; larger frames gain nothing (265 MB/s at 256 KiB)."""
 LINK_FRAMES = 1 << 32
@@ -159,6 +174,26 @@ BOC_BYTES = 256 * KIB
 # --- counts ----------------------------------------------------------------
 PROVIDERS_ASKED = 8
 """Offers asked for one task (D9: d = 8)."""
+CALL_BURST = 64
+"""Calls of one requester at once: as many tasks as it may have open (TASKS_OPEN)."""
+CALLERS = 1_024
+"""Requesters whose rate of calls is counted; then who called longest ago is forgotten."""
+AUCTIONS_REMEMBERED = 256
+"""Auctions that a requester can show its owner, each with at most PROVIDERS_ASKED bids."""
+CALLS_REMEMBERED = 1_024
+"""Calls that a provider can show its owner, with what became of them."""
+BIDS_HONOURED = 1_024
+"""Bids that still bind: 65 s at 15 calls a second; then the oldest is answered with `bid_expired`."""
+MODELS_PACED = 256
+"""Models whose times are remembered for bids; then the one that ran longest ago is forgotten."""
+CALL_STREAMS = 24
+"""Providers that a requester keeps open streams to (D9: the warm set)."""
+EXPLORATION_PPM = 80_000
+"""Share of auctions in which a newcomer may win beside a better known one: with 50 calls, 98 of 100 are tried."""
+EXPLORATION_PREMIUM_PPM = 1_250_000
+"""And at most so much of the best bid: what an acquaintance is worth."""
+DELAY_PPM_PER_S = 10_000
+"""What a second of expected completion weighs in a bid: one per cent of its price, so that asks decide."""
 RUNS_IN_FLIGHT = 8
 """Runs of one lease sent and not yet answered."""
 TRANCHE_RUNS = 64

@@ -102,7 +102,7 @@ class Demo:
         self._started_s = time.monotonic()
         #: Set-up price of each lease, and that of the offer which the next one is agreed on.
         self._setups: dict[str, int] = {}
-        self._offered_setup_nanoton = 0
+        self._bid_setups: dict[str, int] = {}
         self.batch = Batch()
 
     def run(self, *, with_provider: bool) -> dict[str, Any]:
@@ -172,9 +172,9 @@ class Demo:
 
     def _event(self, event: dict[str, Any]) -> None:
         if event.get("event") == "lease":
-            self._setups.setdefault(str(event.get("lease")), self._offered_setup_nanoton)
-        if event.get("event") == "offers" and isinstance(chosen := event.get("chosen"), Mapping):
-            self._offered_setup_nanoton = int(chosen.get("setup_nanoton", 0))
+            self._setups.setdefault(str(event.get("lease")), self._bid_setups.get(str(event.get("provider")), 0))
+        if event.get("event") == "bids":
+            self._bid_setups = {str(bid["provider"]): int(bid["setup_nanoton"]) for bid in event["bids"]}
         self._screen.event(event)
 
     def _verify(self, client: Client) -> list[dict[str, Any]]:

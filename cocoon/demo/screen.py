@@ -63,6 +63,11 @@ def _kept(account: Event) -> str:
     return text
 
 
+def _short_peer(peer: str) -> str:
+    """The end of a peer id, where ids differ."""
+    return f"...{peer[-8:]}"
+
+
 def _s(count: int) -> str:
     return "" if count == 1 else "s"
 
@@ -82,7 +87,7 @@ class Screen:
         self._started_s = time.monotonic()
         self._handlers: dict[str, Callable[[Event], None]] = {
             "discovering": self._discovering,
-            "offers": self._offers,
+            "bids": self._bids,
             "lease": self._lease,
             "model": self._model,
             "ready": self._ready,
@@ -270,22 +275,28 @@ class Screen:
     def _discovering(self, event: Event) -> None:
         self.step("Discovery", "the requester knows no provider and asks the DHT who runs models")
 
-    def _offers(self, event: Event) -> None:
-        count = int(event.get("count", 0))
-        self.fact("found", f"{count} provider{_s(count)} with a signed offer")
-        chosen = event.get("chosen")
-        if not isinstance(chosen, Mapping):
+    def _bids(self, event: Event) -> None:
+        bids, chosen = event["bids"], event["chosen"]
+        self.step("Auction", "sealed bids, each signed; who wins gets what it bid, the others hear why not")
+        for bid in bids:
+            self.fact("bid", self._bid(bid, won=bid["provider"] == chosen))
+        for missed in event["missed"]:
+            self.fact("no bid", f"{_short_peer(missed['provider'])}: {missed['code']}")
+        won = next((bid for bid in bids if bid["provider"] == chosen), None)
+        if won is None:
             return
-        self.step("Offer", "signed by the provider; the cheapest under the ceiling wins")
-        if provider := chosen.get("provider"):
-            self.fact("provider", str(provider))
+        self.fact("provider", chosen)
         for name in ("device", "engine"):
-            if isinstance(value := chosen.get(name), str) and value:
-                self.fact(name, printable(value))
-        run, setup = int(chosen.get("run_nanoton_per_1000", 0)), int(chosen.get("setup_nanoton", 0))
-        self.fact("a run", f"{run / 1_000:g} nanoton")
-        self.fact("set-up", f"{setup} nanoton, once a lease, for loading the model")
-        self.fact("in all", f"{format_nanoton(int(chosen.get('expected_nanoton', 0)))} expected for these files")
+            self.fact(name, printable(won[name]))
+        self.fact("a run", f"{won['run_nanoton_per_1000'] / 1_000:g} nanoton")
+        self.fact("set-up", f"{won['setup_nanoton']} nanoton, once a lease, for loading the model")
+        self.fact("in all", f"{format_nanoton(won['expected_nanoton'])} expected for these files")
+
+    def _bid(self, bid: Mapping[str, Any], *, won: bool) -> str:
+        threads = f"{bid['threads']} thread{_s(bid['threads'])}"
+        terms = f"{format_nanoton(bid['expected_nanoton'])} for all, {threads}"
+        verdict = self._styled("won", GREEN) if won else f"lost: {bid['lost']}"
+        return f"{_short_peer(bid['provider'])} {terms}; {verdict}"
 
     def _sealed(self) -> None:
         """Begin the step of the transfer, whichever of its events comes first."""

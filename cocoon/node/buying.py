@@ -14,7 +14,7 @@ import trio
 from cocoon.core.errors import CreditRefused, Draining, LeaseIdle, LeaseReturned, PeerFault, StorageFull
 from cocoon.core.ids import LeaseId, ModelId, PeerKey
 from cocoon.core.limits import LEASE_DURATION_S, LEASES_PER_REQUESTER, RUNS_PER_LEASE
-from cocoon.core.units import PRICE_UNITS, UnitKind
+from cocoon.core.units import PRICE_UNITS
 from cocoon.ledger.tab import Head
 from cocoon.ledger.terms import terms_of
 from cocoon.node import records
@@ -26,9 +26,9 @@ from cocoon.node.purchase import Purchase, Say
 from cocoon.node.settling import Debts
 from cocoon.node.treasury import Footing, ShownVoucher, Treasury
 from cocoon.scheduler.admission import NO_ESCROW
-from cocoon.scheduler.selection import Quote, expected_cost_nanoton
+from cocoon.scheduler.selection import Quote, Terms, expected_cost_nanoton, run_nanoton_per_1000
 from cocoon.store.service import Row
-from cocoon.wire.messages import Lease, LeaseAccept, Offer
+from cocoon.wire.messages import Lease, LeaseAccept
 from cocoon.wire.signing import Signed, sign
 
 
@@ -64,7 +64,7 @@ class Buyer:
         try:
             async with turn:
                 warm = self.warm(order)
-                if warm is not None and warm.costs_what(quote.offer):
+                if warm is not None and warm.costs_what(quote.terms):
                     return warm
                 return await self._open(quote, order, progress)
         finally:
@@ -143,12 +143,12 @@ class Buyer:
     async def _sign(self, quote: Quote, order: Order) -> tuple[Signed[Lease], Head]:
         """The lease under this quote, on a lane of ours if it costs anything."""
         treasury = self._purse.treasury
-        if treasury is None or not expected_cost_nanoton(quote.offer, RUNS_PER_LEASE):
+        if treasury is None or not expected_cost_nanoton(quote.terms, RUNS_PER_LEASE):
             lease = sign(self._terms(quote, order, None), self._purse.identity)
             terms_of(lease)                             # a price that cannot be paid is refused before it is promised
             return lease, Head()
         return await treasury.reserve(
-            quote, expected_cost_nanoton(quote.offer, order.units),
+            quote, expected_cost_nanoton(quote.terms, order.units),
             lambda footing: sign(self._terms(quote, order, footing), self._purse.identity),
         )
 
@@ -207,11 +207,11 @@ class Buyer:
             raise
 
     def _terms(self, quote: Quote, order: Order, footing: Footing | None) -> Lease:
-        offer = quote.offer
+        offer, terms = quote.offer, quote.terms
         free = Lease(
             network=self._purse.network, nonce=os.urandom(16), requester=self._purse.identity.key,
-            provider=quote.provider, offer=quote.digest, model=order.model.id, private=order.private, kind=order.kind,
-            setup_nanoton=offer.setup_nanoton, prices=offer.prices, ceiling_nanoton=order.ceiling_nanoton or 0,
+            provider=quote.provider, bid=quote.digest, model=order.model.id, private=order.private, kind=order.kind,
+            setup_nanoton=terms.setup_nanoton, prices=terms.prices, ceiling_nanoton=order.ceiling_nanoton or 0,
             max_runs=RUNS_PER_LEASE, duration_s=LEASE_DURATION_S, escrow=NO_ESCROW, lane=0, run_ms=offer.max_run_ms,
             tranche_nanoton=0, owner=bytes(32), lane_key=bytes(32), index=0, close_delay_s=0, network_tag=0,
         )
@@ -220,16 +220,16 @@ class Buyer:
             return free
         birth = treasury.money.birth
         return replace(
-            free, ceiling_nanoton=footing.free_nanoton, max_runs=affordable_runs(offer, footing.free_nanoton),
+            free, ceiling_nanoton=footing.free_nanoton, max_runs=affordable_runs(terms, footing.free_nanoton),
             escrow=treasury.address, lane=footing.lane, tranche_nanoton=self._purse.tranche_nanoton,
             owner=birth.owner, lane_key=birth.lane_key, index=birth.index, close_delay_s=birth.close_delay_s,
             network_tag=birth.network_tag,
         )
 
 
-def affordable_runs(offer: Offer, amount_nanoton: int) -> int:
-    """The most runs of a lease under ``offer`` that cost no more than ``amount_nanoton``, set-up included."""
-    per_1000 = dict(offer.prices).get(int(UnitKind.RUN), 0)
-    left = amount_nanoton - offer.setup_nanoton
+def affordable_runs(terms: Terms, amount_nanoton: int) -> int:
+    """The most runs of a lease on ``terms`` that cost no more than ``amount_nanoton``, set-up included."""
+    per_1000 = run_nanoton_per_1000(terms)
+    left = amount_nanoton - terms.setup_nanoton
     most = RUNS_PER_LEASE if per_1000 == 0 else left * PRICE_UNITS // per_1000
     return max(1, min(RUNS_PER_LEASE, most))

@@ -12,13 +12,12 @@ from cocoon.core.clock import Clock
 from cocoon.core.errors import CocoonError, Draining, KindRefused, wrong
 from cocoon.core.ids import NetworkId
 from cocoon.core.limits import OFFER_TTL_S
-from cocoon.core.machine import DeadlinePassed
 from cocoon.identity.keys import Identity
 from cocoon.node.stock import Terms
 from cocoon.p2p.service import Mesh
 from cocoon.p2p.streams import PeerStream
 from cocoon.privacy.hpke import public_bytes
-from cocoon.scheduler.offers import GiveOffer, OfferAsked, OfferSigned, SignOffer, StandingOffer
+from cocoon.scheduler.offers import GiveOffer, OfferAsked, SignOffer, StandingOffer
 from cocoon.telemetry.log import get_logger
 from cocoon.wire.messages import SUITE_MLKEM768_X25519, KeyBundle, Offer, OfferReply, OfferRequest, Profile, refusal
 from cocoon.wire.schema import digest, pack, unpack
@@ -36,7 +35,7 @@ class Capacity:
 
 
 class OfferCounter:
-    """Answers offer requests and recognises the offers that leases name."""
+    """Answers offer requests."""
 
     def __init__(
         self, load_identity: Callable[[], Identity], network: NetworkId, boot_id: bytes, terms: Terms,
@@ -72,10 +71,6 @@ class OfferCounter:
         """The body of the newest offer."""
         return self._signed.message
 
-    def honours(self, offer_digest: bytes) -> bool:
-        """Whether a lease may name this offer now."""
-        return self._standing.honours(self._clock.now_ns(), offer_digest)
-
     async def _answer(self, stream: PeerStream) -> None:
         try:
             request = unpack(await stream.receive(), OfferRequest)
@@ -92,17 +87,20 @@ class OfferCounter:
             raise KindRefused(f"{request.kind!r} is not sold here")
         if self.capacity.draining:
             raise Draining("this provider is shutting down")
-        return OfferReply(offer=self._current().pack(), keys=self._keys, profile=self._profile)
+        return self.reply()
 
-    def _current(self) -> Signed[Offer]:
+    def reply(self) -> OfferReply:
+        """The standing offer with its bodies."""
+        return OfferReply(offer=self.current().pack(), keys=self._keys, profile=self._profile)
+
+    def current(self) -> Signed[Offer]:
+        """The standing offer, signed anew if it is due."""
         now_ns = self._clock.now_ns()
-        self._standing.handle(now_ns, DeadlinePassed())
         for effect in self._standing.handle(now_ns, OfferAsked(self.capacity.leases_open)):
             match effect:
                 case SignOffer(seq, queue):
                     self._take_keys(self._load_identity())
                     self._signed = sign(replace(self._offer, seq=seq, queue=queue), self._identity)
-                    self._standing.handle(now_ns, OfferSigned(seq, self._signed.digest))
                 case GiveOffer():
                     pass
         return self._signed

@@ -11,7 +11,9 @@ from cocoon.core.clock import Clock
 from cocoon.core.ids import NetworkId, PeerKey
 from cocoon.identity.keys import Identity
 from cocoon.node.anchors import Anchors
+from cocoon.node.bids import BidDesk
 from cocoon.node.counter import OfferCounter
+from cocoon.node.market import Market
 from cocoon.node.models import HeldModel, ModelShelf
 from cocoon.node.regard import Regard
 from cocoon.node.stock import Terms
@@ -30,6 +32,7 @@ class Shop:
     identity: Identity
     network: NetworkId
     counter: OfferCounter
+    bids: BidDesk
     shelf: ModelShelf
     runtime: Runtime
     journal: Journal
@@ -68,6 +71,7 @@ class Purse:
     clock: Clock
     log: Log
     regard: Regard
+    market: Market
     lease_idle_ns: int
     #: Most unpaid work that this side asks a provider to risk.
     tranche_nanoton: int

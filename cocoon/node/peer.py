@@ -28,12 +28,15 @@ from cocoon.identity.keys import Identity
 from cocoon.identity.service import load_or_create
 from cocoon.node.accounts import Accounts
 from cocoon.node.anchors import Anchors
+from cocoon.node.bids import BidDesk
 from cocoon.node.buying import Buyer
+from cocoon.node.calling import Caller
 from cocoon.node.clock import MonotonicClock, wall_ns
 from cocoon.node.closing import CloseCounter, Closing
 from cocoon.node.control import ControlServer, open_control
 from cocoon.node.counter import OfferCounter
 from cocoon.node.devnet import DevnetProcess
+from cocoon.node.market import Market
 from cocoon.node.means import Purse, Shop
 from cocoon.node.models import ModelShelf
 from cocoon.node.money import Money, open_money
@@ -49,6 +52,7 @@ from cocoon.p2p.blobs import serve_blobs
 from cocoon.p2p.bookfile import load_book
 from cocoon.p2p.service import Mesh, MeshSettings, open_mesh
 from cocoon.runtime.service import Runtime, WorkerLimits, open_runtime
+from cocoon.scheduler.strategy import Strategy
 from cocoon.store.service import JOURNAL_FILE, Journal, Room, open_journal
 from cocoon.telemetry.log import counters, get_logger
 from cocoon.wire.messages import Profile
@@ -186,13 +190,15 @@ class _Peer:
             partial(load_or_create, parts.home), parts.network.id, boot_id, terms, Profile(**report), self._clock
         )
         counter.serve(self._mesh)
+        bids = BidDesk(parts.identity, counter, shelf, strategy_of(parts.settings), self._clock, terms.leases_max)
         shop = Shop(
-            identity=parts.identity, network=parts.network.id, counter=counter, shelf=shelf, runtime=runtime,
+            identity=parts.identity, network=parts.network.id, counter=counter, bids=bids, shelf=shelf, runtime=runtime,
             journal=journal, terms=terms, mesh=self._mesh, clock=self._clock, log=get_logger("sell"),
             till=till, anchors=anchors,
         )
         self._seller = Seller(shop)
         self._seller.serve()
+        bids.serve(self._mesh, self._seller.closed)
         return till, anchors
 
     async def _collect(self, money: Money, journal: Journal, nursery: trio.Nursery) -> tuple[Till, Anchors]:
@@ -220,9 +226,11 @@ class _Peer:
             treasury.restore()
         regard = Regard(journal, self._clock, log)
         regard.restore()
+        caller = Caller(self._mesh, parts.network.id, self._clock, log, regard, nursery)
         purse = Purse(
             identity=parts.identity, network=parts.network.id, mesh=self._mesh, journal=journal, clock=self._clock,
-            log=log, regard=regard, lease_idle_ns=parts.settings.lease_idle_ms * MILLISECOND_NS // 2,
+            log=log, regard=regard, market=Market(self._mesh, parts.network.id, self._clock, regard, caller),
+            lease_idle_ns=parts.settings.lease_idle_ms * MILLISECOND_NS // 2,
             tranche_nanoton=parts.settings.tranche_nanoton, treasury=treasury,
         )
         buyer = self._buyer = Buyer(purse, nursery)
@@ -312,6 +320,17 @@ async def _runtime(settings: Settings) -> AsyncIterator[Runtime]:
     with tempfile.TemporaryDirectory(prefix="cocoon-work-") as workdir:
         async with open_runtime(limits, Path(workdir), workers=settings.max_leases) as runtime:
             yield runtime
+
+
+def strategy_of(settings: Settings) -> Strategy:
+    """How this provider bids, as the user's settings have it (AUC-13 to AUC-15)."""
+    return Strategy(
+        ask_setup_nanoton=settings.price_setup_nanoton, asks=((int(UnitKind.RUN), settings.price_run_nanoton),),
+        floor_setup_nanoton=settings.floor_setup_nanoton, floors=((int(UnitKind.RUN), settings.floor_run_nanoton),),
+        idle_discount_ppm=settings.idle_discount_ppm, max_model_bytes=settings.model_limit_bytes,
+        denied=frozenset(map(bytes.fromhex, settings.deny_models)),
+        allowed=frozenset(map(bytes.fromhex, settings.allow_models)),
+    )
 
 
 def terms_of(settings: Settings) -> Terms:

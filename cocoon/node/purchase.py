@@ -40,6 +40,7 @@ from cocoon.node.means import Purse
 from cocoon.node.models import HeldModel
 from cocoon.node.tally import Tally
 from cocoon.scheduler import purchase
+from cocoon.scheduler.selection import Terms
 from cocoon.wire.commitment import commit
 from cocoon.wire.judged import Statement
 from cocoon.wire.manifest import pack_manifest
@@ -52,7 +53,6 @@ from cocoon.wire.messages import (
     ModelOffer,
     ModelReady,
     ModelWant,
-    Offer,
     Receipt,
     ReceiptIssued,
     Refusal,
@@ -161,10 +161,10 @@ class Purchase:
         is_ours = self._lost is not None and self._lost.code == "released" and not self._sent
         return is_ours and self.tally.verifier.settled and self._parted
 
-    def costs_what(self, offer: Offer) -> bool:
-        """Whether this lease has the prices of ``offer``."""
-        terms = self.lease.message
-        return (terms.setup_nanoton, terms.prices) == (offer.setup_nanoton, offer.prices)
+    def costs_what(self, terms: Terms) -> bool:
+        """Whether this lease has the prices of ``terms``."""
+        mine = self.lease.message
+        return (mine.setup_nanoton, mine.prices) == (terms.setup_nanoton, terms.prices)
 
     def covers(self, units: int, ceiling_nanoton: int | None) -> bool:
         """Whether so many more units fit on the lease, and cost at most so much; None: its price was taken before."""

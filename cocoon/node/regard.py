@@ -57,6 +57,11 @@ class Regard:
         """As ``standing``, for whoever ranks."""
         return self.standing(provider).reliability_ppm
 
+    def is_newcomer(self, provider: PeerKey) -> bool:
+        """Whether no lease with it ever ended, as far as this peer remembers."""
+        standing = self.standing(provider)
+        return not (standing.kept or standing.lost or standing.lied)
+
     async def kept(self, provider: PeerKey) -> None:
         """A lease on which work was done ended as agreed."""
         await self._saw(OutcomeSeen(provider, Outcome.KEPT, ""))

@@ -350,6 +350,7 @@ class Sale:
         except CocoonError as error:
             await self._driver.post(sale.LeaseBroke(error.code, error.text))
         else:
+            self._shop.bids.pace.loaded(self._lease.message.model, report.load_us)
             await self._driver.post(sale.ModelLoaded(report.load_us))
 
     async def _execute(self, number: int) -> None:
@@ -364,6 +365,7 @@ class Sale:
         except CocoonError as error:
             await self._driver.post(sale.RunBroke(number, error.code, error.text, not worker.alive))
             return
+        self._shop.bids.pace.ran(self._lease.message.model, report.ran_us)
         salt = job.request.salt
         given, made = commit(salt, job.request.inputs), commit(salt, report.outputs)
         job.statement = Statement(

@@ -10,7 +10,7 @@ from collections import Counter
 
 import trio
 
-from cocoon.core.errors import BadSeal, CocoonError, Draining, Replayed, StorageFull, wrong
+from cocoon.core.errors import BadSeal, BidExpired, CocoonError, Draining, Replayed, StorageFull, wrong
 from cocoon.core.ids import LeaseId, PeerKey
 from cocoon.core.limits import CHUNK_BYTES, MESSAGE_HEADER_BYTES
 from cocoon.ledger.terms import terms_of
@@ -50,6 +50,14 @@ class Seller:
             await sale.drain()
         await self._empty.wait()
 
+    def closed(self) -> CocoonError | None:
+        """Why no lease is taken now; None if one is."""
+        if self._shop.counter.capacity.draining:
+            return Draining("this provider is shutting down")
+        if self._shop.journal.low:
+            return StorageFull("this provider's disk is nearly full")
+        return None
+
     async def _take(self, stream: PeerStream) -> None:
         try:
             opening = unpack(await stream.receive(), LeaseOpen)
@@ -77,12 +85,22 @@ class Seller:
             await self._refuse(stream, error)
             return
         try:
+            if highest is None and not self._use_bid(lease):
+                await self._refuse(stream, BidExpired("another lease was made under this bid meanwhile"))
+                return
             accept, link = await self._accept(stream, lease, keys, keybox, resumed=highest is not None)
             sale = self._sales[lease_id] = Sale(self._shop, lease, accept, link, highest or 0, entry)
             await sale.run()
         finally:
             if self._sales.pop(lease_id, None) is None:
                 await self._abandon(lease)
+
+    def _use_bid(self, lease: Signed[Lease]) -> bool:
+        """Whether the bid was still there for this lease; now it is not any more."""
+        bids, named = self._shop.bids, lease.message.bid
+        standing = bids.bid(named, lease.signer) is not None
+        bids.taken(named)
+        return standing
 
     async def _refuse(self, stream: PeerStream, error: CocoonError) -> None:
         self._shop.log.info("lease_refused", peer=stream.peer, code=error.code, text=error.text)
@@ -128,10 +146,8 @@ class Seller:
         lease_id = LeaseId(lease.digest)
         if lease_id in self._open:
             raise Replayed("this lease is open already")
-        if shop.counter.capacity.draining:
-            raise Draining("this provider is shutting down")
-        if shop.journal.low:
-            raise StorageFull("this provider's disk is nearly full")
+        if (closed := self.closed()) is not None:
+            raise closed
         if shop.journal.find(records.lease_key(lease_id)) is not None:
             return self._highest(lease_id)              # every field of it was admitted before
         mine = Counter(self._open.values())[lease.signer]
@@ -140,7 +156,7 @@ class Seller:
             leases_open=len(self._open), leases_of_requester=mine, leases_max=shop.terms.leases_max,
             leases_max_of_requester=shop.terms.leases_max_of_requester,
         )
-        admit(lease.message, lease.signer, shop.counter.honours(lease.message.offer), house)
+        admit(lease.message, lease.signer, shop.bids.bid(lease.message.bid, lease.signer), house)
         return None
 
     def _highest(self, lease: LeaseId) -> int:

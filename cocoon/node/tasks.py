@@ -11,20 +11,26 @@ from dataclasses import dataclass, field, replace
 
 import trio
 
-from cocoon.core.errors import CeilingExceeded, CocoonError, from_code
+from cocoon.core.errors import BidExpired, CeilingExceeded, CocoonError, from_code
 from cocoon.core.groups import single_error
 from cocoon.core.ids import LeaseId, TaskId, peer_id
 from cocoon.core.limits import USUAL_CEILING_NANOTON
 from cocoon.core.machine import Effect, Event
 from cocoon.core.units import MILLISECOND_NS
 from cocoon.node import records
-from cocoon.node.asking import gather_offers
 from cocoon.node.buying import Buyer
 from cocoon.node.driver import Driver
+from cocoon.node.market import Sold, Wanted
 from cocoon.node.means import Order, Purse
 from cocoon.node.purchase import Answer, Purchase, Say
 from cocoon.scheduler import task
-from cocoon.scheduler.selection import Demand, Quote, Ranked, expected_cost_nanoton, rank, usual_ceiling_nanoton
+from cocoon.scheduler.selection import (
+    Quote,
+    Ranked,
+    expected_completion_ns,
+    expected_cost_nanoton,
+    run_nanoton_per_1000,
+)
 from cocoon.store.service import Row
 from cocoon.wire.messages import Receipt
 from cocoon.wire.signing import Signed
@@ -233,20 +239,26 @@ class TaskRun:
                 self._driver.stop()
 
     async def _find(self) -> None:
-        purse, order = self._purse, self._order
-        gathered = await gather_offers(purse.mesh, purse.network, order.kind, purse.clock, self._machine.spurned)
-        if self._ceiling_nanoton is None and gathered.quotes:
-            self._ceiling_nanoton = usual_ceiling_nanoton([quote.offer for quote in gathered.quotes], self._units)
-        ceiling_nanoton = self._left_nanoton or 0
-        demand = Demand(order.kind, order.model.size_bytes, self._units_left, ceiling_nanoton)
-        verdict = rank(list(gathered.quotes), demand, purse.regard.reliability_ppm)
-        chosen = verdict.quotes[0] if isinstance(verdict, Ranked) else None
+        order = self._order
+        sold = await self._purse.market.buy(Wanted(
+            order.kind, None if order.private else order.model.id, order.model.size_bytes, self._units_left,
+            self._ms_left, self._left_nanoton, self._machine.spurned,
+        ))
+        if self._ceiling_nanoton is None and sold.quotes:
+            self._ceiling_nanoton = sold.ceiling_nanoton
+        ranked = sold.verdict.quotes if isinstance(sold.verdict, Ranked) else ()
         await self._say({
-            "event": "offers", "count": len(gathered.quotes), "ceiling_nanoton": ceiling_nanoton,
-            "chosen": {} if chosen is None else self._brief(chosen),
-            "missed": [{"provider": peer_id(who), "code": code} for who, code in gathered.missed],
+            "event": "bids", "ceiling_nanoton": sold.ceiling_nanoton,
+            "bids": [self._brief(quote, sold) for quote in (*ranked, *(q for q in sold.quotes if q not in ranked))],
+            "chosen": peer_id(ranked[0].provider) if ranked else "",
+            "missed": [{"provider": peer_id(who), "code": code} for who, code in sold.missed],
         })
-        await self.post(task.SellersRanked(verdict, len(gathered.quotes) + len(gathered.missed)))
+        await self.post(task.SellersRanked(sold.verdict, len(sold.quotes) + len(sold.missed)))
+
+    @property
+    def _ms_left(self) -> int:
+        """Until the task's deadline; at least one, because it is told to bidders."""
+        return max(1, (self._machine.deadline_at_ns - self._purse.clock.now_ns()) // MILLISECOND_NS)
 
     @property
     def _units_left(self) -> int:
@@ -259,13 +271,16 @@ class TaskRun:
             return None
         return max(0, self._ceiling_nanoton - self._outcome.price_nanoton)
 
-    def _brief(self, quote: Quote) -> dict[str, object]:
+    def _brief(self, quote: Quote, sold: Sold) -> dict[str, object]:
+        why = sold.lost.get(quote.provider)
         return {
-            "provider": peer_id(quote.provider), "offer": quote.digest,
-            "expected_nanoton": expected_cost_nanoton(quote.offer, self._units),
-            "setup_nanoton": quote.offer.setup_nanoton, "run_nanoton_per_1000": dict(quote.offer.prices).get(1, 0),
-            "device": quote.profile.device, "engine": quote.profile.engine,
-            "reliability_ppm": self._purse.regard.reliability_ppm(quote.provider),
+            "provider": peer_id(quote.provider), "bid": quote.digest,
+            "expected_nanoton": expected_cost_nanoton(quote.terms, sold.units),
+            "expected_ms": expected_completion_ns(quote, sold.units) // MILLISECOND_NS,
+            "setup_nanoton": quote.terms.setup_nanoton, "run_nanoton_per_1000": run_nanoton_per_1000(quote.terms),
+            "device": quote.profile.device, "engine": quote.profile.engine, "threads": quote.profile.threads,
+            "warm": quote.warm, "reliability_ppm": self._purse.regard.reliability_ppm(quote.provider),
+            "lost": why.reason() if why else "",
         }
 
     async def _open(self, attempt: int, quote: Quote) -> None:
@@ -273,8 +288,10 @@ class TaskRun:
         rest = replace(
             self._order, units=units, ceiling_nanoton=left, without=frozenset(self._machine.spurned)
         )
-        cost = expected_cost_nanoton(quote.offer, units)
+        cost = expected_cost_nanoton(quote.terms, units)
         try:
+            if self._purse.clock.now_ns() >= quote.binds_until_ns:
+                raise BidExpired("the bid was made too long ago")
             if left is not None and cost > left:        # it was ranked before something was paid elsewhere
                 raise CeilingExceeded(f"{units} units cost {cost} nanoton there, {left} are left")
             lease = await self._buyer.open(quote, rest, self._say)

@@ -129,6 +129,14 @@ def _ip(text: str | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
         return None
 
 
+def address_block(ip_text: str | None) -> bytes:
+    """What one owner of addresses usually holds of them: an IPv4 /24, an IPv6 /48; empty for an unreadable one."""
+    ip = _ip(ip_text)
+    if ip is None:
+        return b""
+    return ip.packed[:3] if ip.version == 4 else ip.packed[:6]
+
+
 def address_class(ip_text: str | None) -> str:
     """``loopback``, ``private`` or ``public``; an unreadable address counts as public, the strictest."""
     ip = _ip(ip_text)

@@ -35,7 +35,7 @@ from cocoon.core.limits import (
     STREAMS_PER_PROTOCOL,
 )
 from cocoon.core.units import SECOND_NS
-from cocoon.p2p.addresses import Address, parse_peer, usable
+from cocoon.p2p.addresses import Address, address_block, parse_peer, usable
 from cocoon.p2p.book import AddressBook
 from cocoon.p2p.bookfile import save_book
 from cocoon.p2p.dht import Directory
@@ -124,6 +124,11 @@ class Mesh:
         """What a connected peer said of itself; None if it is not connected."""
         link = self.link(peer)
         return link.theirs if link else None
+
+    def block_of(self, peer: PeerKey) -> bytes:
+        """The block of addresses that a connected peer came from; empty if it is not connected."""
+        link = self.link(peer)
+        return address_block(link.connection.remote_ip) if link else b""
 
     @property
     def joined(self) -> int:

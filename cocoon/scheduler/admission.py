@@ -1,8 +1,8 @@
 """Admission: does this provider sign this lease?
 
-Every field of a lease is compared with what the provider itself offered. A
-lease that contradicts the offer is a fault of its sender (``wrong_<field>``);
-one that is lawful but does not fit now is a refusal.
+Every field of a lease is compared with what the provider itself bid and
+offered. A lease that contradicts them is a fault of its sender
+(``wrong_<field>``); one that is lawful but does not fit now is a refusal.
 
 Purity: pure. Spec: docs/spec/scheduling.md, rules SCH-8 to SCH-10.
 """
@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cocoon.core.errors import CeilingExceeded, KindRefused, LimitExceeded, ProviderBusy, wrong
+from cocoon.core.errors import BidExpired, CeilingExceeded, KindRefused, LimitExceeded, ProviderBusy, wrong
 from cocoon.core.ids import NetworkId, PeerKey, peer_id
 from cocoon.core.limits import LEASE_DURATION_S, RUNS_PER_LEASE
+from cocoon.scheduler.bidding import StandingBid
 from cocoon.scheduler.selection import expected_cost_nanoton
+from cocoon.wire.market import NO_MODEL
 from cocoon.wire.messages import Lease, Offer
 
 #: The escrow field of a lease on a network without a ledger.
@@ -34,23 +36,27 @@ class House:
     leases_max_of_requester: int
 
 
-def admit(lease: Lease, signer: PeerKey, offer_honoured: bool, house: House) -> None:
+def admit(lease: Lease, signer: PeerKey, bid: StandingBid | None, house: House) -> None:
     """Return if the lease may be countersigned.
 
     Args:
         lease: Body of a message whose signature was checked.
         signer: Who signed it.
-        offer_honoured: Whether ``lease.offer`` names an offer still stood by.
+        bid: What ``lease.bid`` names, if this provider still stands by it and made it to the signer.
         house: The provider's own view.
 
     Raises:
-        WrongField: the lease contradicts the offer or names other parties.
-        CeilingExceeded, KindRefused, LimitExceeded, ProviderBusy: lawful, but refused.
+        WrongField: the lease contradicts the bid or the offer, or names other parties.
+        BidExpired, CeilingExceeded, KindRefused, LimitExceeded, ProviderBusy: lawful, but refused.
     """
     _check_parties(lease, signer, house)
-    if not offer_honoured:
-        raise wrong("offer", "the lease names an offer that this provider does not stand by; ask for a new one")
-    _check_terms(lease, house.offer)
+    if bid is None:
+        raise BidExpired("this provider does not stand by the bid that the lease names")
+    if lease.model != bid.model and bid.model != NO_MODEL:
+        raise wrong("model", "the bid was for another model")
+    if lease.private != (bid.model == NO_MODEL):
+        raise wrong("model", "the bid was for a public model and the lease is for a private one, or the reverse")
+    _check_terms(lease, bid, house.offer)
     if house.leases_of_requester >= house.leases_max_of_requester or house.leases_open >= house.leases_max:
         mine = f"{house.leases_of_requester} of {house.leases_max_of_requester} yours"
         raise ProviderBusy(f"{house.leases_open} of {house.leases_max} leases are open, {mine}")
@@ -65,11 +71,11 @@ def _check_parties(lease: Lease, signer: PeerKey, house: House) -> None:
         raise wrong("requester", f"the lease names {peer_id(lease.requester)}, its signer is {peer_id(signer)}")
 
 
-def _check_terms(lease: Lease, offer: Offer) -> None:
-    if lease.kind not in offer.kinds:
-        raise KindRefused(f"{lease.kind!r} is not sold here")
-    if lease.setup_nanoton != offer.setup_nanoton or lease.prices != offer.prices:
-        raise wrong("price", "the prices of the lease are not the offered ones")
+def _check_terms(lease: Lease, bid: StandingBid, offer: Offer) -> None:
+    if lease.kind != bid.kind:
+        raise KindRefused(f"the bid was for {bid.kind!r}, the lease is for {lease.kind!r}")
+    if lease.setup_nanoton != bid.setup_nanoton or lease.prices != bid.prices:
+        raise wrong("price", "the prices of the lease are not those of the bid")
     _check_lane(lease)
     if not 1 <= lease.duration_s <= LEASE_DURATION_S:
         raise wrong("duration", f"{lease.duration_s} s is outside 1 to {LEASE_DURATION_S} s")
@@ -78,8 +84,7 @@ def _check_terms(lease: Lease, offer: Offer) -> None:
     if lease.run_ms > offer.max_run_ms:
         raise LimitExceeded(f"a run may take {offer.max_run_ms} ms here, not {lease.run_ms} ms")
     # The ceiling is a total, and a lease is open-ended: one run must fit, later ones stop at it.
-    if expected_cost_nanoton(offer, 1) > lease.ceiling_nanoton:
-        least = expected_cost_nanoton(offer, 1)
+    if (least := expected_cost_nanoton(bid, 1)) > lease.ceiling_nanoton:
         raise CeilingExceeded(f"one run costs {least} nanoton, the ceiling is {lease.ceiling_nanoton}")
 
 

@@ -1,11 +1,10 @@
 """Offers: what a provider stands by, and how a requester gathers them.
 
-A provider answers from its standing offer. It remembers each one until nobody
-can still hold it, because a lease names the offer it was made under. A
-requester asks every seller found, at most ``PROVIDERS_ASKED``, once each.
+A provider answers from its standing offer. A requester asks every seller
+found, at most ``PROVIDERS_ASKED``, once each.
 
 Invariants
-    An offer digest is recognised exactly until its time to live has passed.
+    An offer is at most ``OFFER_REFRESH_NS`` old when it is given.
     A gathering ends once, by the last answer or by its deadline.
 
 Purity: pure. Spec: docs/spec/scheduling.md, rules SCH-4 to SCH-7.
@@ -16,9 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from cocoon.core.ids import PeerKey
-from cocoon.core.limits import OFFER_NS, OFFER_REFRESH_NS, OFFER_TTL_S, PROVIDERS_ASKED
+from cocoon.core.limits import OFFER_NS, OFFER_REFRESH_NS, PROVIDERS_ASKED
 from cocoon.core.machine import DeadlinePassed, Effect, Event
-from cocoon.core.units import SECOND_NS
 from cocoon.scheduler.selection import Quote
 
 # --- the provider's side ---------------------------------------------------
@@ -29,14 +27,6 @@ class OfferAsked(Event):
     """Somebody wants the standing offer; ``queue`` is the number of open leases now."""
 
     queue: int
-
-
-@dataclass(frozen=True, slots=True)
-class OfferSigned(Event):
-    """The shell signed the offer ordered by ``SignOffer``."""
-
-    seq: int
-    digest: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +46,11 @@ class GiveOffer(Effect):
 
 @dataclass(slots=True)
 class StandingOffer:
-    """The provider's newest offer and the digests that are still honoured."""
+    """When the provider's newest offer was signed, and what for."""
 
     seq: int = 0
     queue: int = -1
     signed_at_ns: int = 0
-    honoured_until_ns: dict[bytes, int] = field(default_factory=dict)
 
     def handle(self, now_ns: int, event: Event) -> list[Effect]:
         """Take one fact; see the module for the invariants."""
@@ -72,20 +61,11 @@ class StandingOffer:
                     return [GiveOffer(self.seq)]
                 self.seq, self.queue, self.signed_at_ns = self.seq + 1, queue, now_ns
                 return [SignOffer(self.seq, queue)]
-            case OfferSigned(_, digest):
-                # A buyer counts the TTL from receipt, so the seller honours it for two.
-                self.honoured_until_ns[digest] = now_ns + 2 * OFFER_TTL_S * SECOND_NS
-            case DeadlinePassed():
-                self.honoured_until_ns = {d: t for d, t in self.honoured_until_ns.items() if now_ns < t}
         return []
 
     def deadline_ns(self) -> int | None:
-        """When the oldest honoured digest is forgotten."""
-        return min(self.honoured_until_ns.values(), default=None)
-
-    def honours(self, now_ns: int, digest: bytes) -> bool:
-        """Whether a lease may still name this offer."""
-        return now_ns < self.honoured_until_ns.get(digest, now_ns)
+        """None: an offer is signed when somebody asks for it."""
+        return None
 
 
 # --- the requester's side --------------------------------------------------

@@ -1,4 +1,4 @@
-"""Choosing a seller: the lowest expected cost under the ceiling, weighed by how often a lease with it ends well.
+"""Choosing a seller: the lowest expected cost under the ceiling, weighed by time and by how often a lease ends well.
 
 Purity: pure. Spec: docs/spec/scheduling.md, rules SCH-1 to SCH-3, SCH-19 and SCH-22.
 """
@@ -7,11 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from cocoon.core.ids import PeerKey, peer_id
-from cocoon.core.limits import USUAL_CEILING_MEDIANS, USUAL_CEILING_NANOTON
-from cocoon.core.units import PPM, UnitKind, bill_nanoton
+from cocoon.core.limits import DELAY_PPM_PER_S, USUAL_CEILING_MEDIANS, USUAL_CEILING_NANOTON
+from cocoon.core.units import MILLISECOND_NS, PPM, SECOND_NS, UnitKind, bill_nanoton
+from cocoon.wire.market import Bid
 from cocoon.wire.messages import Offer, Profile
+
+
+class Terms(Protocol):
+    """What a lease would cost: an offer has it, and a bid. Prices are nanoton per 1,000 units of a kind."""
+
+    @property
+    def setup_nanoton(self) -> int: ...
+
+    @property
+    def prices(self) -> tuple[tuple[int, int], ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +38,13 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """A provider's verified offer with everything a lease must name."""
+    """A provider's verified offer or bid, with everything a lease must name.
+
+    Attributes:
+        digest: Of the bid if there is one, else of the offer.
+        bid: None for an offer alone, which says what a bid would be at most.
+        binds_until_ns: When the bid's price stops to stand; 0 for an offer alone.
+    """
 
     provider: PeerKey
     digest: bytes
@@ -36,6 +54,18 @@ class Quote:
     payout: bytes
     provider_key: bytes
     profile: Profile
+    bid: Bid | None = None
+    binds_until_ns: int = 0
+
+    @property
+    def terms(self) -> Terms:
+        """What it costs here: as bid, or else at most as offered."""
+        return self.bid or self.offer
+
+    @property
+    def warm(self) -> bool:
+        """The model is with this provider already, as it says in its bid."""
+        return self.bid is not None and self.bid.warm
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +90,34 @@ class AllAboveCeiling:
     ceiling_nanoton: int
 
 
-def expected_cost_nanoton(offer: Offer, runs: int) -> int:
+def run_nanoton_per_1000(terms: Terms) -> int:
+    """The price of 1,000 runs."""
+    return dict(terms.prices).get(UnitKind.RUN, 0)
+
+
+def expected_cost_nanoton(terms: Terms, runs: int) -> int:
     """Set-up price plus the bill for ``runs`` runs; prices of other unit kinds do not apply."""
-    per_run = dict(offer.prices).get(UnitKind.RUN, 0)
-    return offer.setup_nanoton + bill_nanoton(runs, per_run)
+    return terms.setup_nanoton + bill_nanoton(runs, run_nanoton_per_1000(terms))
 
 
-def usual_ceiling_nanoton(offers: Sequence[Offer], runs: int) -> int:
+def expected_completion_ns(quote: Quote, runs: int, slowest_us: int = 0) -> int:
+    """From the award to the last of ``runs`` results, as the bid has it; 0 for an offer, which does not say.
+
+    Args:
+        slowest_us: The time of a run with a bidder that never measured it: that of the slowest who did.
+    """
+    bid = quote.bid
+    return 0 if bid is None else bid.start_ms * MILLISECOND_NS + runs * (bid.run_us or slowest_us) * 1_000
+
+
+def slowest_run_us(quotes: Sequence[Quote]) -> int:
+    """The longest run time that any bid names."""
+    return max((quote.bid.run_us for quote in quotes if quote.bid is not None), default=0)
+
+
+def usual_ceiling_nanoton(asked: Sequence[Terms], runs: int) -> int:
     """What a task may cost if its user named no ceiling: three times the median ask, at most one coin (SCH-19)."""
-    costs = sorted(expected_cost_nanoton(offer, runs) for offer in offers)
+    costs = sorted(expected_cost_nanoton(terms, runs) for terms in asked)
     median_nanoton = costs[(len(costs) - 1) // 2] if costs else 0
     return min(USUAL_CEILING_MEDIANS * median_nanoton, USUAL_CEILING_NANOTON)
 
@@ -85,7 +134,7 @@ def misfit(offer: Offer, demand: Demand) -> str | None:
 def rank(
     quotes: list[Quote], demand: Demand, reliability_ppm: Callable[[PeerKey], int] = lambda _: PPM
 ) -> Ranked | NoneFits | AllAboveCeiling:
-    """Order the quotes that fit ``demand`` by expected cost over reliability (SCH-2, SCH-22).
+    """Order the quotes that fit ``demand`` by expected cost over reliability, more if it comes later (SCH-2).
 
     Equal ones are ordered by reliability, then by peer id. The ceiling is for what is paid, not for what is weighed.
 
@@ -96,13 +145,17 @@ def rank(
     fitting = [quote for quote in quotes if reasons[quote.provider] is None]
     if not fitting:
         return NoneFits(tuple(f"{peer_id(who)} {why}" for who, why in sorted(reasons.items()) if why))
-    cost = {quote.provider: expected_cost_nanoton(quote.offer, demand.runs) for quote in fitting}
+    cost = {quote.provider: expected_cost_nanoton(quote.terms, demand.runs) for quote in fitting}
     if (lowest := min(cost.values())) > demand.ceiling_nanoton:
         return AllAboveCeiling(lowest, demand.ceiling_nanoton)
 
+    slowest_us = slowest_run_us(fitting)
+
     def weighed(quote: Quote) -> tuple[int, int, str]:
-        reliability = reliability_ppm(quote.provider)
-        return cost[quote.provider] * PPM // reliability, -reliability, peer_id(quote.provider)
+        who, reliability = quote.provider, reliability_ppm(quote.provider)
+        later_ppm = PPM + expected_completion_ns(quote, demand.runs, slowest_us) * DELAY_PPM_PER_S // SECOND_NS
+        # A thousandth of a nanoton more, so that time counts where nothing costs anything.
+        return (1_000 * cost[who] + 1) * later_ppm * PPM // reliability, -reliability, peer_id(who)
 
     affordable = [quote for quote in fitting if cost[quote.provider] <= demand.ceiling_nanoton]
     return Ranked(tuple(sorted(affordable, key=weighed)))

@@ -54,7 +54,8 @@ CHUNKS = ceil_div(MODEL_BYTES, CHUNK_BYTES)
 PRICES = Each(Row(U8, U64), most=len(UnitKind))
 
 
-def _prices_flaw(prices: tuple[tuple[int, int], ...]) -> str | None:
+def prices_flaw(prices: tuple[tuple[int, int], ...]) -> str | None:
+    """Why these are no prices: not each kind of unit once, in ascending order."""
     kinds = [kind for kind, _ in prices]
     if kinds != sorted(set(kinds)):
         return "prices are not in ascending order of unit kind, each once"
@@ -131,7 +132,7 @@ class Offer(Message):
         """Kinds and prices are sets, so they have one order."""
         if list(self.kinds) != sorted(set(self.kinds)):
             return "kinds are not in ascending order, each once"
-        return _prices_flaw(self.prices)
+        return prices_flaw(self.prices)
 
 
 @message(kind=7, version=1, name="key_bundle", signed_by="provider")
@@ -190,7 +191,7 @@ class Lease(Message):
     nonce: bytes = field(2, Exactly(LEASE_NONCE_BYTES))
     requester: bytes = field(3, KEY)
     provider: bytes = field(4, KEY)
-    offer: bytes = field(5, HASH)
+    bid: bytes = field(5, HASH)
     model: bytes = field(6, HASH)
     private: bool = field(7, Flag())
     kind: str = field(8, KIND)
@@ -213,7 +214,7 @@ class Lease(Message):
         """Nobody leases from himself, and prices have one order."""
         if self.requester == self.provider:
             return "requester and provider are one peer"
-        return _prices_flaw(self.prices)
+        return prices_flaw(self.prices)
 
 
 @message(kind=11, version=1, name="key_box", signed_by="requester")

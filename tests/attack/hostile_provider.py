@@ -25,6 +25,7 @@ from cocoon.ledger.events import IssueReceipt, StatementMade, TrancheClosed
 from cocoon.ledger.receipt import ReceiptIssuer
 from cocoon.ledger.tab import Head, Tab
 from cocoon.ledger.terms import terms_of
+from cocoon.node.bids import CALL_PROTOCOL
 from cocoon.node.clock import MonotonicClock
 from cocoon.node.closing import CLOSE_PROTOCOL
 from cocoon.node.counter import OFFER_PROTOCOL
@@ -38,6 +39,7 @@ from cocoon.privacy.link import SealedReader, SealedWriter, session_keys
 from cocoon.telemetry.log import get_logger
 from cocoon.wire.commitment import commit
 from cocoon.wire.judged import Statement, Voucher
+from cocoon.wire.market import Bid, BidReply, Call, CallResult
 from cocoon.wire.messages import (
     Chunk,
     ChunkHashes,
@@ -181,6 +183,7 @@ class HostileProvider:
         log = get_logger("hostile")
         async with open_mesh(settings, self.identity.seed, AddressBook(), MonotonicClock(), log) as mesh:
             mesh.serve(OFFER_PROTOCOL, self._offer)
+            mesh.serve(CALL_PROTOCOL, self._call)
             mesh.serve(LEASE_PROTOCOL, self._lease)
             mesh.serve(CLOSE_PROTOCOL, self._close)
             await mesh.provide(kind_key(self.network.id, "infer"))
@@ -190,6 +193,24 @@ class HostileProvider:
 
     async def _offer(self, stream: PeerStream) -> None:
         unpack(await stream.receive(), OfferRequest)
+        await stream.send(pack(self._offered()[1]))
+
+    async def _call(self, stream: PeerStream) -> None:
+        """Bid what the offer asks, for whatever is called for."""
+        while True:
+            message = unpack(await stream.receive(), Call, CallResult)
+            if isinstance(message, CallResult):
+                continue
+            offer, reply = self._offered()
+            bid = Bid(
+                network=self.network.id, call=digest(message), offer=digest(offer),
+                setup_nanoton=offer.setup_nanoton, prices=offer.prices, start_ms=0, run_us=0, warm=False,
+            )
+            await stream.send(pack(BidReply(
+                call=digest(message), bid=self.sign(bid), offer=reply.offer, keys=reply.keys, profile=reply.profile
+            )))
+
+    def _offered(self) -> tuple[Offer, OfferReply]:
         bundle = KeyBundle(
             network=self.network.id, boot_id=self.boot, suite=1, public=public_bytes(self.identity.hpke),
             payout=self.payout, provider_key=bytes(32) if self.provider_key is None else self.provider_key.key,
@@ -201,7 +222,7 @@ class HostileProvider:
             setup_nanoton=self.setup_nanoton, prices=((1, 1_000 * self.run_nanoton),),
             max_model_bytes=1 << 30, max_memory_bytes=1 << 30, max_run_ms=30_000, max_payload_bytes=1 << 20, queue=0,
         )
-        await stream.send(pack(OfferReply(offer=self.sign(offer), keys=self.sign(bundle), profile=pack(PROFILE))))
+        return self.tell(offer), OfferReply(offer=self.sign(offer), keys=self.sign(bundle), profile=pack(PROFILE))
 
     async def _lease(self, stream: PeerStream) -> None:
         if self.greet is not None:

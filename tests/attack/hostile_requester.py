@@ -20,7 +20,8 @@ from cocoon.core.errors import StreamClosed
 from cocoon.core.ids import LeaseId, ModelId, PeerKey
 from cocoon.core.limits import CHUNK_BYTES
 from cocoon.identity.keys import HPKE_SEED_BYTES, Identity, identity_of
-from cocoon.node.asking import ask_offer
+from cocoon.node.bids import CALL_PROTOCOL
+from cocoon.node.calling import verify_bid
 from cocoon.node.clock import MonotonicClock
 from cocoon.node.link import WorkLink
 from cocoon.node.proposal import LEASE_PROTOCOL
@@ -32,6 +33,7 @@ from cocoon.privacy.link import LinkKeys, SealedReader, SealedWriter, session_ke
 from cocoon.scheduler.selection import Quote
 from cocoon.telemetry.log import get_logger
 from cocoon.wire.manifest import chunk_hash, implicit, model_id, pack_manifest
+from cocoon.wire.market import NO_MODEL, BidReply, Call, Decline
 from cocoon.wire.messages import (
     Chunk,
     ChunkHashes,
@@ -151,17 +153,37 @@ class Customer:
     network: NetworkFile
     provider: PeerKey
 
-    async def quote(self) -> Quote:
-        """The provider's offer, verified."""
-        return await ask_offer(self.mesh, self.network.id, "infer", self.provider)
+    def call(self, **changes: Any) -> Call:
+        """A lawful call for runs of a private model, except for ``changes``."""
+        lawful = Call(
+            network=self.network.id, nonce=os.urandom(16), kind="infer", model=NO_MODEL, model_bytes=1 << 10, units=10,
+            deadline_ms=60_000, tier=0,
+        )
+        return replace(lawful, **changes)
+
+    async def answer(self, call: Call) -> BidReply | Decline | Refusal:
+        """What the provider says to ``call``."""
+        stream = await self.mesh.open_stream(self.provider, CALL_PROTOCOL)
+        await stream.send(pack(call))
+        with trio.fail_after(PATIENCE_S):
+            said = unpack(await stream.receive(), BidReply, Decline, Refusal)
+        await stream.close()
+        return said
+
+    async def quote(self, **changes: Any) -> Quote:
+        """The provider's bid for a lawful call except for ``changes``, verified: good for one lease."""
+        call = self.call(**changes)
+        said = await self.answer(call)
+        assert isinstance(said, BidReply), said
+        return verify_bid(said, call, self.network.id, self.provider, 0)
 
     def lease(self, quote: Quote, model: bytes = ADDER, **changes: Any) -> Signed[Lease]:
         """A lawful lease under ``quote``, except for ``changes``."""
-        offer = quote.offer
+        offer, terms = quote.offer, quote.terms
         lawful = Lease(
             network=self.network.id, nonce=os.urandom(16), requester=self.identity.key, provider=self.provider,
-            offer=quote.digest, model=id_of(model), private=True, kind="infer", setup_nanoton=offer.setup_nanoton,
-            prices=offer.prices, ceiling_nanoton=0, max_runs=100, duration_s=600, escrow=bytes(32), lane=0,
+            bid=quote.digest, model=id_of(model), private=True, kind="infer", setup_nanoton=terms.setup_nanoton,
+            prices=terms.prices, ceiling_nanoton=0, max_runs=100, duration_s=600, escrow=bytes(32), lane=0,
             run_ms=offer.max_run_ms, tranche_nanoton=0, owner=bytes(32), lane_key=bytes(32), index=0, close_delay_s=0,
             network_tag=0,
         )

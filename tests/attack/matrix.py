@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from cocoon.core.limits import LEASE_DURATION_S, OFFER_TTL_S, RUNS_PER_LEASE
-from cocoon.wire import judged, messages
+from cocoon.wire import judged, market, messages
 from cocoon.wire.schema import kinds
 
 
@@ -68,10 +68,17 @@ LIES = (
     Lie("key_bundle", "payout", flipped, "wrong_keys"),
     Lie("key_bundle", "provider_key", flipped, "wrong_keys"),
 
+    Lie("bid", "network", flipped, "wrong_network_id"),
+    Lie("bid", "call", flipped, "wrong_call"),
+    Lie("bid", "offer", flipped, "wrong_offer"),
+    Lie("bid", "setup_nanoton", more, "wrong_price"),
+    Lie("bid", "prices", to(((1, 1),)), "wrong_price"),
+    Lie("bid", "prices", to(()), "wrong_price"),
+
     Lie("lease", "network", flipped, "wrong_network_id"),
     Lie("lease", "requester", flipped, "wrong_requester"),
     Lie("lease", "provider", flipped, "wrong_provider"),
-    Lie("lease", "offer", flipped, "wrong_offer"),
+    Lie("lease", "bid", flipped, "bid_expired"),
     Lie("lease", "kind", to("other"), "kind_refused"),
     Lie("lease", "setup_nanoton", more, "wrong_price"),
     Lie("lease", "prices", to(((1, 1),)), "wrong_price"),
@@ -137,6 +144,9 @@ FREE = {
     ("offer", "max_run_ms"): "the lease repeats it, and the requester's own patience follows from it",
     ("offer", "max_payload_bytes"): "for people; the provider enforces it",
     ("offer", "queue"): "for people",
+    ("bid", "start_ms"): "measured by the provider; a bad guess costs it the next auctions",
+    ("bid", "run_us"): "the same",
+    ("bid", "warm"): "the same",
     ("lease", "nonce"): "only makes the lease another one",
     ("lease", "private"): "the requester's choice",
     ("lease", "ceiling_nanoton"): "binds the requester alone; a price above it is ceiling_exceeded (test_admission)",

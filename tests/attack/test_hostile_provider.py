@@ -94,18 +94,18 @@ def test_without_a_lie_the_same_provider_is_believed(market: Market) -> None:
     assert market.provider.countersigned.get(timeout=PATIENCE_S)
 
 
-OFFERS = lies("offer", "key_bundle")
-PRICED = [lie for lie in OFFERS if lie.code == "wrong_price"]
+OFFERS = lies("offer", "key_bundle", "bid")
+PRICED = [lie for lie in lies("offer") if lie.code == "wrong_price"]
 
 
 @pytest.mark.parametrize("lie", [lie for lie in OFFERS if lie not in PRICED], ids=str)
-def test_a_lie_in_an_offer_is_no_offer(market: Market, lie: Lie) -> None:
+def test_a_lie_in_an_offer_or_a_bid_is_no_bid(market: Market, lie: Lie) -> None:
     market.provider.lie = lie
     before = tally(market.requester.home)
     code, events = market.attempt()
     assert code == "no_provider"
     if lie.code != code:
-        (gathered,) = [event for event in events if event["event"] == "offers"]
+        (gathered,) = [event for event in events if event["event"] == "bids"]
         assert [item["code"] for item in gathered["missed"]] == [lie.code]
     assert gained(market.requester.home, before) == {}
 

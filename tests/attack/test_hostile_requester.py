@@ -317,7 +317,7 @@ async def test_chunks_that_nobody_asked_for_make_no_public_model(seller: Seller)
     async with customer(seller.network, announces=True) as guest:
         guest.mesh.serve(BLOB_PROTOCOL, stall)
         await guest.mesh.provide(id_of(model))
-        quote = await guest.quote()
+        quote = await guest.quote(model=id_of(model))
         deal = await guest.open(quote, guest.lease(quote, model, private=False))
         await deal.say(ModelOffer(manifest=manifest_of(model)))
         with trio.fail_after(PATIENCE_S):

@@ -47,8 +47,8 @@ class Choice:
         preferred: list[str] = []
 
         def note(event: dict[str, Any]) -> None:
-            if event["event"] == "offers":
-                preferred.append(event["chosen"]["provider"])
+            if event["event"] == "bids":
+                preferred.append(event["chosen"])
 
         inputs = {"x": np.arange(3, dtype=np.float32)}
         result = cocoon.connect(self.requester.home).run(model, inputs, deadline_s=30, on_event=note)

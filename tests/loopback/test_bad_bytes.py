@@ -30,6 +30,7 @@ from cocoon.core.errors import (
 )
 from cocoon.core.units import MIB
 from cocoon.node.clock import MonotonicClock
+from cocoon.node.bids import CALL_PROTOCOL
 from cocoon.node.counter import OFFER_PROTOCOL
 from cocoon.node.selling import LEASE_PROTOCOL
 from cocoon.p2p.addresses import parse_peer
@@ -54,7 +55,7 @@ SEED = 20261123
 
 
 #: The kind of the first message of each protocol.
-KINDS = {OFFER_PROTOCOL: 4, LEASE_PROTOCOL: 9, BLOB_PROTOCOL: 40, BEAT_PROTOCOL: 1}
+KINDS = {CALL_PROTOCOL: 70, OFFER_PROTOCOL: 4, LEASE_PROTOCOL: 9, BLOB_PROTOCOL: 40, BEAT_PROTOCOL: 1}
 
 
 def bad_frames(protocol: str) -> dict[str, tuple[bytes, type[CocoonError]]]:
@@ -128,7 +129,7 @@ async def heard(stream: RawStream) -> bytes:
     return data
 
 
-@pytest.mark.parametrize("protocol", [OFFER_PROTOCOL, LEASE_PROTOCOL, BLOB_PROTOCOL])
+@pytest.mark.parametrize("protocol", [CALL_PROTOCOL, OFFER_PROTOCOL, LEASE_PROTOCOL, BLOB_PROTOCOL])
 async def test_a_bad_first_frame_is_refused_typed_and_logged(settled: Settled, protocol: str) -> None:
     victim = settled.provider
     async with stranger(settled) as mesh:
@@ -147,7 +148,7 @@ async def test_a_bad_first_frame_is_refused_typed_and_logged(settled: Settled, p
         assert peer in mesh.connections(), "a bad frame costs its stream, not the connection"
 
 
-@pytest.mark.parametrize("protocol", [OFFER_PROTOCOL, LEASE_PROTOCOL, BLOB_PROTOCOL])
+@pytest.mark.parametrize("protocol", [CALL_PROTOCOL, OFFER_PROTOCOL, LEASE_PROTOCOL, BLOB_PROTOCOL])
 async def test_a_frame_that_is_cut_off_ends_its_stream_only(settled: Settled, protocol: str) -> None:
     async with stranger(settled) as mesh:
         address, peer = parse_peer(address_of(settled.provider))

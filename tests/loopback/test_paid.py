@@ -99,8 +99,8 @@ def test_below_the_price_nothing_is_promised_and_nothing_locked(here: Market, tm
 
 def test_without_a_ceiling_three_times_the_median_is_the_ceiling(here: Market) -> None:
     ran = here.run(here.model(), 2)
-    assert ran.event("offers")["ceiling_nanoton"] == 3 * bill(2)
-    assert ran.event("offers")["chosen"]["expected_nanoton"] == bill(2) == sum(ran.prices)
+    assert ran.event("bids")["ceiling_nanoton"] == 3 * bill(2)
+    assert ran.event("bids")["bids"][0]["expected_nanoton"] == bill(2) == sum(ran.prices)
 
 
 # --- commands ----------------------------------------------------------------

@@ -14,6 +14,7 @@ from nacl.signing import SigningKey
 
 from cocoon.core.ids import PeerKey
 from cocoon.core.units import UnitKind
+from cocoon.wire import market
 from cocoon.wire import messages as m
 from cocoon.wire.commitment import commit
 from cocoon.wire.judged import NO_ESCROW, Statement, Voucher, sign_cell
@@ -150,12 +151,20 @@ OFFER = m.Offer(
     max_payload_bytes=1 << 26,
     queue=8,
 )
+CALL = market.Call(
+    network=NETWORK, nonce=word("call", 16), kind="infer", model=model_id(MANIFEST), model_bytes=1 << 20, units=300,
+    deadline_ms=600_000, tier=0,
+)
+BID = market.Bid(
+    network=NETWORK, call=digest(CALL), offer=digest(OFFER), setup_nanoton=60_000, prices=PRICES, start_ms=300,
+    run_us=70_000, warm=True,
+)
 LEASE = m.Lease(
     network=NETWORK,
     nonce=word("nonce", 16),
     requester=REQUESTER.key,
     provider=PROVIDER.key,
-    offer=digest(OFFER),
+    bid=digest(BID),
     model=model_id(MANIFEST),
     private=True,
     kind="infer",
@@ -200,6 +209,14 @@ def _messages() -> list[Message]:
         KEYS,
         OFFER,
         m.OfferReply(offer=signed(OFFER).pack(), keys=signed(KEYS).pack(), profile=pack(PROFILE)),
+        CALL,
+        BID,
+        market.BidReply(
+            call=digest(CALL), bid=signed(BID).pack(), offer=signed(OFFER).pack(), keys=signed(KEYS).pack(),
+            profile=pack(PROFILE),
+        ),
+        market.Decline(call=digest(CALL), code="busy", text="8 of 8 leases are open"),
+        market.CallResult(call=digest(CALL), dearer_percent=25, cold=True, slower=False, less_reliable=True),
         LEASE,
         KEYBOX,
         m.LeaseOpen(

@@ -44,6 +44,7 @@ from cocoon.core.errors.peer import (
     wrong,
 )
 from cocoon.core.errors.policy import (
+    BidExpired,
     CapExceeded,
     CeilingExceeded,
     CreditRefused,
@@ -51,6 +52,7 @@ from cocoon.core.errors.policy import (
     LaneClosing,
     LimitExceeded,
     MemoryExceeded,
+    ModelDenied,
     PublicUnproven,
     RunTimeout,
 )
@@ -112,6 +114,7 @@ __all__ = [
     "BadSeal",
     "BadSignature",
     "BadWords",
+    "BidExpired",
     "BootstrapUnreachable",
     "Cancelled",
     "CapExceeded",
@@ -142,6 +145,7 @@ __all__ = [
     "LocalPeerLost",
     "Malformed",
     "MemoryExceeded",
+    "ModelDenied",
     "ModelRefused",
     "NoLedger",
     "NoLocalPeer",
@@ -186,8 +190,8 @@ __all__ = [
 #: its remedy would send our user to look at ours.
 PEER_CODES = frozenset(cls.code for cls in (
     # not here, not now, not so much
-    Unavailable, Unreachable, ProviderBusy, Draining, StorageFull, NotFound, WrongNetwork, KindRefused, LimitExceeded,
-    CeilingExceeded, CreditRefused, LaneBusy, LaneClosing, LaneUnproven, ChainUnreachable,
+    Unavailable, Unreachable, ProviderBusy, Draining, StorageFull, NotFound, WrongNetwork, KindRefused, ModelDenied,
+    LimitExceeded, BidExpired, CeilingExceeded, CreditRefused, LaneBusy, LaneClosing, LaneUnproven, ChainUnreachable,
     # a model or a run
     ModelRefused, InputsMismatch, DtypeUnsupported, RunFailed, RunLost, RunTimeout, MemoryExceeded, WorkerLost,
     # the end of a lease

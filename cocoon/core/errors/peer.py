@@ -118,7 +118,7 @@ _WRONG: dict[str, type[WrongField]] = {}
 
 #: Fields that a correctly signed message can get wrong, each with its own code.
 WRONG_FIELDS = (
-    "network_id", "lease", "requester", "provider", "offer", "model", "price", "ceiling",
+    "network_id", "lease", "requester", "provider", "offer", "call", "model", "price", "ceiling",
     "units", "duration", "lane", "escrow", "seq", "previous", "root", "total", "head",
     "number", "runs", "receipt", "statement", "input", "output", "keys", "profile", "boot", "ttl", "kind",
     "tranche", "payout", "provider_key", "lane_key", "cap", "expiry", "order",

@@ -47,6 +47,21 @@ class KindRefused(PolicyRefusal):
     remedy = "use another provider"
 
 
+class BidExpired(PolicyRefusal):
+    """A bid stands for a minute, for one lease of the requester that called for it."""
+
+    code = "bid_expired"
+    remedy = "call for bids again"
+
+
+class ModelDenied(PolicyRefusal):
+    """The owner of this provider does not run this model."""
+
+    code = "model_denied"
+    exit_code = 74
+    remedy = "use another provider"
+
+
 class CreditRefused(PolicyRefusal):
     """This provider gives no credit, or no more of it, before the lane is on chain."""
 

@@ -244,12 +244,13 @@ def facts(cases: list[Case], *, seq: int, total_nanoton: int, escrow: str = "ee"
 
 
 def told(*leases: tuple[str, int]) -> main.Demo:
-    """A demonstration that heard of these leases and the set-up price that each was offered for."""
+    """A demonstration that heard of these leases and the set-up price that each was bid for."""
     magika = Magika(Path("model.onnx"), cast(Any, None), 0)
     demo = main.Demo("files", magika, Screen(lambda line: None, quiet=True), cast(Any, None))
     for lease, setup_nanoton in leases:
-        demo._event({"event": "offers", "chosen": {"setup_nanoton": setup_nanoton}})
-        demo._event({"event": "lease", "lease": lease})
+        bid = {"provider": "p", "setup_nanoton": setup_nanoton, "expected_nanoton": 1, "threads": 1, "lost": ""}
+        demo._event({"event": "bids", "bids": [bid], "chosen": "", "missed": []})
+        demo._event({"event": "lease", "lease": lease, "provider": "p"})
     return demo
 
 

@@ -57,7 +57,7 @@ def lease(**changes: Any) -> Signed[Lease]:
     """A price-0 lease; ``paid=True`` prices 1,000 runs at 1,500 nanoton with a set-up of 7, in tranches of 500."""
     body: dict[str, Any] = {
         "network": NETWORK, "nonce": b"\x02" * 16, "requester": REQUESTER.key, "provider": PROVIDER.key,
-        "offer": b"\x03" * 32, "model": b"\x04" * 32, "private": True, "kind": "infer", "setup_nanoton": 0,
+        "bid": b"\x03" * 32, "model": b"\x04" * 32, "private": True, "kind": "infer", "setup_nanoton": 0,
         "prices": ((1, 0),), "ceiling_nanoton": 0, "max_runs": 1_000, "duration_s": 3_600,
         "escrow": bytes(32), "lane": 0, "run_ms": 30_000, "tranche_nanoton": 0, "owner": bytes(32),
         "lane_key": bytes(32), "index": 0, "close_delay_s": 0, "network_tag": 0,

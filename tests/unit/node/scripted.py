@@ -211,5 +211,6 @@ def purse_of(keys: Identity, streets: Streets, nursery: trio.Nursery) -> Purse:
     return Purse(
         identity=keys, network=NETWORK, mesh=streets, journal=journal, clock=Clock(), log=log,  # type: ignore[arg-type]
         regard=Regard(journal, Clock(), log, lambda: 0),  # type: ignore[arg-type]
+        market=None,  # type: ignore[arg-type]
         lease_idle_ns=60 * SECOND_NS, tranche_nanoton=500, treasury=treasury_of(journal, nursery, log),
     )

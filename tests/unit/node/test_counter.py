@@ -1,12 +1,11 @@
-"""A provider's counter (SCH-4, SCH-5) and its key of the day."""
+"""A provider's counter (SCH-4) and its key of the day."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 
-from cocoon.core.limits import OFFER_REFRESH_NS, OFFER_TTL_S
-from cocoon.core.units import SECOND_NS
+from cocoon.core.limits import OFFER_REFRESH_NS
 from cocoon.identity.keys import Identity, public_key
 from cocoon.node.asking import verify_offer
 from cocoon.node.counter import OfferCounter
@@ -65,17 +64,3 @@ def test_an_offer_carries_the_key_of_the_day_and_the_one_before_still_opens_boxe
     today, second_key = ask(at, keys)
     assert today != yesterday and second_key == public_bytes(keys.identity.hpke)
     assert at.sealing_seeds == (keys.identity.hpke, first_seed)
-    assert at.honours(yesterday) and at.honours(today)
-
-
-def test_offers_that_nobody_can_hold_any_more_are_forgotten() -> None:
-    clock = Clock()
-    at, keys = counter(clock)
-    digests = []
-    for _ in range(20):
-        digests.append(ask(at, keys)[0])
-        clock.time_ns += OFFER_REFRESH_NS
-    assert len(set(digests)) == 20
-    honoured = [digest for digest in digests if at.honours(digest)]
-    assert len(honoured) < 2 * OFFER_TTL_S * SECOND_NS // OFFER_REFRESH_NS
-    assert len(at._standing.honoured_until_ns) <= len(honoured) + 1

@@ -10,6 +10,7 @@ import trio
 
 from cocoon.core.errors import CocoonError, LaneBusy, StorageFull, StreamClosed
 from cocoon.core.ids import LeaseId
+from cocoon.node.bids import BidDesk
 from cocoon.node.counter import OfferCounter
 from cocoon.node.means import Shop
 from cocoon.node.sale import Sale
@@ -19,9 +20,11 @@ from cocoon.node.till import FREE, Entry
 from cocoon.p2p.streams import PeerStream
 from cocoon.privacy.hpke import public_bytes, seal_keys
 from cocoon.privacy.link import LinkKeys
-from cocoon.wire.messages import KeyBox, Lease, LeaseAccept, LeaseOpen, Offer
+from cocoon.scheduler.strategy import Strategy
+from cocoon.wire.market import Bid, BidReply
+from cocoon.wire.messages import KeyBox, Lease, LeaseAccept, LeaseOpen
 from cocoon.wire.schema import pack
-from cocoon.wire.signing import Signed, sign
+from cocoon.wire.signing import Signed, open_signed, sign
 from tests.unit.ledger.parties import BIRTH
 from tests.unit.node.scripted import Clock, Heard, Memory, connected, identity
 from tests.unit.scheduler import builders
@@ -54,17 +57,23 @@ class Till:
 def shop(till: Till) -> Shop:
     """A shop with a counter, a journal and this till."""
     counter = OfferCounter(lambda: PROVIDER, builders.NETWORK, bytes(8), PRICED, builders.PROFILE, Clock())
-    rest: dict[str, Any] = {"shelf": None, "runtime": None, "mesh": None, "anchors": None}
+    strategy = Strategy(asks=PRICED.prices, max_model_bytes=PRICED.max_model_bytes)
+    bids = BidDesk(PROVIDER, counter, None, strategy, Clock(), PRICED.leases_max)  # type: ignore[arg-type]
+    bids._closed = lambda: None
+    rest: dict[str, Any] = {"bids": bids, "shelf": None, "runtime": None, "mesh": None, "anchors": None}
     return Shop(
         identity=PROVIDER, network=builders.NETWORK, counter=counter, journal=Memory(),  # type: ignore[arg-type]
         terms=PRICED, clock=Clock(), log=Heard(), till=till, **rest,  # type: ignore[arg-type]
     )
 
 
-def paid_lease(offer: Signed[Offer]) -> Signed[Lease]:
-    """A lease that this offer admits."""
+def paid_lease(at: Shop) -> Signed[Lease]:
+    """A lease under a bid that this shop has just made."""
+    reply = at.bids._answer(REQUESTER.key, builders.call(nonce=os.urandom(16)))
+    assert isinstance(reply, BidReply)
+    bid = open_signed(reply.bid, Bid)
     body = builders.lease(
-        requester=REQUESTER.key, provider=PROVIDER.key, offer=offer.digest, prices=offer.message.prices,
+        requester=REQUESTER.key, provider=PROVIDER.key, bid=bid.digest, prices=bid.message.prices,
         ceiling_nanoton=1_000, escrow=BIRTH.address(), lane=1, owner=BIRTH.owner, lane_key=BIRTH.lane_key,
         index=BIRTH.index, close_delay_s=BIRTH.close_delay_s, network_tag=BIRTH.network_tag, tranche_nanoton=500,
     )
@@ -98,7 +107,7 @@ async def test_a_requester_that_is_gone_before_the_answer_leaves_its_place(till:
     at = shop(till)
     seller = Seller(at)
     with pytest.raises((StreamClosed, StorageFull)):
-        await seller._take(await vanishing(opening(paid_lease(at.counter._current()))))
+        await seller._take(await vanishing(opening(paid_lease(at))))
     assert not seller._open and at.counter.capacity.leases_open == 0
     with trio.fail_after(1):
         await seller.drained()
@@ -119,7 +128,7 @@ class Closes:
 
 async def test_a_full_disk_at_the_end_of_a_lease_leaves_no_worker_no_model_and_no_link() -> None:
     at = shop(Till(leave=StorageFull("no room")))
-    lease = paid_lease(at.counter._current())
+    lease = paid_lease(at)
     accept = sign(LeaseAccept(lease=lease.digest, keybox=bytes(32), nonce=bytes(32), resumed=False), PROVIDER)
     link, worker, sink = parts = Closes(), Closes(), Closes()
     sale = Sale(at, lease, accept, link, 0)  # type: ignore[arg-type]

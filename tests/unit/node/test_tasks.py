@@ -17,7 +17,7 @@ from cocoon.scheduler.task import LeaseFailed
 from cocoon.wire.manifest import implicit
 from tests.unit.node.scripted import Heard
 from tests.unit.node.test_counter import Clock
-from tests.unit.scheduler.builders import quote
+from tests.unit.scheduler.builders import tender
 
 
 class Means:
@@ -69,7 +69,7 @@ async def test_a_runner_up_is_asked_only_if_it_fits_into_what_is_left_of_the_cei
         told.append(event)
 
     run.post = post  # type: ignore[method-assign]
-    await run._open(2, quote(setup_nanoton=7, prices=((1, 1_000),)))
+    await run._open(2, tender(setup_nanoton=7, run_nanoton=1_000))
     (failed,) = told
     assert isinstance(failed, LeaseFailed) and failed.attempt == 2
     assert (failed.code, buyer.asked is not None) == (("no_provider", True) if asked else ("ceiling_exceeded", False))

@@ -6,9 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cocoon.core.ids import PeerKey
-from cocoon.core.limits import OFFER_NS, OFFER_REFRESH_NS, OFFER_TTL_S, PROVIDERS_ASKED
+from cocoon.core.limits import OFFER_NS, OFFER_REFRESH_NS, PROVIDERS_ASKED
 from cocoon.core.machine import DeadlinePassed
-from cocoon.core.units import SECOND_NS
 from cocoon.scheduler.offers import (
     AskOffer,
     Gathering,
@@ -17,7 +16,6 @@ from cocoon.scheduler.offers import (
     OfferAsked,
     OfferMissed,
     OfferReceived,
-    OfferSigned,
     SellersFound,
     SignOffer,
     StandingOffer,
@@ -38,17 +36,6 @@ def test_a_changed_queue_makes_a_new_offer() -> None:
     standing = StandingOffer()
     standing.handle(0, OfferAsked(queue=0))
     assert standing.handle(1, OfferAsked(queue=1)) == [SignOffer(2, 1)]
-
-
-def test_an_offer_is_honoured_as_long_as_a_buyer_may_hold_it_and_not_longer() -> None:
-    standing = StandingOffer()
-    standing.handle(0, OfferSigned(1, b"digest"))
-    end_ns = 2 * OFFER_TTL_S * SECOND_NS
-    assert standing.honours(end_ns - 1, b"digest")
-    assert not standing.honours(end_ns, b"digest")
-    assert not standing.honours(0, b"other")
-    standing.handle(end_ns, DeadlinePassed())
-    assert standing.honoured_until_ns == {}
 
 
 def test_at_most_eight_sellers_are_asked_each_once() -> None:

@@ -207,7 +207,7 @@ def test_events_are_told_without_payloads_and_with_readable_ids(home: Path, mode
     with serving(home):
         connect(home).run(model, many(2), on_event=events.append)
     names = [event["event"] for event in events]
-    assert names[:5] == ["discovering", "offers", "lease", "model", "ready"] and names[-1] == "done"
+    assert names[:5] == ["discovering", "bids", "lease", "model", "ready"] and names[-1] == "done"
     lease = next(event for event in events if event["event"] == "lease")
     assert lease == {"event": "lease", "provider": peer_id(PROVIDER), "lease": LEASE.hex()}
     result = next(event for event in events if event["event"] == "result")

@@ -21,10 +21,11 @@ NUMBERS = {
     "model_want": 21, "chunk_hashes": 22, "chunk": 23, "model_ready": 24, "run_request": 25, "run_result": 26,
     "run_failure": 27, "tranche_close": 28, "receipt_issued": 29, "receipt": 30, "countersign": 31,
     "lease_close": 32, "manifest_request": 40, "manifest_reply": 41, "chunk_request": 42, "manifest": 50,
+    "call": 70, "bid": 71, "bid_reply": 72, "decline": 73, "call_result": 74,
 }  # fmt: skip
 SIGNED_BY = {
     "offer": "provider", "key_bundle": "provider", "lease_accept": "provider", "receipt": "provider",
-    "lease": "requester", "key_box": "requester",
+    "lease": "requester", "key_box": "requester", "bid": "provider",
 }  # fmt: skip
 
 

@@ -1,0 +1,192 @@
+"""Calling for bids: the warm set of open streams, and one auction over them.
+
+Purity: shell. Protocol ``/cocoon/call/1``. Spec: docs/spec/auction.md, rules AUC-1 to AUC-7.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection
+from dataclasses import replace
+
+import trio
+
+from cocoon.core.clock import Clock
+from cocoon.core.errors import CocoonError, StreamClosed, from_peer, wrong
+from cocoon.core.ids import NetworkId, PeerKey
+from cocoon.core.limits import AUCTION_MOST_NS, BID_BINDS_NS, CALL_STREAMS
+from cocoon.core.machine import Effect
+from cocoon.core.units import SECOND_NS
+from cocoon.node.asking import verify_offer
+from cocoon.node.bids import CALL_PROTOCOL
+from cocoon.node.driver import Driver
+from cocoon.node.regard import Regard
+from cocoon.p2p.service import Mesh
+from cocoon.p2p.streams import PeerStream
+from cocoon.scheduler.auction import Auction, AuctionEnded, Bidder, BiddersChosen, BidMissed, BidReceived, SendCall
+from cocoon.scheduler.selection import Quote
+from cocoon.telemetry.log import Log
+from cocoon.wire.market import Bid, BidReply, Call, CallResult, Decline
+from cocoon.wire.messages import OfferReply, Refusal
+from cocoon.wire.schema import digest, pack, unpack
+from cocoon.wire.signing import open_signed
+
+#: What one stream may answer that nobody waits for: late bids of auctions that are over.
+_Answer = BidReply | Decline
+
+
+class _Line:
+    """The stream to one provider, with the calls that wait on it."""
+
+    def __init__(self, peer: PeerKey) -> None:
+        self.peer = peer
+        self.opening = trio.Lock()
+        self.stream: PeerStream | None = None
+        self.round_trip_ns: int | None = None
+        self.waiting: dict[bytes, trio.MemorySendChannel[_Answer | CocoonError]] = {}
+
+    async def read(self) -> None:
+        """Hand every answer to the call that it names, until the stream ends; then to all the end."""
+        stream = self.stream
+        assert stream is not None                       # whoever starts this opened it
+        try:
+            while True:
+                answer = unpack(await stream.receive(), BidReply, Decline, Refusal)
+                if isinstance(answer, Refusal):
+                    raise from_peer(answer.code, answer.text)
+                self._tell(answer.call, answer)
+        except CocoonError as error:
+            self.stream = None
+            for call in tuple(self.waiting):
+                self._tell(call, error)
+        finally:
+            with trio.CancelScope(shield=True):
+                await stream.close()
+
+    def _tell(self, call: bytes, answer: _Answer | CocoonError) -> None:
+        if (channel := self.waiting.pop(call, None)) is not None:
+            channel.send_nowait(answer)
+
+
+class Caller:
+    """Calls providers for bids over streams that stay open."""
+
+    def __init__(
+        self, mesh: Mesh, network: NetworkId, clock: Clock, log: Log, regard: Regard, nursery: trio.Nursery
+    ) -> None:
+        self._mesh = mesh
+        self._network = network
+        self._clock = clock
+        self._log = log
+        self._regard = regard
+        self._nursery = nursery
+        #: The warm set, who was called last at the end.
+        self._lines: OrderedDict[PeerKey, _Line] = OrderedDict()
+
+    async def call(self, peers: Collection[PeerKey], call: Call) -> AuctionEnded:
+        """One auction among ``peers``."""
+        ended: list[AuctionEnded] = []
+        async with trio.open_nursery() as nursery:
+
+            async def ask(peer: PeerKey) -> None:
+                try:
+                    quote = await self._ask(peer, call)
+                except CocoonError as error:
+                    await driver.post(BidMissed(peer, error.code))
+                    await self._regard.failed(peer, error)
+                else:
+                    await driver.post(BidReceived(quote))
+
+            async def perform(effect: Effect) -> None:
+                match effect:
+                    case SendCall(peer):
+                        nursery.start_soon(ask, peer)
+                    case AuctionEnded():
+                        ended.append(effect)
+                        driver.stop()
+
+            driver = Driver(Auction(), self._clock, perform)
+            await driver.post(BiddersChosen(tuple(Bidder(peer, self._round_trip_ns(peer)) for peer in peers)))
+            await driver.run()
+            nursery.cancel_scope.cancel()
+        return ended[0]
+
+    def tell(self, peer: PeerKey, result: CallResult) -> None:
+        """Say to a bidder how its auction ended; it is lost with the stream."""
+        line = self._lines.get(peer)
+        if line is not None and line.stream is not None:
+            self._nursery.start_soon(self._send, line.stream, result)
+
+    async def _send(self, stream: PeerStream, result: CallResult) -> None:
+        try:
+            with trio.move_on_after(AUCTION_MOST_NS / SECOND_NS):
+                await stream.send(pack(result))
+        except StreamClosed as error:
+            self._log.info("result_not_told", peer=stream.peer, code=error.code)
+
+    def _round_trip_ns(self, peer: PeerKey) -> int | None:
+        line = self._lines.get(peer)
+        return None if line is None or line.stream is None else line.round_trip_ns
+
+    async def _ask(self, peer: PeerKey, call: Call) -> Quote:
+        line = self._line(peer)
+        call_id = digest(call)
+        stream = await self._open(line)
+        answers, answer = trio.open_memory_channel[_Answer | CocoonError](1)
+        line.waiting[call_id] = answers
+        asked_ns = self._clock.now_ns()
+        try:
+            await stream.send(pack(call))
+            said = await answer.receive()
+        finally:
+            line.waiting.pop(call_id, None)
+        if isinstance(said, CocoonError):
+            raise said
+        line.round_trip_ns = self._clock.now_ns() - asked_ns
+        if isinstance(said, Decline):
+            raise from_peer(said.code, said.text)
+        return verify_bid(said, call, self._network, peer, asked_ns)
+
+    def _line(self, peer: PeerKey) -> _Line:
+        line = self._lines.setdefault(peer, _Line(peer))
+        self._lines.move_to_end(peer)
+        idle = [other for other in self._lines.values() if not other.waiting and other is not line]
+        for surplus in idle[: max(0, len(self._lines) - CALL_STREAMS)]:
+            del self._lines[surplus.peer]
+            if surplus.stream is not None:
+                surplus.stream.wake("another provider took its place in the warm set")
+        return line
+
+    async def _open(self, line: _Line) -> PeerStream:
+        async with line.opening:
+            if line.stream is None or line.stream.ended:
+                line.stream = await self._mesh.open_stream(line.peer, CALL_PROTOCOL)
+                self._nursery.start_soon(line.read)
+            return line.stream
+
+
+def verify_bid(reply: BidReply, call: Call, network: NetworkId, peer: PeerKey, called_ns: int) -> Quote:
+    """Check a bid with the offer that it names and the bodies of that.
+
+    Raises:
+        BadSignature, Malformed, WrongField: what does not fit; above all a bid above its own ask (``wrong_price``).
+    """
+    quote = verify_offer(OfferReply(offer=reply.offer, keys=reply.keys, profile=reply.profile), network, peer)
+    bid = open_signed(reply.bid, Bid, signer=peer)
+    said = bid.message
+    if said.network != network:
+        raise wrong("network_id", "the bid is for another network")
+    if said.call != digest(call):
+        raise wrong("call", "the bid is for another call")
+    if said.offer != quote.digest:
+        raise wrong("offer", "the bid names another offer than the one beside it")
+    if call.kind not in quote.offer.kinds:
+        raise wrong("kind", f"called for {call.kind!r}, the offer sells {', '.join(quote.offer.kinds)}")
+    asks = dict(quote.offer.prices)
+    if said.setup_nanoton > quote.offer.setup_nanoton or [kind for kind, _ in said.prices] != list(asks):
+        raise wrong("price", "the bid has a higher set-up price than the offer, or prices of other units")
+    if any(price > asks[kind] for kind, price in said.prices):
+        raise wrong("price", "the bid is above the offer's own ask")
+    return replace(quote, digest=bid.digest, bid=said, binds_until_ns=called_ns + BID_BINDS_NS)
+
+

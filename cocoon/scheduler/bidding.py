@@ -1,0 +1,225 @@
+"""Bidding: a provider's side of every call, and the bids that it still stands by.
+
+A bid binds the price, not the place: whoever comes with an award when every
+lease is taken is told ``busy``. A bid is good for one lease of the requester
+that called for it.
+
+Invariants
+    No bid exceeds the standing asks.
+    A lease is admitted under a bid at most once, and only while it binds.
+    What is remembered of callers, bids and calls is bounded.
+
+Purity: pure. Spec: docs/spec/auction.md, rules AUC-8 to AUC-12.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from cocoon.core.ids import PeerKey
+from cocoon.core.limits import BID_HONOURED_NS, BIDS_HONOURED, CALL_BURST, CALL_NS, CALLERS, CALLS_REMEMBERED
+from cocoon.core.machine import DeadlinePassed, Effect, Event
+from cocoon.core.units import PPM
+from cocoon.scheduler.strategy import Prices, Strategy
+from cocoon.wire.market import Call, CallResult
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class CallHeard(Event):
+    """A call with the digest ``id``, and how this provider stands.
+
+    Attributes:
+        start_ms: From the award to the first run, as far as it was measured.
+        run_us: Of one run of this model, as measured; 0 if it never ran here.
+        warm: The model's bytes are here.
+        closed: Code and text of why this provider takes nothing now; empty if it does.
+    """
+
+    id: bytes
+    requester: PeerKey
+    call: Call
+    leases_open: int
+    leases_max: int
+    start_ms: int
+    run_us: int
+    warm: bool
+    closed: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BidSigned(Event):
+    """The shell signed the bid ordered by ``MakeBid``."""
+
+    id: bytes
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BidTaken(Event):
+    """A lease under this bid is countersigned: the call was won."""
+
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ResultHeard(Event):
+    """The requester says why this bid did not win; its runner-up may be taken all the same, later."""
+
+    requester: PeerKey
+    result: CallResult
+
+
+@dataclass(frozen=True, slots=True)
+class MakeBid(Effect):
+    """Sign a bid with these terms, and send it."""
+
+    id: bytes
+    setup_nanoton: int
+    prices: Prices
+    start_ms: int
+    run_us: int
+    warm: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DeclineCall(Effect):
+    """Say that there is no bid, and why."""
+
+    id: bytes
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallSeen:
+    """One call as its provider remembers it, for its owner; who called is not kept with what was called for.
+
+    Attributes:
+        answer: ``bid``, or the code of the refusal.
+        outcome: ``won``, or ``lost`` as the requester said; empty while neither is known.
+        bands: What the requester said of a lost bid.
+    """
+
+    at_ns: int
+    kind: str
+    model: bytes
+    units: int
+    setup_nanoton: int = 0
+    prices: Prices = ()
+    answer: str = "bid"
+    outcome: str = ""
+    bands: CallResult | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StandingBid:
+    """What a lease may name. Prices in nanoton."""
+
+    call: bytes
+    requester: PeerKey
+    kind: str
+    model: bytes
+    setup_nanoton: int
+    prices: Prices
+    until_ns: int
+
+
+@dataclass(slots=True)
+class Bidding:
+    """Answers calls; feed facts by ``handle``, ask by ``bid`` and ``seen``."""
+
+    strategy: Strategy
+    _bids: OrderedDict[bytes, StandingBid] = field(default_factory=OrderedDict)
+    _calls: OrderedDict[bytes, tuple[PeerKey, CallSeen]] = field(default_factory=OrderedDict)
+    #: When each caller has used up its burst (generic cell rate algorithm).
+    _due_ns: OrderedDict[PeerKey, int] = field(default_factory=OrderedDict)
+
+    def handle(self, now_ns: int, event: Event) -> list[Effect]:
+        """Take one fact; see the module for the invariants."""
+        match event:
+            case CallHeard():
+                return [self._answer(now_ns, event)]
+            case BidSigned(call_id, digest) if call_id in self._calls:
+                requester, seen = self._calls[call_id]
+                until_ns = now_ns + BID_HONOURED_NS
+                self._bids[digest] = StandingBid(
+                    call_id, requester, seen.kind, seen.model, seen.setup_nanoton, seen.prices, until_ns
+                )
+                _cut(self._bids, BIDS_HONOURED)
+            case BidTaken(digest) if digest in self._bids:
+                self._learn(self._bids.pop(digest).call, "won", None)
+            case ResultHeard(requester, result) if self._calls.get(result.call, (None,))[0] == requester:
+                self._learn(result.call, "lost", result)
+            case DeadlinePassed():
+                self._forget(now_ns)
+        return []
+
+    def deadline_ns(self) -> int | None:
+        """When the oldest bid stops to bind."""
+        return next((bid.until_ns for bid in self._bids.values()), None)
+
+    def bid(self, now_ns: int, digest: bytes, requester: PeerKey) -> StandingBid | None:
+        """The bid that a lease of ``requester`` may name now."""
+        bid = self._bids.get(digest)
+        return bid if bid is not None and now_ns < bid.until_ns and bid.requester == requester else None
+
+    def seen(self) -> list[CallSeen]:
+        """The calls of late, oldest first."""
+        return [seen for _, seen in self._calls.values()]
+
+    def _answer(self, now_ns: int, heard: CallHeard) -> Effect:
+        call = heard.call
+        no = self._refusal(now_ns, heard)
+        if no is not None:
+            if heard.id not in self._calls:
+                self._remember(heard, CallSeen(now_ns, call.kind, call.model, call.units, answer=no[0]))
+            return DeclineCall(heard.id, *no)
+        setup, prices = self.strategy.price(heard.leases_open * PPM // heard.leases_max)
+        self._remember(heard, CallSeen(now_ns, call.kind, call.model, call.units, setup, prices))
+        return MakeBid(heard.id, setup, prices, heard.start_ms, heard.run_us, heard.warm)
+
+    def _refusal(self, now_ns: int, heard: CallHeard) -> tuple[str, str] | None:
+        if not self._in_time(now_ns, heard.requester):
+            return "busy", f"more than {CALL_BURST} calls at once; try again in {CALL_NS // 1_000_000} ms"
+        if heard.id in self._calls:
+            return "replayed", "this call was made before"
+        if heard.closed is not None:
+            return heard.closed
+        if heard.leases_open >= heard.leases_max:
+            return "busy", f"{heard.leases_open} of {heard.leases_max} leases are open"
+        return self.strategy.refusal(heard.call)
+
+    def _in_time(self, now_ns: int, caller: PeerKey) -> bool:
+        """Whether the caller keeps to its rate; only a call that is taken counts."""
+        due_ns = max(now_ns, self._due_ns.get(caller, now_ns))
+        if due_ns - now_ns > (CALL_BURST - 1) * CALL_NS:
+            return False
+        self._due_ns[caller] = due_ns + CALL_NS
+        self._due_ns.move_to_end(caller)
+        _cut(self._due_ns, CALLERS)
+        return True
+
+    def _remember(self, heard: CallHeard, seen: CallSeen) -> None:
+        self._calls[heard.id] = heard.requester, seen
+        _cut(self._calls, CALLS_REMEMBERED)
+
+    def _learn(self, call_id: bytes, outcome: str, bands: CallResult | None) -> None:
+        """How a bid did; one that was won stays so."""
+        requester, seen = self._calls.get(call_id, (None, None))
+        if requester is not None and seen is not None and seen.answer == "bid" and seen.outcome != "won":
+            self._calls[call_id] = requester, replace(seen, outcome=outcome, bands=bands)
+
+    def _forget(self, now_ns: int) -> None:
+        while self._bids and next(iter(self._bids.values())).until_ns <= now_ns:
+            self._bids.popitem(last=False)
+
+
+def _cut(table: OrderedDict[K, V], most: int) -> None:
+    """Let the oldest go."""
+    while len(table) > most:
+        table.popitem(last=False)

@@ -1,0 +1,64 @@
+"""A provider's bid strategy: what it bids for a call, and what it will not do at all.
+
+The policy, in full: a bid never exceeds the standing asks and never falls below
+the floor. An idle provider takes ``idle_discount_ppm`` off the room between
+floor and ask, a full one nothing, and between them the discount falls evenly
+with the share of its leases that are open. In a first-price auction the ask of
+a full machine is the price of its scarcity; an idle one earns nothing by it.
+
+Purity: pure. Spec: docs/spec/auction.md, rules AUC-13 to AUC-15.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cocoon.core.units import PPM
+from cocoon.wire.market import NO_MODEL, Call
+
+Prices = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """Asks and floors per 1,000 units of a kind and for the set-up, in nanoton; and the models that are refused.
+
+    A floor that names no price of a kind is 0 there. ``allowed`` models are the only ones that are run, if there are
+    any; a private model has no name before it is bought, and counts as none of them.
+    """
+
+    ask_setup_nanoton: int = 0
+    asks: Prices = ()
+    floor_setup_nanoton: int = 0
+    floors: Prices = ()
+    idle_discount_ppm: int = 0
+    kinds: tuple[str, ...] = ("infer",)
+    max_model_bytes: int = 0
+    denied: frozenset[bytes] = frozenset()
+    allowed: frozenset[bytes] = frozenset()
+
+    def price(self, open_ppm: int) -> tuple[int, Prices]:
+        """Set-up price and prices of a bid while ``open_ppm`` of the leases are open."""
+        discount_ppm = self.idle_discount_ppm * (PPM - min(open_ppm, PPM)) // PPM
+        floors = dict(self.floors)
+        return (
+            _between(self.floor_setup_nanoton, self.ask_setup_nanoton, discount_ppm),
+            tuple((kind, _between(floors.get(kind, 0), ask, discount_ppm)) for kind, ask in self.asks),
+        )
+
+    def refusal(self, call: Call) -> tuple[str, str] | None:
+        """Code and text of why this call gets no bid; None if it may have one."""
+        if call.kind not in self.kinds or call.tier:
+            return "kind_refused", f"{call.kind!r} of tier {call.tier} is not sold here"
+        # Sizes are told rounded up by at most an eighth; the lease's own model is measured exactly.
+        if call.model_bytes > self.max_model_bytes + self.max_model_bytes // 8:
+            return "limit_exceeded", f"models up to {self.max_model_bytes} bytes are run here"
+        if call.model in self.denied or (self.allowed and call.model not in self.allowed):
+            what = "a private model" if call.model == NO_MODEL else f"model {call.model.hex()[:16]}"
+            return "model_denied", f"{what} is not run here"
+        return None
+
+
+def _between(floor: int, ask: int, discount_ppm: int) -> int:
+    """The ask less its discount, rounded up: never below the floor, never above the ask."""
+    return ask - max(0, ask - floor) * discount_ppm // PPM

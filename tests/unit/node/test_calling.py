@@ -1,0 +1,244 @@
+"""Calls over open streams, and bids that contradict themselves (AUC-2 to AUC-4, AUC-8)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from cocoon.core.errors import CocoonError, Draining
+from cocoon.core.limits import AUCTION_MOST_NS, BID_BINDS_NS, CALL_STREAMS
+from cocoon.core.units import SECOND_NS
+from cocoon.node.bids import CALL_PROTOCOL, BidDesk
+from cocoon.node.calling import Caller, verify_bid
+from cocoon.node.counter import OfferCounter
+from cocoon.node.regard import Regard
+from cocoon.node.stock import Terms
+from cocoon.p2p.streams import PeerStream
+from cocoon.scheduler.bidding import CallSeen
+from cocoon.scheduler.strategy import Strategy
+from cocoon.wire.market import Bid, BidReply, Call, CallResult, Decline
+from cocoon.wire.messages import Refusal
+from cocoon.wire.schema import digest, pack, unpack
+from cocoon.wire.signing import open_signed, sign
+from tests.unit.node.scripted import Clock, Heard, Memory, Streets, connected, identity
+from tests.unit.scheduler.builders import NETWORK, PROFILE, call
+
+BUYER, SELLER, OTHER = identity(1), identity(2), identity(3)
+ASKS = ((1, 1_000),)
+
+
+def desk(keys: Any = SELLER, closed: CocoonError | None = None) -> BidDesk:
+    """The bid desk of a provider that asks 100 and 1,000."""
+    terms = Terms(setup_nanoton=100, prices=ASKS)
+    counter = OfferCounter(lambda: keys, NETWORK, bytes(8), terms, PROFILE, Clock())
+    strategy = Strategy(ask_setup_nanoton=100, asks=ASKS, max_model_bytes=terms.max_model_bytes)
+    made = BidDesk(keys, counter, None, strategy, Clock(), 8)  # type: ignore[arg-type]
+    made._closed = lambda: closed
+    return made
+
+
+def fresh() -> Call:
+    return call(nonce=os.urandom(16))
+
+
+@asynccontextmanager
+async def caller(*desks: BidDesk) -> AsyncIterator[tuple[Caller, Streets, Regard]]:
+    """A requester among these providers."""
+    async with trio.open_nursery() as nursery:
+        streets = Streets(BUYER.key, nursery)
+        for one in desks:
+            streets.handlers[one._identity.key, CALL_PROTOCOL] = one._answer_all
+        regard = Regard(Memory(), Clock(), Heard(), lambda: 0)  # type: ignore[arg-type]
+        yield Caller(streets, NETWORK, Clock(), Heard(), regard, nursery), streets, regard  # type: ignore[arg-type]
+        nursery.cancel_scope.cancel()
+
+
+async def test_calls_share_one_stream_and_each_gets_its_own_answer(autojump_clock: trio.testing.MockClock) -> None:
+    async with caller(desk(), desk(OTHER)) as (calls, streets, _):
+        for _ in range(3):
+            wanted = fresh()
+            ended = await calls.call([SELLER.key, OTHER.key], wanted)
+            assert {quote.provider for quote in ended.quotes} == {SELLER.key, OTHER.key}
+            assert {quote.bid.call for quote in ended.quotes if quote.bid} == {digest(wanted)}
+            assert all(quote.binds_until_ns <= trio.current_time() * SECOND_NS + BID_BINDS_NS for quote in ended.quotes)
+            streets.handlers.clear()                    # no second stream is opened
+        assert calls._round_trip_ns(SELLER.key) is not None
+
+
+async def test_many_calls_at_once_are_told_apart(autojump_clock: trio.testing.MockClock) -> None:
+    async with caller(desk()) as (calls, _, _):
+        wanted, answered = [fresh() for _ in range(20)], []
+
+        async def one(asked: Call) -> None:
+            (quote,) = (await calls.call([SELLER.key], asked)).quotes
+            assert quote.bid is not None and quote.bid.call == digest(asked)
+            answered.append(asked)
+
+        async with trio.open_nursery() as nursery:
+            for asked in wanted:
+                nursery.start_soon(one, asked)
+        assert len(answered) == 20
+
+
+async def test_a_bidder_that_is_silent_or_gone_costs_no_more_than_the_auction(
+    autojump_clock: trio.testing.MockClock
+) -> None:
+    async def mute(stream: PeerStream) -> None:
+        await trio.sleep_forever()
+
+    async def gone(stream: PeerStream) -> None:
+        await stream.reset()
+
+    async with caller(desk()) as (calls, streets, regard):
+        streets.handlers[OTHER.key, CALL_PROTOCOL] = mute
+        third = identity(4)
+        streets.handlers[third.key, CALL_PROTOCOL] = gone
+        began_s = trio.current_time()
+        ended = await calls.call([SELLER.key, OTHER.key, third.key], fresh())
+        assert trio.current_time() - began_s <= AUCTION_MOST_NS / SECOND_NS
+        assert [quote.provider for quote in ended.quotes] == [SELLER.key]
+        assert dict(ended.missed) == {OTHER.key: "unreachable", third.key: "stream_closed"}
+        assert regard.is_newcomer(OTHER.key) and regard.is_newcomer(third.key), "silence is nobody's lie"
+
+
+async def test_a_stream_that_ended_is_opened_again(autojump_clock: trio.testing.MockClock) -> None:
+    once: list[PeerStream] = []
+    honest = desk()
+
+    async def hangs_up_once(stream: PeerStream) -> None:
+        if not once:
+            once.append(stream)
+            await stream.receive()
+            await stream.reset()
+        else:
+            await honest._answer_all(stream)
+
+    async with caller() as (calls, streets, _):
+        streets.handlers[SELLER.key, CALL_PROTOCOL] = hangs_up_once
+        assert (await calls.call([SELLER.key], fresh())).missed == ((SELLER.key, "stream_closed"),)
+        assert len((await calls.call([SELLER.key], fresh())).quotes) == 1
+
+
+async def test_the_warm_set_is_bounded(autojump_clock: trio.testing.MockClock) -> None:
+    keys = [identity(number) for number in range(2, CALL_STREAMS + 7)]
+    async with caller(*map(desk, keys)) as (calls, _, _):
+        for one in keys:
+            assert (await calls.call([one.key], fresh())).quotes
+        assert len(calls._lines) == CALL_STREAMS
+        assert list(calls._lines) == [one.key for one in keys[-CALL_STREAMS:]], "who was called longest ago made room"
+
+
+async def test_a_loser_hears_why_on_the_same_stream(autojump_clock: trio.testing.MockClock) -> None:
+    seller = desk()
+    async with caller(seller) as (calls, _, _):
+        wanted = fresh()
+        await calls.call([SELLER.key], wanted)
+        bands = CallResult(call=digest(wanted), dearer_percent=10, cold=False, slower=True, less_reliable=False)
+        calls.tell(SELLER.key, bands)
+        await trio.testing.wait_all_tasks_blocked()
+        (seen,) = seller.seen()
+        assert isinstance(seen, CallSeen) and (seen.outcome, seen.bands) == ("lost", bands)
+
+
+async def test_who_takes_no_lease_declines(autojump_clock: trio.testing.MockClock) -> None:
+    async with caller(desk(closed=Draining("ends"))) as (calls, _, _):
+        assert (await calls.call([SELLER.key], fresh())).missed == ((SELLER.key, "draining"),)
+
+
+# --- lies --------------------------------------------------------------------
+
+
+def bid_of(reply: BidReply, **changes: Any) -> BidReply:
+    """``reply`` with another bid, signed by the same provider."""
+    honest = open_signed(reply.bid, Bid).message
+    return replace(reply, bid=sign(replace(honest, **changes), SELLER).pack())
+
+
+def flipped(reply: BidReply) -> BidReply:
+    return replace(reply, bid=reply.bid[:-1] + bytes([reply.bid[-1] ^ 1]))
+
+
+def of_another(reply: BidReply) -> BidReply:
+    return replace(reply, bid=sign(open_signed(reply.bid, Bid).message, OTHER).pack())
+
+
+LIES: list[tuple[Callable[[BidReply], BidReply], str]] = [
+    (flipped, "bad_signature"),
+    (of_another, "wrong_provider"),
+    (lambda reply: bid_of(reply, network=bytes(32)), "wrong_network_id"),
+    (lambda reply: bid_of(reply, call=bytes(32)), "wrong_call"),
+    (lambda reply: bid_of(reply, offer=bytes(32)), "wrong_offer"),
+    (lambda reply: bid_of(reply, setup_nanoton=101), "wrong_price"),
+    (lambda reply: bid_of(reply, prices=((1, 1_001),)), "wrong_price"),
+    (lambda reply: bid_of(reply, prices=()), "wrong_price"),
+    (lambda reply: bid_of(reply, prices=((1, 1_000), (2, 1))), "wrong_price"),
+]
+
+
+@pytest.mark.parametrize(("lie", "code"), LIES)
+async def test_each_lie_in_a_bid_has_its_code_and_is_remembered(
+    lie: Callable[[BidReply], BidReply], code: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    honest = desk()
+
+    async def lying(stream: PeerStream) -> None:
+        asked = unpack(await stream.receive(), Call)
+        reply = honest._answer(BUYER.key, asked)
+        assert isinstance(reply, BidReply)
+        await stream.send(pack(lie(reply)))
+        await stream.receive()
+
+    async with caller() as (calls, streets, regard):
+        streets.handlers[SELLER.key, CALL_PROTOCOL] = lying
+        assert (await calls.call([SELLER.key], fresh())).missed == ((SELLER.key, code),)
+        await trio.testing.wait_all_tasks_blocked()
+        assert regard.standing(SELLER.key).lied == 1
+
+
+def test_a_bid_for_an_earlier_call_is_refused() -> None:
+    seller = desk_now()
+    reply = seller._answer(BUYER.key, call())
+    assert isinstance(reply, BidReply)
+    with pytest.raises(CocoonError) as refused:
+        verify_bid(reply, fresh(), NETWORK, SELLER.key, 0)
+    assert refused.value.code == "wrong_call"
+
+
+def desk_now() -> BidDesk:
+    """A desk whose clock stands still, outside of a loop."""
+
+    class Still:
+        def now_ns(self) -> int:
+            return 0
+
+    made = desk()
+    made._clock = made._counter._clock = Still()
+    return made
+
+
+async def test_a_call_for_another_network_is_refused(autojump_clock: trio.testing.MockClock) -> None:
+    ours, theirs = connected(SELLER.key, BUYER.key)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(desk()._answer_all, ours)
+        await theirs.send(pack(call(network=bytes(32))))
+        assert unpack(await theirs.receive(), Refusal).code == "wrong_network_id"
+
+
+async def test_a_call_that_comes_again_is_declined(autojump_clock: trio.testing.MockClock) -> None:
+    ours, theirs = connected(SELLER.key, BUYER.key)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(desk()._answer_all, ours)
+        asked = pack(fresh())
+        await theirs.send(asked)
+        assert isinstance(unpack(await theirs.receive(), BidReply, Decline), BidReply)
+        await theirs.send(asked)
+        again = unpack(await theirs.receive(), BidReply, Decline)
+        assert isinstance(again, Decline) and again.code == "replayed"
+        nursery.cancel_scope.cancel()
