@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from cocoon.core.limits import LEASE_DURATION_S, OFFER_TTL_S, RUNS_PER_LEASE
-from cocoon.wire import judged, market, messages
+from cocoon.wire import judged, messages
 from cocoon.wire.schema import kinds
 
 

@@ -29,8 +29,8 @@ from cocoon.core.errors import (
     UsageError,
 )
 from cocoon.core.units import MIB
-from cocoon.node.clock import MonotonicClock
 from cocoon.node.bids import CALL_PROTOCOL
+from cocoon.node.clock import MonotonicClock
 from cocoon.node.counter import OFFER_PROTOCOL
 from cocoon.node.selling import LEASE_PROTOCOL
 from cocoon.p2p.addresses import parse_peer
