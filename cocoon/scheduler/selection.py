@@ -1,6 +1,6 @@
 """Choosing a seller: the lowest expected cost under the ceiling, weighed by how often a lease with it ends well.
 
-Purity: pure. Spec: docs/spec/scheduling.md, rules SCH-1 to SCH-3, SCH-19 and SCH-22.
+Purity: pure. Spec: docs/spec/scheduling.md, rules SCH-1 to SCH-3, SCH-19, SCH-22 and SCH-24.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cocoon.core.ids import PeerKey, peer_id
-from cocoon.core.limits import USUAL_CEILING_MEDIANS, USUAL_CEILING_NANOTON
+from cocoon.core.limits import SPREAD_LEASES, SPREAD_UNITS, USUAL_CEILING_MEDIANS, USUAL_CEILING_NANOTON
 from cocoon.core.units import PPM, UnitKind, bill_nanoton
 from cocoon.wire.messages import Offer, Profile
 
@@ -71,6 +71,11 @@ def usual_ceiling_nanoton(offers: Sequence[Offer], runs: int) -> int:
     costs = sorted(expected_cost_nanoton(offer, runs) for offer in offers)
     median_nanoton = costs[(len(costs) - 1) // 2] if costs else 0
     return min(USUAL_CEILING_MEDIANS * median_nanoton, USUAL_CEILING_NANOTON)
+
+
+def usual_spread(units: int) -> int:
+    """Most leases at a time of a task whose user named no number (SCH-24)."""
+    return 1 if units < SPREAD_UNITS else SPREAD_LEASES
 
 
 def misfit(offer: Offer, demand: Demand) -> str | None:
