@@ -19,6 +19,7 @@ import click
 
 from cocoon.cli.options import common
 from cocoon.cli.output import Printer, error_object
+from cocoon.core import limits
 from cocoon.core.errors import CocoonError, NotFound, UsageError
 from cocoon.core.units import format_bytes, format_nanoton
 
@@ -41,21 +42,23 @@ _PREVIEW_CHARS = 60
                    "[default: three times the median ask, at most one whole coin]")
 @click.option("--deadline", "deadline_s", metavar="SECONDS", type=float, default=None,
               help="Give the task up after this.  [default: 600]")
+@click.option("--spread", metavar="COUNT", type=click.IntRange(1, limits.PROVIDERS_ASKED), default=None,
+              help="Most providers that work on it at a time.  [default: 3 for 256 inputs or more, else 1]")
 @common
 def run(
     model: str, inputs: tuple[str, ...], output: str | None, force: bool, max_price_nanoton: int | None,
-    deadline_s: float | None, home: str | None, printer: Printer,
+    deadline_s: float | None, spread: int | None, home: str | None, printer: Printer,
 ) -> int:
-    """Run MODEL (an ONNX file, or the id of a public model) on a provider.
+    """Run MODEL (an ONNX file, or the id of a public model) on a provider, or on several at once.
 
-    The model and the inputs are sealed to the provider that is chosen. Without
+    The model and the inputs are sealed to each provider that is chosen. Without
     --output the outputs are only shown.
     """
     from cocoon.sdk import connect
 
     client = connect(home)
     told = Report(printer, plan(inputs, output, force), force)
-    options: dict[str, Any] = {"max_price_nanoton": max_price_nanoton, "on_event": told.event}
+    options: dict[str, Any] = {"max_price_nanoton": max_price_nanoton, "spread": spread, "on_event": told.event}
     if deadline_s is not None:
         options["deadline_s"] = deadline_s
     try:
@@ -140,6 +143,8 @@ class Report:
     jobs: list[Job]
     force: bool
     waiting: deque[tuple[Result, dict[str, Any]]] = field(default_factory=deque)
+    #: Leases that ended: what they gave no receipt for has none for now, and nobody waits for it.
+    ended: set[str] = field(default_factory=set)
     first_failure: CocoonError | None = None
     summary: dict[str, Any] = field(default_factory=dict)
     finished: int = 0
@@ -171,9 +176,9 @@ class Report:
         """Show progress and release the lines whose receipt has come."""
         if event["event"] == "done":
             self.summary = {key: value for key, value in event.items() if key != "event"}
-        if event["event"] == "lease":
-            self.flush()                                # what a lost lease left has no receipt yet; nobody waits for it
-        if event["event"] == "receipt":
+        if event["event"] == "lease_ended":
+            self.ended.add(str(event.get("lease")))
+        if event["event"] in ("receipt", "lease_ended"):
             self._flush_receipted()
         if text := _progress(event, self.finished, len(self.jobs)):
             self.printer.progress(text)
@@ -181,6 +186,8 @@ class Report:
     def end(self) -> int:
         """Say the sum; return the exit code."""
         self.printer.end_progress()
+        if line := split_line(self.summary.get("providers")):
+            self.printer.line(line)
         return self.printer.end(self.summary, self.first_failure)
 
     def flush(self) -> None:
@@ -189,7 +196,7 @@ class Report:
             self._tell(*self.waiting.popleft())
 
     def _flush_receipted(self) -> None:
-        while self.waiting and self.waiting[0][0].receipt is not None:
+        while self.waiting and (self.waiting[0][0].receipt is not None or self.waiting[0][0].lease in self.ended):
             self._tell(*self.waiting.popleft())
 
     def _tell(self, result: Result, described: dict[str, Any]) -> None:
@@ -208,6 +215,16 @@ class Report:
             f"  {result.ran_us / 1000:.1f} ms, {format_nanoton(result.price_nanoton)}, "
             f"provider {result.provider}, receipt {result.receipt or 'missing'}"
         )
+
+
+def split_line(providers: Any) -> str:
+    """Who ran how much for how much, in one line; empty if it was one provider."""
+    worked = [share for share in providers or () if share["units"]]
+    if len(worked) < 2:
+        return ""
+    return "split: " + "; ".join(
+        f"{share['units']} runs on {share['provider']}, {format_nanoton(share['price_nanoton'])}" for share in worked
+    )
 
 
 def _described(array: Any) -> dict[str, Any]:

@@ -301,6 +301,11 @@ REPUTATION_HALF_LIFE_NS = 7 * 24 * 3_600 * SECOND_NS
 """A machine that was bad for a day is forgiven within weeks; one that was good has to stay so."""
 REPUTATIONS = 1_024
 """Providers of whom outcomes are remembered: many times the sellers that one requester meets."""
+SPREAD_UNITS = 256
+"""A smaller task stays on one lease unless its user says otherwise: each further lane costs its fees, each further
+provider the way of the model. Four tranches of TRANCHE_RUNS are worth that."""
+SPREAD_LEASES = 3
+"""Leases at a time of a larger task: three times as fast, and one lost provider takes a third of the work with it."""
 UNITS_PER_TASK = 1_000_000
 JOURNAL_BATCH = 256
 JOURNAL_QUEUE = 4_096

@@ -31,42 +31,50 @@ from cocoon.store.service import Row
 from cocoon.wire.messages import Lease, LeaseAccept
 from cocoon.wire.signing import Signed, sign
 
+#: A model, whether it is private, and who runs it.
+_Key = tuple[ModelId, bool, PeerKey]
+
 
 class Buyer:
-    """Opens leases and finds the warm one of a model."""
+    """Opens leases and finds the warm ones of a model."""
 
     def __init__(self, purse: Purse, nursery: trio.Nursery) -> None:
         self._purse = purse
         self._nursery = nursery
-        self._warm: dict[tuple[ModelId, bool], Purchase] = {}
-        self._opening: dict[tuple[ModelId, bool], trio.Lock] = {}
+        self._warm: dict[_Key, Purchase] = {}
+        self._opening: dict[_Key, trio.Lock] = {}
         # Every lease until its lane is free again, or it is among the debts.
         self._kept: dict[Purchase, trio.Event] = {}
         self.debts = Debts(purse)
 
-    def warm(self, order: Order) -> Purchase | None:
-        """An open lease for this model that takes the order's units, within its ceiling."""
-        lease = self._warm.get((order.model.id, order.private))
+    def warm(self, order: Order) -> list[Purchase]:
+        """Open leases for this model that take the order's units, each within its ceiling, the cheapest first."""
+        keys = [key for key in self._warm if key[:2] == (order.model.id, order.private)]
+        fitting = [lease for key in keys if (lease := self._warm_at(key, order)) is not None]
+        return sorted(fitting, key=lambda lease: lease.price.cost_nanoton(order.units))
+
+    def _warm_at(self, key: _Key, order: Order) -> Purchase | None:
+        lease = self._warm.get(key)
         if lease is None or not lease.usable or lease.provider in order.without:
             return None
         return lease if lease.covers(order.units, order.ceiling_nanoton) else None
 
     async def open(self, quote: Quote, order: Order, progress: Say) -> Purchase:
-        """A lease that takes runs now: a new one, or one that another task has just opened for this model.
+        """A lease that takes runs now: a new one, or one that another task has just opened there for this model.
 
-        Tasks that want one cold model at the same time share a lease; a provider has few for each requester.
+        Tasks that want one cold model of one provider at the same time share a lease; it has few for each requester.
 
         Raises:
             CocoonError: refused, unreachable, no lane for it, or the model was not accepted.
         """
-        key = (order.model.id, order.private)
+        key = (order.model.id, order.private, quote.provider)
         turn = self._opening.setdefault(key, trio.Lock())
         try:
             async with turn:
-                warm = self.warm(order)
+                warm = self._warm_at(key, order)
                 if warm is not None and warm.costs_what(quote.terms):
                     return warm
-                return await self._open(quote, order, progress)
+                return await self._open(key, quote, order, progress)
         finally:
             if not turn.locked():
                 self._opening.pop(key, None)
@@ -78,10 +86,10 @@ class Buyer:
                 await lease.release()
                 await over.wait()
 
-    async def _open(self, quote: Quote, order: Order, progress: Say) -> Purchase:
+    async def _open(self, key: _Key, quote: Quote, order: Order, progress: Say) -> Purchase:
         """Propose a lease, deliver the model, and return once runs may go."""
         await self._make_room(quote.provider)
-        held = self._warm.get((order.model.id, order.private))
+        held = self._warm.get(key)
         if held is not None and held.idle:
             await held.release()                        # too small for this task; its lane may be filled up instead
         await self.debts.settle_with(quote.provider)
@@ -90,7 +98,7 @@ class Buyer:
         except CreditRefused:                           # not before its lane is there, then; it is on its way
             agreed = await self._propose(quote, order)
         purchase = Purchase(self._purse, *agreed, order.model, quote.offer.max_payload_bytes, progress)
-        self._nursery.start_soon(self._keep, purchase, (order.model.id, order.private))
+        self._nursery.start_soon(self._keep, purchase, key)
         await purchase.ready()
         return purchase
 
@@ -101,7 +109,7 @@ class Buyer:
         for lease in [lease for lease in held if lease.idle][: max(0, surplus)]:
             await lease.release()
 
-    async def _keep(self, purchase: Purchase, key: tuple[ModelId, bool]) -> None:
+    async def _keep(self, purchase: Purchase, key: _Key) -> None:
         self._warm[key] = purchase
         over = self._kept[purchase] = trio.Event()
         try:

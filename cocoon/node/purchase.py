@@ -41,6 +41,7 @@ from cocoon.node.models import HeldModel
 from cocoon.node.tally import Tally
 from cocoon.scheduler import purchase
 from cocoon.scheduler.selection import Terms
+from cocoon.scheduler.spending import LeasePrice
 from cocoon.wire.commitment import commit
 from cocoon.wire.judged import Statement
 from cocoon.wire.manifest import pack_manifest
@@ -160,6 +161,13 @@ class Purchase:
         """Given back by this side with nothing on the way: the provider needs no further word."""
         is_ours = self._lost is not None and self._lost.code == "released" and not self._sent
         return is_ours and self.tally.verifier.settled and self._parted
+
+    @property
+    def price(self) -> LeasePrice:
+        """What further units cost; beside those of other tasks, if it is not idle."""
+        terms, units = self.tally.tab.terms, self.tally.tab.units
+        setup_nanoton = 0 if units else terms.setup_nanoton
+        return LeasePrice(setup_nanoton, terms.price_nanoton, units, shared=not self.idle)
 
     def costs_what(self, terms: Terms) -> bool:
         """Whether this lease has the prices of ``terms``."""

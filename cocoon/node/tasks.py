@@ -1,19 +1,19 @@
 """Tasks: the shell around each task machine, between the user, the market and a lease.
 
-Purity: shell. Spec: docs/spec/scheduling.md, rules SCH-11 to SCH-18.
+Purity: shell. Spec: docs/spec/scheduling.md, rules SCH-11 to SCH-20 and SCH-24 to SCH-28.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import trio
 
-from cocoon.core.errors import BidExpired, CeilingExceeded, CocoonError, from_code
+from cocoon.core.errors import BidExpired, CocoonError, from_code
 from cocoon.core.groups import single_error
-from cocoon.core.ids import LeaseId, TaskId, peer_id
+from cocoon.core.ids import LeaseId, PeerKey, TaskId, peer_id
 from cocoon.core.limits import USUAL_CEILING_NANOTON
 from cocoon.core.machine import Effect, Event
 from cocoon.core.units import MILLISECOND_NS
@@ -24,6 +24,7 @@ from cocoon.node.market import Sold, Wanted
 from cocoon.node.means import Order, Purse
 from cocoon.node.purchase import Answer, Purchase, Say
 from cocoon.scheduler import task
+from cocoon.scheduler.attempts import Attempts
 from cocoon.scheduler.selection import (
     Quote,
     Ranked,
@@ -45,15 +46,16 @@ class Submission:
     order: Order
     units: int
     deadline_ms: int
+    #: Most leases at a time.
+    spread: int = 1
 
 
 @dataclass(slots=True)
-class _Outcome:
-    """What is told at the end."""
+class _Share:
+    """What one provider did of the task."""
 
+    units: int = 0
     price_nanoton: int = 0
-    receipts: list[str] = field(default_factory=list)
-    provider: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,7 +68,7 @@ class _Part:
 
     async def delivered(self, unit: int, answer: Answer) -> None:
         """A verified result."""
-        await self.run.delivered(self.lease, unit, answer)
+        await self.run.delivered(self.attempt, unit, answer)
 
     async def denied(self, unit: int, code: str, text: str) -> None:
         """No result for this unit on this lease."""
@@ -78,12 +80,13 @@ class _Part:
 
     async def ended(self, code: str, text: str) -> None:
         """The lease is over."""
-        await self.run.over(self)
+        self.run.over(self.lease, code)
         await self.run.post(task.LeaseFailed(self.attempt, code, text))
+        await self.run.check_settled()                  # the machine has heard first who is left
 
 
 class TaskRun:
-    """One task, from submission to its end, on one lease after the other."""
+    """One task, from submission to its end, over all its leases."""
 
     def __init__(self, purse: Purse, buyer: Buyer, submission: Submission, say: Say) -> None:
         now_ns = purse.clock.now_ns()
@@ -93,20 +96,25 @@ class TaskRun:
         self._order = submission.order
         self._units = submission.units
         self._say = say
-        self._machine = task.Task(submission.units, now_ns + submission.deadline_ms * MILLISECOND_NS)
+        self._spread = submission.spread
+        self._machine = task.Task(
+            submission.units, now_ns + submission.deadline_ms * MILLISECOND_NS,
+            Attempts(submission.spread, submission.order.ceiling_nanoton),
+        )
         self._driver = Driver(self._machine, purse.clock, self._perform, self._record)
         #: The lease of each attempt.
         self._parts: dict[int, _Part] = {}
         #: What the whole task may cost, once that is known.
         self._ceiling_nanoton = submission.order.ceiling_nanoton
         self._inputs: dict[int, bytes] = {}
-        self._answers: dict[int, tuple[Purchase, Answer]] = {}
+        self._answers: dict[tuple[int, int], Answer] = {}
         self._uncovered: set[tuple[bytes, int]] = set()
         self._covered: set[tuple[bytes, int]] = set()
         self._over: set[LeaseId] = set()
         #: Accepted results under no receipt when their lease ended; owed for until its lane expires.
         self._owed: set[tuple[bytes, int]] = set()
-        self._outcome = _Outcome()
+        self._receipts: list[str] = []
+        self._shares: dict[PeerKey, _Share] = {}
         self._error: CocoonError | None = None
         self._nursery: trio.Nursery
 
@@ -127,10 +135,18 @@ class TaskRun:
                 part.lease.forget(self.id)
         if self._error is not None:
             raise self._error
+        return self._summary()
+
+    def _summary(self) -> dict[str, object]:
+        shares = sorted(self._shares.items(), key=lambda share: -share[1].units)
         return {
-            "task": self.id, "units": self._units, "failed": self._machine.failed,
-            "receipts": self._outcome.receipts, "price_nanoton": self._outcome.price_nanoton,
-            "provider": self._outcome.provider or "", "unreceipted": len(self._owed - self._covered),
+            "task": self.id, "units": self._units, "failed": self._machine.failed, "receipts": self._receipts,
+            "price_nanoton": self._machine.attempts.spent_nanoton, "provider": peer_id(shares[0][0]) if shares else "",
+            "providers": [
+                {"provider": peer_id(who), "units": share.units, "price_nanoton": share.price_nanoton}
+                for who, share in shares
+            ],
+            "unreceipted": len(self._owed - self._covered),
         }
 
     def _bounded(self) -> Order:
@@ -141,11 +157,12 @@ class TaskRun:
     async def _drive(self) -> None:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            warm = self._buyer.warm(self._bounded())
-            if warm is not None:
-                self._parts[0] = _Part(self, warm, 0)
-                await self._tell_lease(warm, warm=True)
-            await self.post(task.TaskSubmitted(None if warm is None else warm.provider))
+            warm = self._buyer.warm(self._bounded())[: self._spread]
+            for attempt, lease in enumerate(warm):
+                self._parts[attempt] = _Part(self, lease, attempt)
+                await self._tell_lease(lease, warm=True)
+            leases = tuple(task.WarmLease(lease.provider, lease.price) for lease in warm)
+            await self.post(task.TaskSubmitted(leases))
             await self._driver.run()
             nursery.cancel_scope.cancel()
 
@@ -160,14 +177,16 @@ class TaskRun:
 
     async def post(self, event: Event) -> None:
         """Tell the machine a fact."""
+        if isinstance(event, task.SellersRanked):       # a search may be what told the usual ceiling
+            event = replace(event, ceiling_nanoton=self._ceiling_nanoton)
         await self._driver.post(event)
 
     # --- what a lease tells ------------------------------------------------
 
-    async def delivered(self, lease: Purchase, unit: int, answer: Answer) -> None:
+    async def delivered(self, attempt: int, unit: int, answer: Answer) -> None:
         """A verified result of this task's unit."""
-        self._answers[unit] = (lease, answer)
-        await self.post(task.UnitAnswered(unit))
+        self._answers[attempt, unit] = answer
+        await self.post(task.UnitAnswered(attempt, unit, answer.statement.price_nanoton))
 
     def settled(self, receipt: Signed[Receipt], numbers: tuple[int, ...]) -> None:
         """A countersigned receipt."""
@@ -182,18 +201,18 @@ class TaskRun:
                 "first_number": first, "runs": count, "verified": True,
             })
         self._covered |= {(lease, number) for number in numbers}
-        self._outcome.receipts.append(receipt.digest.hex())
-        await self._check_settled()
+        self._receipts.append(receipt.digest.hex())
+        await self.check_settled()
 
-    async def over(self, part: _Part) -> None:
+    def over(self, lease: Purchase, code: str) -> None:
         """Nothing comes on this lease any more: what it gave no receipt for is settled as a debt (LEA-16)."""
-        lease = part.lease.id
-        self._over.add(lease)
-        self._owed |= {entry for entry in self._uncovered if entry[0] == lease}
-        if part.attempt != self._machine.attempt:       # else the machine says what that means
-            await self._check_settled()
+        self._over.add(lease.id)
+        self._owed |= {entry for entry in self._uncovered if entry[0] == lease.id}
+        ended: dict[str, object] = {"event": "lease_ended", "lease": lease.id, "code": code}
+        self._nursery.start_soon(self._say, ended)      # as a receipt
 
-    async def _check_settled(self) -> None:
+    async def check_settled(self) -> None:
+        """Tell the machine if no receipt is missing that may still come."""
         if self._machine.phase is task.Phase.SETTLING and not self._uncovered - self._covered - self._owed:
             await self.post(task.ReceiptsSettled())
 
@@ -201,11 +220,11 @@ class TaskRun:
 
     async def _record(self, effects: Sequence[Effect]) -> None:
         await self._purse.journal.append_many([
-            self._accepted(effect.unit) for effect in effects if isinstance(effect, task.AcceptUnit)
+            self._accepted(effect.attempt, effect.unit) for effect in effects if isinstance(effect, task.AcceptUnit)
         ])
 
-    def _accepted(self, unit: int) -> Row:
-        lease, answer = self._answers[unit]
+    def _accepted(self, attempt: int, unit: int) -> Row:
+        lease, answer = self._parts[attempt].lease, self._answers[attempt, unit]
         entry = records.UnitAccepted(
             task=self.id, unit=unit, slot=_SLOT, provider=lease.provider, lease=lease.id,
             number=answer.statement.number, price_nanoton=answer.statement.price_nanoton, salt=answer.salt,
@@ -225,15 +244,15 @@ class TaskRun:
             case task.OrderRun(attempt, unit):
                 part = self._parts[attempt]             # the machine orders only on an open lease
                 await part.lease.order(self.id, unit, self._inputs[unit], part)
-            case task.AcceptUnit(unit):
-                await self._deliver(unit)
+            case task.AcceptUnit(attempt, unit):
+                await self._deliver(attempt, unit)
             case task.ReportFailure(unit, code, text):
                 self._inputs.pop(unit, None)
                 await self._say({"event": "failed", "unit": unit, "code": code, "text": text})
             case task.CloseTranche():
                 for lease in {part.lease for part in self._parts.values() if not part.lease.over}:
                     self._nursery.start_soon(lease.close_tranche)
-                await self._check_settled()
+                await self.check_settled()
             case task.EndTask(code, text):
                 self._error = None if code is None else from_code(code, text)
                 self._driver.stop()
@@ -269,7 +288,7 @@ class TaskRun:
         """What the rest of the task may cost; None while there is no ceiling."""
         if self._ceiling_nanoton is None:
             return None
-        return max(0, self._ceiling_nanoton - self._outcome.price_nanoton)
+        return max(0, self._ceiling_nanoton - self._machine.attempts.spent_nanoton)
 
     def _brief(self, quote: Quote, sold: Sold) -> dict[str, object]:
         why = sold.lost.get(quote.provider)
@@ -284,16 +303,13 @@ class TaskRun:
         }
 
     async def _open(self, attempt: int, quote: Quote) -> None:
-        units, left = self._units_left, self._left_nanoton
         rest = replace(
-            self._order, units=units, ceiling_nanoton=left, without=frozenset(self._machine.spurned)
+            self._order, units=self._units_left, ceiling_nanoton=self._left_nanoton,
+            without=frozenset(self._machine.spurned),
         )
-        cost = expected_cost_nanoton(quote.terms, units)
         try:
             if self._purse.clock.now_ns() >= quote.binds_until_ns:
                 raise BidExpired("the bid was made too long ago")
-            if left is not None and cost > left:        # it was ranked before something was paid elsewhere
-                raise CeilingExceeded(f"{units} units cost {cost} nanoton there, {left} are left")
             lease = await self._buyer.open(quote, rest, self._say)
         except CocoonError as error:
             self._purse.log.info("lease_failed", provider=quote.provider, code=error.code)
@@ -301,18 +317,20 @@ class TaskRun:
         else:
             self._parts[attempt] = _Part(self, lease, attempt)
             await self._tell_lease(lease, warm=False)
-            await self.post(task.LeaseOpened(attempt))
+            await self.post(task.LeaseOpened(attempt, lease.price))
 
     async def _tell_lease(self, lease: Purchase, *, warm: bool) -> None:
-        self._outcome.provider = peer_id(lease.provider)
+        self._shares.setdefault(lease.provider, _Share())
         await self._say({"event": "lease", "provider": peer_id(lease.provider), "lease": lease.id, "warm": warm})
 
-    async def _deliver(self, unit: int) -> None:
-        lease, answer = self._answers.pop(unit)
+    async def _deliver(self, attempt: int, unit: int) -> None:
+        lease, answer = self._parts[attempt].lease, self._answers.pop((attempt, unit))
         self._inputs.pop(unit, None)
         statement = answer.statement
         (self._owed if lease.id in self._over else self._uncovered).add((lease.id, statement.number))
-        self._outcome.price_nanoton += statement.price_nanoton
+        share = self._shares[lease.provider]
+        share.units += 1
+        share.price_nanoton += statement.price_nanoton
         await self._say({
             "event": "result", "unit": unit, "outputs": answer.outputs, "salt": answer.salt,
             "provider": peer_id(lease.provider), "lease": lease.id, "number": statement.number,

@@ -24,7 +24,7 @@ from cocoon.core.errors import (
 )
 from cocoon.core.groups import single_error
 from cocoon.core.ids import ModelId, peer_id
-from cocoon.core.limits import OFFER_NS, PAYLOAD_BYTES, TASKS_OPEN, UNITS_PER_TASK
+from cocoon.core.limits import OFFER_NS, PAYLOAD_BYTES, PROVIDERS_ASKED, TASKS_OPEN, UNITS_PER_TASK
 from cocoon.core.units import SECOND_NS
 from cocoon.ledger.verify import verify_record
 from cocoon.node import records
@@ -45,6 +45,7 @@ from cocoon.scheduler.selection import (
     misfit,
     rank,
     usual_ceiling_nanoton,
+    usual_spread,
 )
 
 KIND = "infer"
@@ -205,7 +206,8 @@ class Desk:
         units = _count(args, "units", 1, UNITS_PER_TASK)
         ceiling = None if args.get("max_price_nanoton") is None else _count(args, "max_price_nanoton", 0, _MOST_NANOTON)
         order = Order(model, private, KIND, units, ceiling)
-        submission = Submission(order, units, _count(args, "deadline_ms", 1, _LONGEST_MS))
+        spread = usual_spread(units) if args.get("spread") is None else _count(args, "spread", 1, PROVIDERS_ASKED)
+        submission = Submission(order, units, _count(args, "deadline_ms", 1, _LONGEST_MS), spread)
         task = TaskRun(self.purse, self.buyer, submission, caller.say)
         with single_error():
             async with trio.open_nursery() as nursery:

@@ -6,7 +6,7 @@ forged by a shill; a first price cannot.
 
 Invariants
     Nobody is called twice, and at most ``PROVIDERS_ASKED`` are.
-    An auction ends once, by the last answer, at its close, or by the first bid after that; later answers change nothing.
+    An auction ends once: by the last answer, at its close, or by the first bid after that. Nothing comes later.
     Only who was called and has not answered yet can answer.
 
 Purity: pure. Spec: docs/spec/auction.md, rules AUC-1 to AUC-7.

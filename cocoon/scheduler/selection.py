@@ -1,6 +1,6 @@
 """Choosing a seller: the lowest expected cost under the ceiling, weighed by time and by how often a lease ends well.
 
-Purity: pure. Spec: docs/spec/scheduling.md, rules SCH-1 to SCH-3, SCH-19 and SCH-22.
+Purity: pure. Spec: docs/spec/scheduling.md, rules SCH-1 to SCH-3, SCH-19, SCH-22 and SCH-24.
 """
 
 from __future__ import annotations
@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cocoon.core.ids import PeerKey, peer_id
-from cocoon.core.limits import DELAY_PPM_PER_S, USUAL_CEILING_MEDIANS, USUAL_CEILING_NANOTON
+from cocoon.core.limits import (
+    DELAY_PPM_PER_S,
+    SPREAD_LEASES,
+    SPREAD_UNITS,
+    USUAL_CEILING_MEDIANS,
+    USUAL_CEILING_NANOTON,
+)
 from cocoon.core.units import MILLISECOND_NS, PPM, SECOND_NS, UnitKind, bill_nanoton
 from cocoon.wire.market import Bid
 from cocoon.wire.messages import Offer, Profile
@@ -120,6 +126,11 @@ def usual_ceiling_nanoton(asked: Sequence[Terms], runs: int) -> int:
     costs = sorted(expected_cost_nanoton(terms, runs) for terms in asked)
     median_nanoton = costs[(len(costs) - 1) // 2] if costs else 0
     return min(USUAL_CEILING_MEDIANS * median_nanoton, USUAL_CEILING_NANOTON)
+
+
+def usual_spread(units: int) -> int:
+    """Most leases at a time of a task whose user named no number (SCH-24)."""
+    return 1 if units < SPREAD_UNITS else SPREAD_LEASES
 
 
 def misfit(offer: Offer, demand: Demand) -> str | None:

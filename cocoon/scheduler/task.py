@@ -1,24 +1,27 @@
-"""One task from submit to its single end: find a seller, lease, run every unit, get the receipt.
+"""One task from submit to its single end: find sellers, lease, run every unit, get the receipts.
 
-The machine counts units; their bytes stay with the service. A seller that
-refuses the lease costs nothing but a try at the next one. One that is lost
-while units run costs a moment: what was not accepted goes to the runner-up,
-then to whoever a new search finds, as soon as nothing more can come from the
-lease before. Each lease has the number of its attempt, so that a late word of
-an earlier one is not taken for the present one's.
+The machine counts units; their bytes stay with the service. A task is on up to
+``spread`` leases at a time, each an attempt with a number of its own, so that a
+late word of one is not taken for another's. Units are handed out one by one as
+leases have room, so who is faster gets more. A seller that refuses a lease costs
+nothing but a try at the next one. One that is lost while units run costs a
+moment: what was not accepted goes to the other leases, and to the runner-up or
+to whoever a new search finds.
 
 Invariants
     A task ends exactly once, at the latest at its deadline.
     ``AcceptUnit`` happens at most once per unit, and is durable before the
     result is delivered: from then on this unit is owed to this provider.
-    All units that are out are on one lease.
+    A unit is out on one lease at a time, and accepted from no other.
+    What was accepted, and all that is out on all leases, costs no more than the ceiling.
 
-Purity: pure. Spec: docs/spec/scheduling.md, rules SCH-11 to SCH-18 and SCH-20.
+Purity: pure. Spec: docs/spec/scheduling.md, rules SCH-11 to SCH-20 and SCH-24 to SCH-28.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import ClassVar
@@ -27,7 +30,9 @@ from cocoon.core.errors import PeerFault, from_code
 from cocoon.core.ids import PeerKey
 from cocoon.core.limits import RECEIPT_REPLY_NS, RUNS_IN_FLIGHT, TASK_LEASES_LOST, TASK_SEARCHES
 from cocoon.core.machine import DeadlinePassed, Effect, Event
+from cocoon.scheduler.attempts import Attempt, Attempts, Step
 from cocoon.scheduler.selection import AllAboveCeiling, NoneFits, Quote, Ranked
+from cocoon.scheduler.spending import LeasePrice
 
 #: The lease ended before the unit was begun; it may go to another lease without being run twice.
 UNBEGUN_CODES = frozenset({"released", "idle", "draining"})
@@ -51,25 +56,38 @@ UNIT_CODES = frozenset({
 
 
 @dataclass(frozen=True, slots=True)
-class TaskSubmitted(Event):
-    """``warm`` is the provider of a lease for this model that is open already; that is attempt 0."""
+class WarmLease:
+    """A lease for the task's model that is open already."""
 
-    warm: PeerKey | None
+    provider: PeerKey
+    price: LeasePrice
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSubmitted(Event):
+    """``warm`` are leases that take its units, the best first and of different providers: attempts 0, 1 and so on."""
+
+    warm: tuple[WarmLease, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class SellersRanked(Event):
-    """The gathering ended with this verdict; ``asked`` counts the sellers that were asked."""
+    """The gathering ended with this verdict; ``asked`` counts the sellers that were asked.
+
+    ``ceiling_nanoton`` is what the whole task may cost, if that is known by now.
+    """
 
     verdict: Ranked | NoneFits | AllAboveCeiling
     asked: int
+    ceiling_nanoton: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseOpened(Event):
-    """The lease is signed and the model loaded."""
+    """The lease is signed and the model loaded; ``price`` if others of our tasks are on it already."""
 
     attempt: int
+    price: LeasePrice | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +106,11 @@ class UnitArrived(Event):
 
 @dataclass(frozen=True, slots=True)
 class UnitAnswered(Event):
-    """A verified result of a unit."""
+    """A verified result of a unit, and what it costs."""
 
+    attempt: int
     unit: int
+    price_nanoton: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +143,7 @@ class FindSellers(Effect):
 
 @dataclass(frozen=True, slots=True)
 class OpenLease(Effect):
-    """Propose a lease under this quote."""
+    """Propose a lease under this quote, for as many units as have no answer yet."""
 
     attempt: int
     quote: Quote
@@ -148,6 +168,7 @@ class OrderRun(Effect):
 class AcceptUnit(Effect):
     """Record that this unit is accepted from this provider, then deliver it."""
 
+    attempt: int
     unit: int
     durable: ClassVar[bool] = True
 
@@ -177,12 +198,9 @@ class EndTask(Effect):
 class Phase(Enum):
     """Where a task stands."""
 
-    NEW = "new"
-    FINDING = "looking for a provider"
-    LEASING = "agreeing on a lease"
-    RUNNING = "running"
-    LEAVING = "waiting for the last answers of a provider that is given up"
-    SETTLING = "waiting for the receipt"
+    NEW = "it was submitted"
+    OPEN = "units were open"
+    SETTLING = "waiting for the receipts"
     ENDED = "ended"
 
 
@@ -192,157 +210,226 @@ class Task:
 
     units: int
     deadline_at_ns: int
+    #: The leases of the task, and what they may cost.
+    attempts: Attempts = field(default_factory=lambda: Attempts(1, None))
+    #: Number of the newest.
+    attempt: int = 0
     phase: Phase = Phase.NEW
     arrived: int = 0
     granted: int = 0
-    #: Units without an answer, each with the attempt whose lease it is on; None while it waits for one.
-    open_units: dict[int, int | None] = field(default_factory=dict)
+    #: Units that arrived and are on no lease.
+    waiting: set[int] = field(default_factory=set)
     accepted: int = 0
     failed: int = 0
-    #: The runner-up, and who came after it.
+    is_searching: bool = False
+    #: Runners-up, the best first.
     sellers: deque[Quote] = field(default_factory=deque)
     #: Who lost a lease of this task, or lied on it: out of this task.
     spurned: set[PeerKey] = field(default_factory=set)
     settle_at_ns: int | None = None
     searches_left: int = TASK_SEARCHES
     leases_lost: int = 0
-    #: Code and text by which the present lease is left, and by which the last one was lost.
-    leaving: tuple[str, str] = ("", "")
+    #: Code and text by which the last lease ended, came to nothing or became too dear; and by which the last was lost.
+    why: tuple[str, str] = ("no_provider", "nobody is left")
     cause: tuple[str, str] | None = None
-    attempt: int = 0
-    provider: PeerKey | None = None
 
     def handle(self, now_ns: int, event: Event) -> list[Effect]:
         """Take one fact; nothing happens after the end."""
-        if self.phase is Phase.ENDED:
-            return []
         match event:
+            case _ if self.phase is Phase.ENDED:
+                return []
             case TaskFaulted(code, text):
                 return self._end(code, text)
             case DeadlinePassed():
                 return self._late(now_ns)
-            case TaskSubmitted() | SellersRanked() | LeaseOpened() | LeaseFailed():
-                return self._lease(event)
             case ReceiptsSettled() if self.phase is Phase.SETTLING:
                 return self._end(None, f"{self.accepted} units accepted, {self.failed} failed")
-        return self._unit(now_ns, event)
+            case LeaseFailed(number, _, text) if self.phase is Phase.SETTLING:
+                return self._receipt_lost(number, text)
+            case TaskSubmitted(warm) if self.phase is Phase.NEW:
+                return [*self._begin(warm), *self._proceed(now_ns)]
+            case _ if self.phase is Phase.OPEN:
+                return [*self._lease(event), *self._unit(event), *self._proceed(now_ns)]
+        return []
 
     def deadline_ns(self) -> int | None:
-        """The task's deadline, or sooner that of the receipt."""
+        """The task's deadline, or sooner that of the receipts."""
         if self.phase is Phase.ENDED:
             return None
         return min(self.deadline_at_ns, self.settle_at_ns or self.deadline_at_ns)
 
+    # --- leases ----------------------------------------------------------------
+
+    def _begin(self, warm: Sequence[WarmLease]) -> list[Effect]:
+        self.phase = Phase.OPEN
+        for number, lease in enumerate(warm[: self.attempts.spread]):
+            self.attempts.live[number] = Attempt(lease.provider, lease.price, Step.RUNNING)
+            self.attempt = number
+        return self._search() if self.attempts.wants_more(self._rest) else []
+
     def _lease(self, event: Event) -> list[Effect]:
+        attempts = self.attempts
         match event:
-            case TaskSubmitted(warm) if self.phase is Phase.NEW:
-                self.provider = warm
-                self.phase = Phase.FINDING if warm is None else Phase.RUNNING
-                return [FindSellers()] if warm is None else self._grant()
-            case SellersRanked(Ranked(quotes), _) if self.phase is Phase.FINDING:
-                self.sellers = deque(quote for quote in quotes if quote.provider not in self.spurned)
-                return self._next_seller() if self.sellers else self._nobody("no_provider", "no other sells it")
-            case SellersRanked(AllAboveCeiling(lowest, ceiling), _) if self.phase is Phase.FINDING:
-                above = f"the lowest ask is {lowest} nanoton, above the ceiling of {ceiling}"
-                return self._nobody("ceiling_exceeded", f"{above}; --max-price {lowest} would take it")
-            case SellersRanked(NoneFits(reasons), asked) if self.phase is Phase.FINDING:
-                nobody = f"{asked} sellers asked, none answered with an offer"
-                return self._nobody("no_provider", "; ".join(reasons) or nobody)
-            case LeaseOpened(attempt) if attempt == self.attempt and self.phase is Phase.LEASING:
-                self.phase = Phase.RUNNING
-                return [*map(self._order, sorted(self.open_units)), *self._grant()]
-            case LeaseFailed(attempt, code, text) if attempt == self.attempt:
-                return self._lease_failed(code, text)
+            case SellersRanked(verdict, asked, ceiling) if self.is_searching:
+                self.is_searching = False
+                attempts.ceiling_nanoton = attempts.ceiling_nanoton if ceiling is None else ceiling
+                return self._ranked(verdict, asked)
+            case LeaseOpened(number, price) if attempts.at(number, Step.LEASING):
+                one = attempts.live[number]
+                one.step, one.price = Step.RUNNING, price or one.price
+            case LeaseFailed(number, code, text) if attempts.at(number, Step.LEASING):
+                del attempts.live[number]
+                return self._not_leased(code, text)
+            case LeaseFailed(number, code, text) if number in attempts.live:
+                self.waiting |= attempts.live[number].out       # nothing comes from it any more
+                attempts.live[number].out.clear()
+                return self._leave(number, code, text)
         return []
 
-    def _lease_failed(self, code: str, text: str) -> list[Effect]:
-        match self.phase:
-            case Phase.LEASING if _another_may_do(code) and self.sellers:
-                return self._next_seller()
-            case Phase.LEASING if _another_may_do(code) and self.cause is not None:
-                return self._find_again(code, text)     # a runner-up that fails is not the end either
-            case Phase.LEASING:
-                return self._end(code, text)
-            case Phase.RUNNING | Phase.LEAVING:
-                self.open_units = dict.fromkeys(self.open_units)    # nothing comes from it any more
-                return self._leave(code, text)
-            case Phase.SETTLING:
-                return self._end("receipt_missing", f"the lease ended before the receipt came: {text}")
-        return []
+    def _ranked(self, verdict: Ranked | NoneFits | AllAboveCeiling, asked: int) -> list[Effect]:
+        match verdict:
+            case Ranked(quotes):
+                self.sellers = deque(quote for quote in quotes if quote.provider not in self.spurned)
+                return [] if self.sellers else self._nobody("no_provider", "no other sells it")
+            case AllAboveCeiling(lowest, ceiling):
+                above = f"the lowest ask is {lowest} nanoton, above the ceiling of {ceiling}"
+                return self._nobody("ceiling_exceeded", f"{above}; --max-price {lowest} would take it")
+            case NoneFits(reasons):
+                nobody = f"{asked} sellers asked, none answered with an offer"
+                return self._nobody("no_provider", "; ".join(reasons) or nobody)
 
     def _nobody(self, code: str, text: str) -> list[Effect]:
         """No seller; if one was lost before, that is the cause, and not that there is no second one."""
+        if self.attempts.live:
+            return []
         if self.cause is None:
             return self._end(code, text)
         lost, why = self.cause
         return self._end(lost, f"{why}; and nobody took over: {text}")
 
-    def _next_seller(self) -> list[Effect]:
-        quote = self.sellers.popleft()
-        self.phase, self.provider = Phase.LEASING, quote.provider
-        self.attempt += 1
-        return [OpenLease(self.attempt, quote)]
+    def _not_leased(self, code: str, text: str) -> list[Effect]:
+        """A lease that came to nothing is the end if no other is there or may come."""
+        self.why = code, text
+        if not _another_may_do(code):
+            self.sellers.clear()
+        if self.attempts.live or self.is_searching:
+            return []
+        # A runner-up that fails after another was lost is not the end either.
+        over = not _another_may_do(code) or (not self.sellers and self.cause is None)
+        return self._end(code, text) if over else []
 
-    def _unit(self, now_ns: int, event: Event) -> list[Effect]:
-        match event:
-            case UnitArrived() if self.arrived < self.granted:
-                unit = self.arrived
-                self.arrived += 1
-                self.open_units[unit] = None
-                return [self._order(unit)] if self.phase is Phase.RUNNING else []
-            case UnitAnswered(unit) if unit in self.open_units:
-                del self.open_units[unit]
-                self.accepted += 1
-                return [AcceptUnit(unit), *self._grant(), *self._settle(now_ns), *self._move_on()]
-            case UnitDenied(attempt, unit, code, text) if self.open_units.get(unit) == attempt:
-                return self._denied(now_ns, unit, code, text)
-        return []
-
-    def _order(self, unit: int) -> OrderRun:
-        self.open_units[unit] = self.attempt
-        return OrderRun(self.attempt, unit)
-
-    def _denied(self, now_ns: int, unit: int, code: str, text: str) -> list[Effect]:
-        if code in UNIT_CODES:
-            del self.open_units[unit]
-            self.failed += 1
-            return [ReportFailure(unit, code, text), *self._grant(), *self._settle(now_ns), *self._move_on()]
-        self.open_units[unit] = None
-        return self._leave(code, text)
-
-    def _leave(self, code: str, text: str) -> list[Effect]:
+    def _leave(self, number: int, code: str, text: str) -> list[Effect]:
         """Order nothing more on this lease; what is out on it may still come, and is paid for."""
         if not _another_may_do(code):
             return self._end(code, text)
-        if self.phase is Phase.RUNNING:
-            self.phase, self.leaving = Phase.LEAVING, (code, text)
-        return self._move_on()
+        one = self.attempts.live[number]
+        if one.step is Step.RUNNING:
+            one.step, one.leaving = Step.LEAVING, (code, text)
+        return self._part(number)
 
-    def _move_on(self) -> list[Effect]:
-        """Another lease for what is not accepted, once nothing is out; no provider keeps the task busy for ever."""
-        if self.phase is not Phase.LEAVING or any(on is not None for on in self.open_units.values()):
+    def _part(self, number: int) -> list[Effect]:
+        """A lease that is left is over when nothing is out on it; no provider keeps the task busy for ever."""
+        one = self.attempts.live[number]
+        if one.step is not Step.LEAVING or one.out:
             return []
-        code, text = self.leaving
+        del self.attempts.live[number]
+        self.why = code, text = one.leaving
         if code in UNBEGUN_CODES:
-            return self._find_again(code, text)
-        if self.provider is not None:
-            self.spurned.add(self.provider)
+            if not self.attempts.live:
+                self.sellers.clear()                    # who gave it back may be the best again
+            return []
+        self.spurned.add(one.provider)
         self.leases_lost += 1
-        self.cause = code, text
-        if self.leases_lost > TASK_LEASES_LOST:
-            return self._end(code, text)
-        return self._next_seller() if self.sellers else self._find_again(code, text)
+        self.cause = self.why
+        return self._end(code, text) if self.leases_lost > TASK_LEASES_LOST else []
 
-    def _find_again(self, code: str, text: str) -> list[Effect]:
-        if self.searches_left == 0:
-            return self._end(code, text)
-        self.searches_left -= 1
-        self.phase = Phase.FINDING
+    def _receipt_lost(self, number: int, text: str) -> list[Effect]:
+        """What a provider delivered that is lost now is settled as a debt; but one of them must give its receipt."""
+        if self.attempts.live.pop(number, None) is None or self.attempts.live:
+            return []
+        return self._end("receipt_missing", f"the lease ended before the receipt came: {text}")
+
+    # --- units -----------------------------------------------------------------
+
+    def _unit(self, event: Event) -> list[Effect]:
+        attempts = self.attempts
+        match event:
+            case UnitArrived() if self.arrived < self.granted:
+                self.waiting.add(self.arrived)
+                self.arrived += 1
+            case UnitAnswered(number, unit, price_nanoton) if attempts.holds(number, unit):
+                attempts.accept(number, unit, price_nanoton)
+                self.accepted += 1
+                return [AcceptUnit(number, unit), *self._part(number)]
+            case UnitDenied(number, unit, code, text) if attempts.holds(number, unit):
+                attempts.live[number].out.remove(unit)
+                if code in UNIT_CODES:
+                    self.failed += 1
+                    return [ReportFailure(unit, code, text), *self._part(number)]
+                self.waiting.add(unit)
+                return self._leave(number, code, text)
+        return []
+
+    @property
+    def _rest(self) -> int:
+        """Units without an answer that are on no lease, arrived or not."""
+        return self.units - self.accepted - self.failed - self.attempts.out
+
+    # --- what goes on ------------------------------------------------------------
+
+    def _proceed(self, now_ns: int) -> list[Effect]:
+        """Whatever may begin now: units on leases, more leases, more units."""
+        if self.phase is not Phase.OPEN:
+            return []
+        if self.accepted + self.failed == self.units:
+            return self._settle(now_ns)
+        if self.attempts.drop_dear(self._rest):
+            self.why = "ceiling_exceeded", f"{self._rest} more units would cost more than the ceiling leaves"
+        going = [*self._hand_out(), *self._lease_more(), *self._grant()]
+        return going if self.attempts.live or self.is_searching else [*going, *self._search_again()]
+
+    def _hand_out(self) -> list[Effect]:
+        """Put units on leases as these have room: whoever is faster has room more often."""
+        orders: list[Effect] = []
+        for unit in sorted(self.waiting):
+            number = self.attempts.roomiest(self._rest)
+            if number is None:
+                break
+            self.waiting.remove(unit)
+            self.attempts.live[number].out.add(unit)
+            orders.append(OrderRun(number, unit))
+        return orders
+
+    def _lease_more(self) -> list[Effect]:
+        orders: list[Effect] = []
+        for quote in tuple(self.sellers):
+            if not self.attempts.wants_more(self._rest):
+                break
+            price = LeasePrice.of(quote.terms)
+            is_known = quote.provider in self.spurned or self.attempts.have(quote.provider)
+            if is_known or not self.attempts.can_take(price, self._rest):
+                continue
+            self.sellers.remove(quote)
+            self.attempt += 1
+            self.attempts.live[self.attempt] = Attempt(quote.provider, price)
+            orders.append(OpenLease(self.attempt, quote))
+        return orders
+
+    def _search(self) -> list[Effect]:
+        self.is_searching = True
         return [FindSellers()]
 
+    def _search_again(self) -> list[Effect]:
+        if self.searches_left == 0:
+            return self._end(*self.why)
+        self.searches_left -= 1
+        return self._search()
+
     def _grant(self) -> list[Effect]:
-        """Keep as many units under way as one lease takes, and as many again waiting."""
-        room = 2 * RUNS_IN_FLIGHT - (self.granted - self.accepted - self.failed)
+        """Keep as many units under way as the leases take, and as many as one takes waiting."""
+        if not (running := self.attempts.running):
+            return []
+        room = (1 + running) * RUNS_IN_FLIGHT - (self.granted - self.accepted - self.failed)
         count = min(room, self.units - self.granted)
         # A credit frame per answered unit would double the local traffic.
         if count <= 0 or (count < RUNS_IN_FLIGHT and self.granted + count < self.units):
@@ -350,26 +437,37 @@ class Task:
         self.granted += count
         return [GrantCredit(count)]
 
+    # --- the end -----------------------------------------------------------------
+
     def _settle(self, now_ns: int) -> list[Effect]:
-        if self.accepted + self.failed < self.units:
-            return []
         if self.accepted == 0:
             return self._end(None, f"no unit of {self.units} has a result")
         self.phase = Phase.SETTLING
         self.settle_at_ns = now_ns + RECEIPT_REPLY_NS
+        self.attempts.live = {number: one for number, one in self.attempts.live.items() if one.accepted}
         return [CloseTranche()]
 
     def _late(self, now_ns: int) -> list[Effect]:
         if now_ns >= self.deadline_at_ns:
             done = f"{self.accepted} of {self.units} units were done"
-            return self._end("deadline_exceeded", f"the deadline passed while {self.phase.value}; {done}")
+            return self._end("deadline_exceeded", f"the deadline passed while {self._doing()}; {done}")
         if self.settle_at_ns is not None and now_ns >= self.settle_at_ns:
-            return self._end("receipt_missing", "the provider gave no valid receipt in time")
+            return self._end("receipt_missing", "a provider gave no valid receipt in time")
         return []
+
+    def _doing(self) -> str:
+        if self.phase is not Phase.OPEN:
+            return str(self.phase.value)
+        steps = {one.step for one in self.attempts.live.values()}
+        for step in (Step.RUNNING, Step.LEAVING, Step.LEASING):
+            if step in steps:
+                return str(step.value)
+        return "looking for a provider"
 
     def _end(self, code: str | None, text: str) -> list[Effect]:
         self.phase = Phase.ENDED
-        self.open_units.clear()
+        self.attempts.live.clear()
+        self.waiting.clear()
         return [EndTask(code, text)]
 
 

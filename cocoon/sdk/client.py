@@ -56,13 +56,13 @@ class Client:
     @overload
     def run(
         self, model: str | os.PathLike[str], inputs: Inputs, *, max_price_nanoton: int | None = ...,
-        deadline_s: float = ..., on_event: OnEvent | None = ...,
+        deadline_s: float = ..., spread: int | None = ..., on_event: OnEvent | None = ...,
     ) -> Result: ...
 
     @overload
     def run(
         self, model: str | os.PathLike[str], inputs: Sequence[Inputs], *, max_price_nanoton: int | None = ...,
-        deadline_s: float = ..., on_event: OnEvent | None = ...,
+        deadline_s: float = ..., spread: int | None = ..., on_event: OnEvent | None = ...,
     ) -> list[Result]: ...
 
     def run(
@@ -72,6 +72,7 @@ class Client:
         *,
         max_price_nanoton: int | None = None,
         deadline_s: float = _DEFAULT_DEADLINE_S,
+        spread: int | None = None,
         on_event: OnEvent | None = None,
     ) -> Result | list[Result]:
         """Run ``model`` on one map of inputs, or on each of a list; wait for the receipts.
@@ -82,6 +83,8 @@ class Client:
             max_price_nanoton: The most that all of it may cost; 0 takes only free offers, None up to three
                 times the median of what is asked now and one whole coin (told in the event ``offers``).
             deadline_s: Seconds after which the task is given up.
+            spread: Most providers that work on it at a time, 1 to 8; None takes three for a task of 256 runs or
+                more, else one. Each has the whole model, and the inputs that it runs.
             on_event: Called with each progress event, a map with the key ``event``.
 
         Raises:
@@ -89,20 +92,22 @@ class Client:
         """
         batch = [inputs] if isinstance(inputs, Mapping) else inputs
         results = list(self.map(
-            model, batch, max_price_nanoton=max_price_nanoton, deadline_s=deadline_s, on_event=on_event
+            model, batch, max_price_nanoton=max_price_nanoton, deadline_s=deadline_s, spread=spread, on_event=on_event
         ))
         return results[0] if isinstance(inputs, Mapping) else results
 
     @overload
     def map(
         self, model: str | os.PathLike[str], inputs: Iterable[Inputs], *, max_price_nanoton: int | None = ...,
-        deadline_s: float = ..., on_event: OnEvent | None = ..., keep_going: Literal[False] = ...,
+        deadline_s: float = ..., spread: int | None = ..., on_event: OnEvent | None = ...,
+        keep_going: Literal[False] = ...,
     ) -> Generator[Result, None, None]: ...
 
     @overload
     def map(
         self, model: str | os.PathLike[str], inputs: Iterable[Inputs], *, max_price_nanoton: int | None = ...,
-        deadline_s: float = ..., on_event: OnEvent | None = ..., keep_going: Literal[True],
+        deadline_s: float = ..., spread: int | None = ..., on_event: OnEvent | None = ...,
+        keep_going: Literal[True],
     ) -> Generator[Result | Failure, None, None]: ...
 
     def map(
@@ -112,6 +117,7 @@ class Client:
         *,
         max_price_nanoton: int | None = None,
         deadline_s: float = _DEFAULT_DEADLINE_S,
+        spread: int | None = None,
         on_event: OnEvent | None = None,
         keep_going: bool = False,
     ) -> Generator[Any, None, None]:
@@ -131,6 +137,8 @@ class Client:
         args: Message = {"model": _model(model), "deadline_ms": _deadline_ms(deadline_s)}
         if max_price_nanoton is not None:
             args["max_price_nanoton"] = _amount(max_price_nanoton)
+        if spread is not None:
+            args["spread"] = _spread(spread)
         if isinstance(inputs, Mapping) or not isinstance(inputs, Iterable):
             raise UsageError("map takes a list of input maps; use run for a single one")
         return self._map(args, inputs, on_event, keep_going)
@@ -335,6 +343,13 @@ def _amount(amount_nanoton: int) -> int:
     if not is_whole or not 0 <= amount_nanoton < 1 << 64:
         raise UsageError(f"max_price_nanoton is a whole number from 0 below 2**64, not {amount_nanoton!r}")
     return amount_nanoton
+
+
+def _spread(spread: int) -> int:
+    is_whole = isinstance(spread, int) and not isinstance(spread, bool)
+    if not is_whole or not 1 <= spread <= limits.PROVIDERS_ASKED:
+        raise UsageError(f"spread is a whole number from 1 to {limits.PROVIDERS_ASKED}, not {spread!r}")
+    return spread
 
 
 def _deadline_ms(deadline_s: float) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from cocoon.core.limits import LEASE_DURATION_S, OFFER_TTL_S, RUNS_PER_LEASE
-from cocoon.wire import judged, messages
+from cocoon.wire import judged, market, messages
 from cocoon.wire.schema import kinds
 
 
@@ -162,7 +162,7 @@ def lies(*names: str) -> list[Lie]:
 
 def signed_fields() -> Iterator[tuple[str, str]]:
     """(name, field) of everything that somebody signs, as ``cocoon.wire`` declares it."""
-    assert messages.Lease.shape in [cls.shape for cls in kinds()]
+    assert {messages.Lease, market.Bid} <= set(kinds())
     for cls in kinds():
         if cls.shape.signed_by is not None:
             yield from ((cls.shape.name, item.name) for item in cls.shape.fields)

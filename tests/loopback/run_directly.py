@@ -1,6 +1,6 @@
-"""The oracle: one ONNX Runtime run of a model, with the session options that a worker documents.
+"""The oracle: ONNX Runtime runs of a model, one an input, with the session options that a worker documents.
 
-usage: python -m tests.loopback.run_directly MODEL IN.npz OUT.npz
+usage: python -m tests.loopback.run_directly MODEL IN.npz OUT.npz [IN.npz OUT.npz ...]
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import onnxruntime
 from cocoon.sdk.npz import load, save
 
 
-def main(model: str, inputs: str, outputs: str) -> None:
-    """Run once, batch as given."""
+def main(model: str, *files: str) -> None:
+    """Run each input once, batch as given."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -23,7 +23,8 @@ def main(model: str, inputs: str, outputs: str) -> None:
     options.use_deterministic_compute = True
     session = onnxruntime.InferenceSession(Path(model).read_bytes(), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    save(Path(outputs), dict(zip(names, session.run(names, load(Path(inputs))), strict=True)))
+    for inputs, outputs in zip(files[::2], files[1::2], strict=True):
+        save(Path(outputs), dict(zip(names, session.run(names, load(Path(inputs))), strict=True)))
 
 
 if __name__ == "__main__":

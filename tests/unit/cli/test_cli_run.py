@@ -128,6 +128,64 @@ def test_price_and_deadline_reach_the_peer(command: Command, home: Path, files: 
     ]
 
 
+def test_the_number_of_providers_reaches_the_peer_and_the_split_is_told_in_one_line(
+    command: Command, home: Path, files: Path
+) -> None:
+    providers = [
+        {"provider": "12D3KooWfirst", "units": 2, "price_nanoton": 70},
+        {"provider": "12D3KooWsecond", "units": 1, "price_nanoton": 5},
+        {"provider": "12D3KooWidle", "units": 0, "price_nanoton": 0},
+    ]
+
+    def split(talk: Talk, verb: str, args: dict[str, Any]) -> None:
+        talk.event("credit", count=3)
+        for number in range(3):
+            message = talk.receive()
+            assert message is not None
+            talk.send(result_of(message["unit"], message["inputs"], number=number))
+        talk.send({"done": {"units": 3, "failed": 0, "providers": providers}})
+
+    with serving(home, split) as server:
+        said = command("run", "model.onnx", *INPUTS, "--spread", "3")
+        told = command("run", "model.onnx", *INPUTS, "--spread", "3", "--json")
+    assert server.requests[0][1]["spread"] == 3
+    *_, last = said.out.splitlines()
+    assert last == "split: 2 runs on 12D3KooWfirst, 0.00000007 TON; 1 runs on 12D3KooWsecond, 0.000000005 TON"
+    assert told.objects[-1]["summary"]["providers"] == providers
+
+
+@pytest.mark.parametrize("count", ["0", "9", "many"])
+def test_nobody_works_with_no_provider_or_more_than_are_asked(
+    command: Command, home: Path, files: Path, count: str
+) -> None:
+    with serving(home) as server:
+        assert command("run", "model.onnx", "--input", "a.npz", "--spread", count).code == 2
+    assert server.requests == []
+
+
+def test_results_of_a_lease_that_ended_are_told_without_waiting_and_those_of_others_with_their_receipt(
+    command: Command, home: Path, files: Path
+) -> None:
+    gone, lives = bytes(32), bytes([1]) * 32
+
+    def script(talk: Talk, verb: str, args: dict[str, Any]) -> None:
+        talk.event("credit", count=3)
+        for lease in (gone, lives, lives):
+            message = talk.receive()
+            assert message is not None
+            unit = message["unit"]
+            talk.send(result_of(unit, message["inputs"], number=unit, lease=lease))
+            if lease == gone:
+                talk.event("lease_ended", lease=gone, code="provider_lost")
+        talk.event("lease", provider=bytes(32), lease=bytes([2]) * 32, warm=False)
+        talk.event("receipt", hash=bytes([7]) * 32, seq=1, lease=lives, first_number=1, runs=2, verified=True)
+        talk.send({"done": {"units": 3, "failed": 0}})
+
+    with serving(home, script):
+        said = command("run", "model.onnx", *INPUTS, "--json")
+    assert [line["receipt"] for line in said.objects[:3]] == [None, "07" * 32, "07" * 32]
+
+
 def test_a_terminal_sees_progress_and_a_pipe_does_not(home: Path, root: Path, files: Path) -> None:
     arguments = [sys.executable, "-m", "cocoon", "run", "model.onnx", "--input", "a.npz"]
     leader, follower = pty.openpty()

@@ -1,10 +1,11 @@
-"""Lanes of leases that did not come to be, and of leases that are over (LAN-7)."""
+"""Leases of one model at several providers, and lanes of leases that did not come to be or are over (LAN-7)."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -17,13 +18,19 @@ from cocoon.core.limits import LEASE_REPLY_NS
 from cocoon.core.units import SECOND_NS
 from cocoon.ledger.lanes import BOOK_FACTS, LeaseReleased
 from cocoon.node import records
+from cocoon.node.asking import ask_offer
 from cocoon.node.buying import Buyer
+from cocoon.node.link import WorkLink
+from cocoon.node.means import Order
+from cocoon.node.models import hash_file
+from cocoon.node.purchase import Purchase
 from cocoon.p2p.streams import PeerStream
 from cocoon.privacy.hpke import public_bytes
 from cocoon.scheduler.selection import Quote
+from cocoon.wire.messages import ModelOffer, ModelReady
 from cocoon.wire.signing import sign
 from tests.unit.ledger import parties
-from tests.unit.node.scripted import Memory, Streets, identity, purse_of, reserve
+from tests.unit.node.scripted import Memory, Provider, Streets, identity, purse_of, reserve
 from tests.unit.scheduler.builders import NETWORK, quote
 
 REQUESTER, PROVIDER = identity(1), identity(2)
@@ -123,3 +130,51 @@ async def test_a_full_disk_at_the_end_of_a_lease_ends_no_peer_and_the_lane_is_fr
         await at.buyer._part(ended)  # type: ignore[arg-type]
         assert at.released == [LeaseId(at.lease.digest)] and not at.buyer.debts.open
         assert len(at.purse.log.named("lane_not_freed")) == 4  # type: ignore[attr-defined]
+
+
+async def test_one_model_is_opened_at_several_providers_side_by_side_and_all_leases_stay_warm(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path,
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"a model")
+    order = Order(hash_file(tmp_path / "model.onnx"), False, "infer", 5, None)
+    may_load = trio.Event()
+
+    async def slow(link: WorkLink) -> None:
+        await link.receive(ModelOffer)
+        await may_load.wait()
+        await link.send(ModelReady(load_us=1))
+        await trio.sleep_forever()
+
+    async def quick(link: WorkLink) -> None:
+        await link.receive(ModelOffer)
+        await link.send(ModelReady(load_us=1))
+        await trio.sleep_forever()
+
+    async def progress(event: dict[str, object]) -> None:
+        pass
+
+    async with trio.open_nursery() as nursery:
+        streets = Streets(REQUESTER.key, nursery)
+        purse = purse_of(REQUESTER, streets, nursery)
+        buyer = Buyer(purse, nursery)
+        sellers = [Provider(identity(2), slow), Provider(identity(3), quick)]
+        for seller in sellers:
+            seller.settle_in(streets)
+        quotes = [await ask_offer(purse.mesh, NETWORK, "infer", seller.keys.key) for seller in sellers]
+        opened: list[Purchase] = []
+
+        async def open_slow() -> None:
+            opened.append(await buyer.open(quotes[0], order, progress))
+
+        for _ in range(2):                              # two tasks that want the same there share a lease
+            nursery.start_soon(open_slow)
+        await trio.testing.wait_all_tasks_blocked()
+        second = await buyer.open(quotes[1], order, progress)
+        assert buyer.warm(order) == [second] and not opened
+        may_load.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(opened) == 2 and opened[0] is opened[1] and opened[0].provider == sellers[0].keys.key
+        assert set(buyer.warm(order)) == {second, opened[0]}
+        assert buyer.warm(replace(order, without=frozenset([second.provider]))) == [opened[0]]
+        assert buyer.warm(replace(order, private=True)) == []
+        nursery.cancel_scope.cancel()

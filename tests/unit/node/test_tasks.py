@@ -1,4 +1,4 @@
-"""What a task asks for before its machine runs (SCH-19)."""
+"""The shell of a task: what it asks for before its machine runs (SCH-19), and what it tells."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Any, cast
 import pytest
 
 from cocoon.core.errors import CocoonError, NoProvider
-from cocoon.core.ids import ModelId
+from cocoon.core.ids import LeaseId, ModelId, PeerKey, peer_id
 from cocoon.core.limits import USUAL_CEILING_NANOTON
 from cocoon.node.means import Order
 from cocoon.node.models import HeldModel
-from cocoon.node.tasks import Submission, TaskRun
-from cocoon.scheduler.selection import Quote
-from cocoon.scheduler.task import LeaseFailed
+from cocoon.node.tasks import Submission, TaskRun, _Share
+from cocoon.scheduler.selection import Quote, Ranked
+from cocoon.scheduler.spending import LeasePrice
+from cocoon.scheduler.task import LeaseOpened, SellersRanked, TaskSubmitted
 from cocoon.wire.manifest import implicit
 from tests.unit.node.scripted import Heard
 from tests.unit.node.test_counter import Clock
@@ -55,23 +56,66 @@ async def test_a_warm_lease_is_no_way_around_what_a_task_may_cost(named: int | N
     assert buyer.asked is not None and buyer.asked.ceiling_nanoton == bound
 
 
-@pytest.mark.parametrize(("left", "asked"), [(107, True), (106, False)])
-async def test_a_runner_up_is_asked_only_if_it_fits_into_what_is_left_of_the_ceiling(left: int, asked: bool) -> None:
-    """It was ranked by what the whole task costs there; since then something was paid to another."""
+class Granted:
+    """A lease as a task sees it."""
+
+    id = LeaseId(bytes(32))
+    provider = PeerKey(bytes([1]) * 32)
+    price = LeasePrice(0, 1_000, 3, shared=True)
+
+
+async def test_a_lease_is_asked_for_what_is_left_of_the_units_and_of_the_ceiling() -> None:
     model = HeldModel(ModelId(bytes(32)), implicit(1, [bytes(32)]), (), ())
-    buyer, told = Buyer(), []
-    run = TaskRun(
-        cast(Any, Means()), cast(Any, buyer), Submission(Order(model, True, "infer", 100, 1_000), 100, 1_000), _say
-    )
-    run._outcome.price_nanoton = 1_000 - left
+    order = Order(model, True, "infer", 100, 1_000)
+    said: list[dict[str, object]] = []
+
+    class Opening(Buyer):
+        """Opens what it is asked for."""
+
+        async def open(self, quote: Quote, order: Order, say: object) -> Granted:
+            self.asked = order
+            return Granted()
+
+    async def say(message: dict[str, object]) -> None:
+        said.append(message)
+
+    buyer, told = Opening(), []
+    run = TaskRun(cast(Any, Means()), cast(Any, buyer), Submission(order, 100, 1_000, 3), say)
+    run._machine.attempts.spent_nanoton, run._machine.accepted = 893, 60
 
     async def post(event: object) -> None:
         told.append(event)
 
     run.post = post  # type: ignore[method-assign]
-    await run._open(2, tender(setup_nanoton=7, run_nanoton=1_000))
-    (failed,) = told
-    assert isinstance(failed, LeaseFailed) and failed.attempt == 2
-    assert (failed.code, buyer.asked is not None) == (("no_provider", True) if asked else ("ceiling_exceeded", False))
-    if buyer.asked is not None:
-        assert (buyer.asked.units, buyer.asked.ceiling_nanoton) == (100, left)
+    await run._open(2, tender())
+    assert buyer.asked is not None and (buyer.asked.units, buyer.asked.ceiling_nanoton) == (40, 107)
+    assert told == [LeaseOpened(2, Granted.price)], "the machine hears who else is on the lease"
+    assert [message["event"] for message in said] == ["lease"]
+
+
+async def test_the_usual_ceiling_that_a_search_told_reaches_the_machine_with_its_verdict() -> None:
+    model = HeldModel(ModelId(bytes(32)), implicit(1, [bytes(32)]), (), ())
+    run = TaskRun(
+        cast(Any, Means()), cast(Any, Buyer()), Submission(Order(model, True, "infer", 7, None), 7, 1_000), _say
+    )
+    run._machine.handle(0, TaskSubmitted())
+    run._ceiling_nanoton = 70
+    await run.post(SellersRanked(Ranked((tender(),)), 1))
+    event = run._driver._facts.receive_nowait()
+    assert event == SellersRanked(Ranked((tender(),)), 1, 70)
+
+
+def test_the_summary_names_every_provider_and_first_who_ran_most() -> None:
+    model = HeldModel(ModelId(bytes(32)), implicit(1, [bytes(32)]), (), ())
+    run = TaskRun(
+        cast(Any, Means()), cast(Any, Buyer()), Submission(Order(model, True, "infer", 7, None), 7, 1_000), _say
+    )
+    assert run._summary()["provider"] == "" and run._summary()["providers"] == []
+    names = [PeerKey(bytes([number]) * 32) for number in (1, 2, 3)]
+    run._shares = {names[0]: _Share(2, 20), names[1]: _Share(5, 55), names[2]: _Share()}
+    assert run._summary()["provider"] == peer_id(names[1])
+    assert run._summary()["providers"] == [
+        {"provider": peer_id(names[1]), "units": 5, "price_nanoton": 55},
+        {"provider": peer_id(names[0]), "units": 2, "price_nanoton": 20},
+        {"provider": peer_id(names[2]), "units": 0, "price_nanoton": 0},
+    ]

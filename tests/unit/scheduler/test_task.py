@@ -1,11 +1,8 @@
-"""A task from submit to its single end (SCH-11 to SCH-18)."""
+"""A task on one lease at a time, from submit to its single end (SCH-11 to SCH-20)."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from cocoon.core.errors import PEER_CODES
 from cocoon.core.ids import PeerKey
@@ -13,7 +10,9 @@ from cocoon.core.limits import PROVIDERS_ASKED, RECEIPT_REPLY_NS, RUNS_IN_FLIGHT
 from cocoon.core.machine import DeadlinePassed, Effect
 from cocoon.core.units import SECOND_NS
 from cocoon.scheduler import task
+from cocoon.scheduler.attempts import Step
 from cocoon.scheduler.selection import AllAboveCeiling, NoneFits, Quote, Ranked
+from cocoon.scheduler.spending import LeasePrice
 from tests.unit.scheduler.builders import quote
 
 DEADLINE_NS = 100 * SECOND_NS
@@ -23,7 +22,7 @@ WARM = PeerKey(bytes([9]) * 32)
 
 def running(units: int = 1) -> task.Task:
     machine = task.Task(units, DEADLINE_NS)
-    assert machine.handle(0, task.TaskSubmitted(None)) == [task.FindSellers()]
+    assert machine.handle(0, task.TaskSubmitted()) == [task.FindSellers()]
     assert machine.handle(0, task.SellersRanked(Ranked((FIRST, SECOND)), 2)) == [task.OpenLease(1, FIRST)]
     assert machine.handle(0, task.LeaseOpened(1)) == [task.GrantCredit(min(units, 2 * RUNS_IN_FLIGHT))]
     return machine
@@ -36,14 +35,15 @@ def ends(effects: list[Effect]) -> list[str | None]:
 def test_one_unit_from_submit_to_receipt() -> None:
     machine = running()
     assert machine.handle(1, task.UnitArrived()) == [task.OrderRun(1, 0)]
-    assert machine.handle(2, task.UnitAnswered(0)) == [task.AcceptUnit(0), task.CloseTranche()]
+    assert machine.handle(2, task.UnitAnswered(1, 0, 0)) == [task.AcceptUnit(1, 0), task.CloseTranche()]
     assert machine.deadline_ns() == 2 + RECEIPT_REPLY_NS
     assert ends(machine.handle(3, task.ReceiptsSettled())) == [None]
     assert machine.deadline_ns() is None
 
 
 def test_a_warm_lease_skips_the_search() -> None:
-    assert task.Task(1, DEADLINE_NS).handle(0, task.TaskSubmitted(WARM)) == [task.GrantCredit(1)]
+    submitted = task.TaskSubmitted((task.WarmLease(WARM, LeasePrice()),))
+    assert task.Task(1, DEADLINE_NS).handle(0, submitted) == [task.GrantCredit(1)]
 
 
 def test_a_busy_or_faulty_seller_leads_to_the_next_and_a_bad_model_to_the_end() -> None:
@@ -54,7 +54,7 @@ def test_a_busy_or_faulty_seller_leads_to_the_next_and_a_bad_model_to_the_end() 
     )
     for code, expected in verdicts:
         machine = task.Task(1, DEADLINE_NS)
-        machine.handle(0, task.TaskSubmitted(None))
+        machine.handle(0, task.TaskSubmitted())
         machine.handle(0, task.SellersRanked(Ranked((FIRST, SECOND)), 2))
         assert machine.handle(0, task.LeaseFailed(1, code, "x")) == expected
 
@@ -62,7 +62,7 @@ def test_a_busy_or_faulty_seller_leads_to_the_next_and_a_bad_model_to_the_end() 
 def leasing(*sellers: Quote) -> task.Task:
     """A task that has just proposed a lease to the first of ``sellers``."""
     machine = task.Task(1, DEADLINE_NS)
-    machine.handle(0, task.TaskSubmitted(None))
+    machine.handle(0, task.TaskSubmitted())
     assert machine.handle(0, task.SellersRanked(Ranked(sellers), len(sellers))) == [task.OpenLease(1, sellers[0])]
     return machine
 
@@ -96,13 +96,13 @@ def test_a_wallet_that_is_empty_is_not_tried_on_every_seller() -> None:
 def test_without_a_seller_or_above_the_ceiling_the_task_ends_with_its_code() -> None:
     for verdict, code in ((NoneFits(()), "no_provider"), (AllAboveCeiling(5, 4), "ceiling_exceeded")):
         machine = task.Task(1, DEADLINE_NS)
-        machine.handle(0, task.TaskSubmitted(None))
+        machine.handle(0, task.TaskSubmitted())
         assert ends(machine.handle(0, task.SellersRanked(verdict, 1))) == [code]
 
 
 def test_who_meets_only_dear_offers_is_told_the_max_price_that_would_do() -> None:
     machine = task.Task(1, DEADLINE_NS)
-    machine.handle(0, task.TaskSubmitted(None))
+    machine.handle(0, task.TaskSubmitted())
     (end,) = machine.handle(0, task.SellersRanked(AllAboveCeiling(lowest_nanoton=70, ceiling_nanoton=50), 1))
     text = "the lowest ask is 70 nanoton, above the ceiling of 50; --max-price 70 would take it"
     assert end == task.EndTask("ceiling_exceeded", text)
@@ -125,19 +125,19 @@ def test_what_a_lost_provider_did_not_deliver_goes_to_the_runner_up() -> None:
     machine = running(units=3)
     for _ in range(3):
         machine.handle(0, task.UnitArrived())
-    machine.handle(0, task.UnitAnswered(1))
+    machine.handle(0, task.UnitAnswered(1, 1, 0))
     assert machine.handle(0, task.UnitDenied(1, 0, "provider_lost", "x")) == []
     assert machine.handle(0, task.UnitDenied(1, 2, "provider_lost", "x")) == [task.OpenLease(2, SECOND)]
     assert machine.handle(0, task.LeaseFailed(1, "provider_lost", "x")) == []
     assert machine.handle(0, task.LeaseOpened(2)) == [task.OrderRun(2, 0), task.OrderRun(2, 2)]
-    machine.handle(1, task.UnitAnswered(2))
-    assert machine.handle(1, task.UnitAnswered(0)) == [task.AcceptUnit(0), task.CloseTranche()]
+    machine.handle(1, task.UnitAnswered(2, 2, 0))
+    assert machine.handle(1, task.UnitAnswered(2, 0, 0)) == [task.AcceptUnit(2, 0), task.CloseTranche()]
 
 
 def test_a_provider_lost_between_two_units_is_replaced_before_the_next_one_comes() -> None:
     machine = running(units=2)
     machine.handle(0, task.UnitArrived())
-    machine.handle(0, task.UnitAnswered(0))
+    machine.handle(0, task.UnitAnswered(1, 0, 0))
     assert machine.handle(0, task.LeaseFailed(1, "provider_lost", "x")) == [task.OpenLease(2, SECOND)]
     assert machine.handle(0, task.UnitArrived()) == []
     assert machine.handle(0, task.LeaseOpened(2)) == [task.OrderRun(2, 1)]
@@ -162,8 +162,8 @@ def test_what_is_out_on_a_lease_that_is_left_comes_first_and_nothing_more_is_ord
         machine.handle(0, task.UnitArrived())
     assert machine.handle(0, task.UnitDenied(1, 0, "worker_lost", "x")) == []
     assert machine.handle(0, task.UnitArrived()) == []
-    assert machine.handle(0, task.UnitAnswered(1)) == [task.AcceptUnit(1)]
-    assert machine.handle(0, task.UnitAnswered(2)) == [task.AcceptUnit(2), task.OpenLease(2, SECOND)]
+    assert machine.handle(0, task.UnitAnswered(1, 1, 0)) == [task.AcceptUnit(1, 1)]
+    assert machine.handle(0, task.UnitAnswered(1, 2, 0)) == [task.AcceptUnit(1, 2), task.OpenLease(2, SECOND)]
     assert machine.handle(0, task.LeaseOpened(2)) == [task.OrderRun(2, 0), task.OrderRun(2, 3)]
 
 
@@ -183,7 +183,7 @@ def test_a_late_word_of_an_earlier_lease_is_not_taken_for_the_present_ones() -> 
     assert machine.handle(0, task.LeaseOpened(2)) == [task.OrderRun(2, 0)]
     for late in (task.UnitDenied(1, 0, "provider_lost", "x"), task.LeaseFailed(1, "idle", "x"), task.LeaseOpened(1)):
         assert machine.handle(0, late) == []
-    assert machine.phase is task.Phase.RUNNING
+    assert machine.attempts.at(2, Step.RUNNING)
 
 
 def test_a_unit_on_which_every_worker_dies_ends_the_task_after_a_few() -> None:
@@ -214,13 +214,13 @@ def test_what_every_provider_would_say_ends_the_task_at_once() -> None:
     machine = running()
     machine.handle(0, task.UnitArrived())
     assert ends(machine.handle(0, task.UnitDenied(1, 0, "model_refused", "x"))) == ["model_refused"]
-    assert machine.handle(0, task.UnitAnswered(0)) == []
+    assert machine.handle(0, task.UnitAnswered(1, 0, 0)) == []
 
 
 def test_a_lease_given_back_between_two_units_is_replaced() -> None:
     machine = running(units=2)
     machine.handle(0, task.UnitArrived())
-    machine.handle(0, task.UnitAnswered(0))
+    machine.handle(0, task.UnitAnswered(1, 0, 0))
     assert machine.handle(0, task.LeaseFailed(1, "draining", "x")) == [task.FindSellers()]
     assert machine.handle(0, task.UnitArrived()) == []
     machine.handle(0, task.SellersRanked(Ranked((SECOND,)), 1))
@@ -243,7 +243,7 @@ def test_a_faulty_unit_does_not_stop_the_others() -> None:
     machine.handle(0, task.UnitArrived())
     denied = machine.handle(0, task.UnitDenied(1, 0, "inputs_mismatch", "x"))
     assert denied == [task.ReportFailure(0, "inputs_mismatch", "x")]
-    assert machine.handle(0, task.UnitAnswered(1)) == [task.AcceptUnit(1), task.CloseTranche()]
+    assert machine.handle(0, task.UnitAnswered(1, 1, 0)) == [task.AcceptUnit(1, 1), task.CloseTranche()]
 
 
 def test_only_failed_units_need_no_receipt() -> None:
@@ -255,105 +255,10 @@ def test_only_failed_units_need_no_receipt() -> None:
 def test_a_missing_receipt_ends_the_task_with_its_code() -> None:
     machine = running()
     machine.handle(0, task.UnitArrived())
-    machine.handle(0, task.UnitAnswered(0))
+    machine.handle(0, task.UnitAnswered(1, 0, 0))
     assert ends(machine.handle(RECEIPT_REPLY_NS, DeadlinePassed())) == ["receipt_missing"]
 
 
 def test_the_deadline_ends_any_phase() -> None:
     for machine in (task.Task(1, DEADLINE_NS), running()):
         assert ends(machine.handle(DEADLINE_NS, DeadlinePassed())) == ["deadline_exceeded"]
-
-
-class TaskUnderAnyWeather(RuleBasedStateMachine):
-    """Leases fail, units come back in any order and twice, time jumps."""
-
-    @initialize(units=st.integers(1, 40))
-    def submit(self, units: int) -> None:
-        self.now_ns = 0
-        self.units = units
-        self.accepted: list[int] = []
-        self.credit = 0
-        self.ends: list[str | None] = []
-        #: The attempt whose lease a unit is on, as ordered and not denied or answered.
-        self.on: dict[int, int] = {}
-        self.task = task.Task(units, DEADLINE_NS)
-        self.take(self.task.handle(0, task.TaskSubmitted(None)))
-
-    def take(self, effects: list[Effect]) -> None:
-        for effect in effects:
-            match effect:
-                case task.AcceptUnit(unit):
-                    self.accepted.append(unit)
-                    self.on.pop(unit, None)
-                case task.OrderRun(attempt, unit):
-                    assert unit not in self.on and unit not in self.accepted
-                    assert set(self.on.values()) <= {attempt}, "two leases at once"
-                    self.on[unit] = attempt
-                case task.GrantCredit(count):
-                    self.credit += count
-                case task.EndTask(code, _):
-                    self.ends.append(code)
-
-    @rule(quotes=st.sampled_from([Ranked((FIRST,)), Ranked((FIRST, SECOND)), NoneFits(())]))
-    def ranked(self, quotes: Ranked | NoneFits) -> None:
-        self.take(self.task.handle(self.now_ns, task.SellersRanked(quotes, 2)))
-
-    @rule(code=st.sampled_from(["busy", "provider_lost", "model_refused"]), late=st.integers(0, 2))
-    def lease_fails(self, code: str, late: int) -> None:
-        attempt = self.task.attempt - late
-        for unit in [unit for unit, on in self.on.items() if on == attempt]:
-            del self.on[unit]                           # told before, as a lease does
-            self.take(self.task.handle(self.now_ns, task.UnitDenied(attempt, unit, code, "x")))
-        self.take(self.task.handle(self.now_ns, task.LeaseFailed(attempt, code, "x")))
-
-    @rule(late=st.integers(0, 1))
-    def lease_opens(self, late: int) -> None:
-        self.take(self.task.handle(self.now_ns, task.LeaseOpened(self.task.attempt - late)))
-
-    @precondition(lambda self: self.credit > 0)
-    @rule()
-    def unit_arrives(self) -> None:
-        self.credit -= 1
-        self.take(self.task.handle(self.now_ns, task.UnitArrived()))
-
-    @rule(unit=st.integers(0, 40))
-    def answered(self, unit: int) -> None:
-        self.take(self.task.handle(self.now_ns, task.UnitAnswered(unit)))
-
-    @precondition(lambda self: self.on)
-    @rule(data=st.data(), code=st.sampled_from(["idle", "inputs_mismatch", "provider_lost"]), again=st.booleans())
-    def denied(self, data: st.DataObject, code: str, again: bool) -> None:
-        unit = data.draw(st.sampled_from(sorted(self.on)))
-        attempt = self.on.pop(unit)
-        for _ in range(1 + again):                      # whoever says so twice means the same lease
-            self.take(self.task.handle(self.now_ns, task.UnitDenied(attempt, unit, code, "x")))
-
-    @rule(unit=st.integers(0, 40), attempt=st.integers(100, 101))
-    def denied_by_nobody(self, unit: int, attempt: int) -> None:
-        assert self.task.handle(self.now_ns, task.UnitDenied(attempt, unit, "provider_lost", "x")) == []
-
-    @rule()
-    def settled(self) -> None:
-        self.take(self.task.handle(self.now_ns, task.ReceiptsSettled()))
-
-    @rule(step_ns=st.integers(0, 20 * SECOND_NS))
-    def time_passes(self, step_ns: int) -> None:
-        self.now_ns += step_ns
-        self.take(self.task.handle(self.now_ns, DeadlinePassed()))
-
-    @invariant()
-    def a_task_is_lawful(self) -> None:
-        if not hasattr(self, "task"):
-            return
-        assert len(set(self.accepted)) == len(self.accepted)
-        assert len(self.ends) <= 1
-        assert self.task.granted <= self.units
-        assert self.task.granted - self.task.accepted - self.task.failed <= 2 * RUNS_IN_FLIGHT
-        if self.now_ns >= DEADLINE_NS:
-            assert len(self.ends) == 1
-        if self.ends == [None]:
-            assert self.task.accepted + self.task.failed == self.units
-
-
-TestTaskUnderAnyWeather = TaskUnderAnyWeather.TestCase
-TestTaskUnderAnyWeather.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)

@@ -50,6 +50,13 @@ def test_a_single_run_returns_outputs_price_provider_and_receipt(home: Path, mod
     ]
 
 
+def test_how_far_a_task_may_be_spread_reaches_the_peer(home: Path, model: Path) -> None:
+    with serving(home) as server:
+        connect(home).run(model, INPUTS, spread=8)
+        list(connect(home).map(model, [INPUTS], spread=1))
+    assert [args["spread"] for _, args in server.requests] == [8, 1]
+
+
 def test_a_list_comes_back_in_order_with_every_receipt(home: Path, model: Path) -> None:
     with serving(home):
         results = connect(home).run(model, many(23))
@@ -281,7 +288,7 @@ def test_no_inputs_ask_nobody(home: Path, model: Path) -> None:
 @pytest.mark.parametrize("arguments", [
     {"max_price_nanoton": -1}, {"max_price_nanoton": 1 << 64}, {"max_price_nanoton": True},
     {"max_price_nanoton": 1.5}, {"deadline_s": 0}, {"deadline_s": -1}, {"deadline_s": float("nan")},
-    {"deadline_s": float("inf")}, {"deadline_s": "9"},
+    {"deadline_s": float("inf")}, {"deadline_s": "9"}, {"spread": 0}, {"spread": 9}, {"spread": True}, {"spread": 2.0},
 ])
 def test_impossible_arguments_are_refused_before_anything_is_asked(
     home: Path, model: Path, arguments: dict[str, Any]

@@ -1,0 +1,139 @@
+"""The leases of one task: where each stands, what is out on it, and the ceiling over all of them.
+
+Purity: pure. Spec: docs/spec/scheduling.md, rules SCH-24 to SCH-26.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from cocoon.core.ids import PeerKey
+from cocoon.core.limits import RUNS_IN_FLIGHT, USUAL_CEILING_NANOTON
+from cocoon.scheduler.spending import LeasePrice, Stake, most_nanoton
+
+
+class Step(Enum):
+    """Where a lease stands."""
+
+    LEASING = "agreeing on a lease"
+    RUNNING = "running"
+    LEAVING = "waiting for the last answers of a provider that is given up"
+
+
+@dataclass(slots=True)
+class Attempt:
+    """A lease, from its proposal until nothing more is out on it."""
+
+    provider: PeerKey
+    price: LeasePrice
+    step: Step = Step.LEASING
+    out: set[int] = field(default_factory=set)
+    accepted: int = 0
+    #: Code and text by which it is left.
+    leaving: tuple[str, str] = ("", "")
+
+    @property
+    def stake(self) -> Stake:
+        """Its part in what the task may come to cost."""
+        return Stake(self.price, len(self.out))
+
+    @property
+    def room(self) -> int:
+        """Units that it takes now, or will when it is open."""
+        return 0 if self.step is Step.LEAVING else RUNS_IN_FLIGHT - len(self.out)
+
+
+@dataclass(slots=True)
+class Attempts:
+    """``rest`` is everywhere the number of units that have no answer and are on no lease."""
+
+    #: Most leases at a time.
+    spread: int
+    #: What all leases together may cost; None until a search tells what is usual.
+    ceiling_nanoton: int | None
+    spent_nanoton: int = 0
+    live: dict[int, Attempt] = field(default_factory=dict)
+
+    def at(self, number: int, step: Step) -> bool:
+        """Whether this lease is there and stands so."""
+        return number in self.live and self.live[number].step is step
+
+    def holds(self, number: int, unit: int) -> bool:
+        """Whether this unit is out on this lease."""
+        return number in self.live and unit in self.live[number].out
+
+    def have(self, provider: PeerKey) -> bool:
+        """Whether one of them is with this provider."""
+        return any(one.provider == provider for one in self.live.values())
+
+    @property
+    def out(self) -> int:
+        """Units that are out."""
+        return sum(len(one.out) for one in self.live.values())
+
+    @property
+    def running(self) -> int:
+        """Leases that take units now."""
+        return sum(one.step is Step.RUNNING for one in self.live.values())
+
+    def accept(self, number: int, unit: int, price_nanoton: int) -> None:
+        """Take the answer of a unit that is out on this lease."""
+        one = self.live[number]
+        one.out.remove(unit)
+        one.accepted += 1
+        one.price = one.price.after(price_nanoton)
+        self.spent_nanoton += price_nanoton
+
+    def wants_more(self, rest: int) -> bool:
+        """Whether one lease more may be open, and would have something to do."""
+        return len(self.live) < self.spread and rest > sum(one.room for one in self.live.values())
+
+    def can_take(self, price: LeasePrice, rest: int) -> bool:
+        """Whether the ceiling holds with one lease more at this price."""
+        takers = self._takers(rest)
+        return self._fits([*takers.values(), Stake(price, 0)], self._others(takers), rest)
+
+    def roomiest(self, rest: int) -> int | None:
+        """The lease that takes the next unit: who has least to do, then who is cheapest."""
+        takers = self._takers(rest)
+        others = self._others(takers)
+        free = [number for number in takers if self.at(number, Step.RUNNING) and self.live[number].room]
+        for number in sorted(free, key=lambda number: (takers[number].out, takers[number].price.rate, number)):
+            one_more = Stake(takers[number].price, takers[number].out + 1)
+            if self._fits({**takers, number: one_more}.values(), others, rest - 1):
+                return number
+        return None
+
+    def drop_dear(self, rest: int) -> bool:
+        """Give up what gets no further unit under the ceiling and has none, as when a cheaper lease was lost."""
+        takers = self._takers(rest)
+        dear = [
+            number for number, one in self.live.items()
+            if number not in takers and one.step is not Step.LEAVING and not one.out
+        ]
+        for number in dear:
+            del self.live[number]
+        return bool(dear)
+
+    def _takers(self, rest: int) -> dict[int, Stake]:
+        """The leases that may get further units: all, or without the dearest ones if the ceiling asks for that."""
+        takers = {number: one.stake for number, one in self.live.items() if one.step is not Step.LEAVING}
+        for dearest in sorted(takers, key=lambda number: (-takers[number].price.rate, -number)):
+            if self._fits(takers.values(), self._others(takers), rest):
+                break
+            del takers[dearest]
+        return takers
+
+    def _others(self, takers: dict[int, Stake]) -> list[Stake]:
+        return [one.stake for number, one in self.live.items() if number not in takers]
+
+    def _fits(self, taking: Iterable[Stake], leaving: Iterable[Stake], rest: int) -> bool:
+        """Whether the ceiling holds whatever happens, if further units go to ``taking`` alone (SCH-25)."""
+        taking = list(taking)
+        if rest and not taking:
+            return False
+        # Before any search only the prices of warm leases stand, up to this (SCH-19).
+        ceiling = USUAL_CEILING_NANOTON if self.ceiling_nanoton is None else self.ceiling_nanoton
+        return self.spent_nanoton + most_nanoton(taking, list(leaving), rest) <= ceiling

@@ -1,0 +1,84 @@
+"""What a task may still come to cost: the bill of each of its leases, and the most over all of them.
+
+A lease is billed by the running sum of its units, rounded up (MON-2), so what a
+further unit costs depends on those before. While a task is alone on a lease that
+is known to the nanoton. Where another task has units on it too, each unit of ours
+is counted as if it alone were rounded up: never too little.
+
+Purity: pure. Spec: docs/spec/scheduling.md, rules SCH-24 and SCH-25.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from cocoon.core.units import PRICE_UNITS, bill_nanoton, ceil_div
+from cocoon.scheduler.selection import Terms, run_nanoton_per_1000
+
+
+@dataclass(frozen=True, slots=True)
+class LeasePrice:
+    """What the next units of one lease cost."""
+
+    #: Due with the next unit; 0 once it was paid.
+    setup_nanoton: int = 0
+    run_nanoton_per_1000: int = 0
+    #: Units that are on the lease's bill.
+    billed: int = 0
+    #: Another task has units on it, so nobody knows how many stand before ours.
+    shared: bool = False
+
+    @classmethod
+    def of(cls, terms: Terms) -> LeasePrice:
+        """The price of a new lease on ``terms``."""
+        return cls(terms.setup_nanoton, run_nanoton_per_1000(terms))
+
+    @property
+    def rate(self) -> int:
+        """Price per 1,000 units as it is counted here."""
+        per_1000 = self.run_nanoton_per_1000
+        return ceil_div(per_1000, PRICE_UNITS) * PRICE_UNITS if self.shared else per_1000
+
+    def runs_nanoton(self, units: int) -> int:
+        """The most that so many units more cost, without set-up."""
+        return bill_nanoton(self.billed + units, self.rate) - bill_nanoton(self.billed, self.rate)
+
+    def cost_nanoton(self, units: int) -> int:
+        """The most that so many units more cost."""
+        return self.setup_nanoton + self.runs_nanoton(units) if units else 0
+
+    def after(self, price_nanoton: int) -> LeasePrice:
+        """The price after one unit more, which cost so much; if that is not what we thought, others are there too."""
+        shared = self.shared or price_nanoton != self.cost_nanoton(1)
+        return replace(self, setup_nanoton=0, billed=self.billed + 1, shared=shared)
+
+
+@dataclass(frozen=True, slots=True)
+class Stake:
+    """A lease with the units that are out on it."""
+
+    price: LeasePrice
+    out: int
+
+
+def most_nanoton(taking: Sequence[Stake], leaving: Sequence[Stake], rest: int) -> int:
+    """The most that all units cost that are out, and ``rest`` more, wherever among ``taking`` they go.
+
+    Args:
+        taking: Leases that get further units. Not empty if ``rest`` is above 0.
+        leaving: Leases that get none.
+
+    The dearest takes the whole rest here. Each other lease could still round its part up: by less than one nanoton,
+    and not at all if a unit costs whole ones (the proof is in the spec, SCH-25).
+    """
+    out_nanoton = sum(stake.price.cost_nanoton(stake.out) for stake in leaving)
+    if not rest:
+        return out_nanoton + sum(stake.price.cost_nanoton(stake.out) for stake in taking)
+    dearest = max(taking, key=lambda stake: stake.price.rate)
+    others = [stake for stake in taking if stake is not dearest]
+    setups_nanoton = sum(stake.price.setup_nanoton for stake in taking)
+    runs_nanoton = sum(stake.price.runs_nanoton(stake.out) for stake in others)
+    rounding_nanoton = sum(stake.price.rate % PRICE_UNITS != 0 for stake in others)
+    rest_nanoton = dearest.price.runs_nanoton(dearest.out + rest)
+    return out_nanoton + setups_nanoton + runs_nanoton + rounding_nanoton + rest_nanoton
