@@ -51,11 +51,18 @@ class Batch:
 
     cases: list[Case] = field(default_factory=list)
     unreadable: list[Unreadable] = field(default_factory=list)
+    #: Files that were run once more, while a provider was killed.
+    again: list[Case] = field(default_factory=list)
 
     @property
     def asked(self) -> list[Case]:
         """The files that the model decides."""
         return [case for case in self.cases if case.tokens is not None]
+
+    @property
+    def decided(self) -> list[Case]:
+        """All that was run and is to be paid."""
+        return [*self.asked, *self.again]
 
 
 class Inputs:

@@ -1,6 +1,6 @@
 """The demonstration from start to end: peers, coins, task, receipts, verification, payment.
 
-Nothing here is staged. Three peers and a TON chain run as processes of their
+Nothing here is staged. Five peers and a TON chain run as processes of their
 own, the requester is told nothing but the join link, and the exit code is 0 only
 if a provider decided at least one file, every such file is under a verified
 receipt, the chain paid exactly what was promised, its coins add up, and every
@@ -15,7 +15,8 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,14 @@ from cocoon.demo.interrupts import Interrupts
 from cocoon.demo.labels import OUTPUT, by_model
 from cocoon.demo.model import Magika, find_magika
 from cocoon.demo.processes import Crew, Peer, crew
-from cocoon.demo.purses import ASKS, FUNDS_NANOTON, Purses
+from cocoon.demo.purses import FUNDS_NANOTON, PROVIDERS, Purses
 from cocoon.demo.screen import Screen
-from cocoon.demo.verify import promised_nanoton, verify_answers
+from cocoon.demo.verify import find_receipts, promised_nanoton, verify_answers
 from cocoon.sdk import Client, Result, connect
 
 EXAMPLES = Path("examples") / "filetypes"
+FAILOVER_RUNS = 24
+"""Three times as many as may be under way with one provider, so that it dies in the middle."""
 UNREADABLE_LISTED = 100
 """Left-out files named in the totals; their number is always exact."""
 
@@ -103,6 +106,9 @@ class Demo:
         #: Set-up price of each lease, and that of the offer which the next one is agreed on.
         self._setups: dict[str, int] = {}
         self._bid_setups: dict[str, int] = {}
+        self._link = ""
+        self._chosen = ""
+        self.bids: list[dict[str, Any]] = []
         self.batch = Batch()
 
     def run(self, *, with_provider: bool) -> dict[str, Any]:
@@ -117,27 +123,69 @@ class Demo:
             )
         with crew(self._interrupts) as members:
             peers = self._start_peers(members, with_provider)
-            purses = Purses({peer.name: connect(peer.home) for peer in peers}, self._screen)
+            purses = Purses({name: connect(peer.home) for name, peer in peers.items()}, self._screen)
             purses.fill()
             client = purses.clients["requester"]
             self._classify(client)
+            self._fail_over(members, peers, purses.clients)
             purses.lanes()
+            purses.settle()
             receipts = self._verify(client)
             money = purses.close(self._price(), len(receipts))
         self._check_ends(members.close())
         return {**self._totals(listing), **money}
 
-    def _start_peers(self, members: Crew, with_provider: bool) -> list[Peer]:
-        """Start bootstrap, provider and requester; return those with a wallet when all are ready."""
+    def _start_peers(self, members: Crew, with_provider: bool) -> dict[str, Peer]:
+        """Start bootstrap, providers and requester; return those with a wallet, by name, when all are ready."""
         self._screen.peers()
         bootstrap = members.start("bootstrap", "up", "--role", "bootstrap")
-        link = members.wait_link(bootstrap)
+        self._link = members.wait_link(bootstrap)
         self._screen.peer(bootstrap.name, bootstrap.pid, members.wait_ready(bootstrap))
-        others = [members.start("provider", "up", "--provide", "--join", link, **ASKS)] if with_provider else []
-        others.append(members.start("requester", "up", "--join", link))
-        for peer in others:
+        names = [*(PROVIDERS if with_provider else ()), "requester"]
+        others = {name: self._start(members, name) for name in names}
+        for peer in others.values():
             self._screen.peer(peer.name, peer.pid, members.wait_ready(peer))
         return others
+
+    def _start(self, members: Crew, name: str) -> Peer:
+        if name in PROVIDERS:
+            return members.start(name, "up", "--provide", "--join", self._link, **PROVIDERS[name].settings)
+        return members.start(name, "up", "--join", self._link)
+
+    def _fail_over(self, members: Crew, peers: dict[str, Peer], clients: dict[str, Client]) -> None:
+        """Run files once more, kill the best provider at the first answer, and let it come back to be paid."""
+        ids = {name: clients[name].status()["peer"] for name in PROVIDERS}
+        best = next(name for name, peer in ids.items() if peer == self._chosen)
+        killed: list[float] = []
+
+        def watch(event: dict[str, Any]) -> None:
+            self._note(event)
+            if event.get("event") == "result" and not killed:
+                killed.append(time.monotonic())
+                members.kill(peers[best])
+
+        asked = self.batch.asked
+        again = [Case(case.path, case.tokens) for case in islice(cycle(asked), FAILOVER_RUNS)]
+        results = clients["requester"].map(
+            self._magika.model, Inputs(again), max_price_nanoton=FUNDS_NANOTON["requester"],
+            on_event=watch,
+        )
+        self._screen.failover(best)
+        for case, before in zip(again, cycle(asked), strict=False):
+            self._decide(case, results)
+            if case.label != before.label:
+                raise wrong("output", f"two providers decide {case.path!r} differently")
+        if next(results, None) is not None:
+            raise PeerFault("the task has more results than files")
+        self._screen.failed_over(self._by_provider(again, ids), time.monotonic() - killed[0])
+        self.batch.again = again
+        peers[best] = self._start(members, best)
+        self._screen.back(best, members.wait_ready(peers[best]))
+
+    def _by_provider(self, cases: Sequence[Case], ids: Mapping[str, str]) -> dict[str, int]:
+        """How many of these answers each provider gave, by its name."""
+        count = Counter(case.result.provider for case in cases if case.result is not None)
+        return {name: count[peer] for name, peer in ids.items() if count[peer]}
 
     def _classify(self, client: Client) -> None:
         """Have the provider decide every file that needs the model; show all in order."""
@@ -171,11 +219,18 @@ class Demo:
         result.outputs = {}
 
     def _event(self, event: dict[str, Any]) -> None:
+        self._note(event)
+        if event.get("event") == "bids":
+            self._chosen = str(event["chosen"])
+            self.bids = list(event["bids"])
+        self._screen.event(event)
+
+    def _note(self, event: dict[str, Any]) -> None:
+        """Remember what each lease asks for loading the model."""
         if event.get("event") == "lease":
             self._setups.setdefault(str(event.get("lease")), self._bid_setups.get(str(event.get("provider")), 0))
         if event.get("event") == "bids":
-            self._bid_setups = {str(bid["provider"]): int(bid["setup_nanoton"]) for bid in event["bids"]}
-        self._screen.event(event)
+            self._bid_setups |= {str(bid["provider"]): int(bid["setup_nanoton"]) for bid in event["bids"]}
 
     def _verify(self, client: Client) -> list[dict[str, Any]]:
         """Every answer must be under a receipt whose signatures and hashes hold, and the last voucher pay for all.
@@ -183,7 +238,8 @@ class Demo:
         Returns:
             What the receipts prove.
         """
-        asked = self.batch.asked
+        asked = self.batch.decided
+        find_receipts(client, asked)
         receipts = verify_answers(client, asked)
         self._screen.receipts(receipts)
         promised = promised_nanoton(receipts)
@@ -194,11 +250,12 @@ class Demo:
 
     def _price(self) -> int:
         """What all answers cost together, nanoton; the first of a lease carries its set-up."""
-        return sum(case.result.price_nanoton for case in self.batch.asked if case.result is not None)
+        return sum(case.result.price_nanoton for case in self.batch.decided if case.result is not None)
 
     def _setup(self) -> int:
         """What of that was for loading the model, nanoton: once for each lease on which an answer was paid."""
-        paid = {case.result.lease for case in self.batch.asked if case.result is not None and case.result.price_nanoton}
+        results = [case.result for case in self.batch.decided if case.result is not None]
+        paid = {result.lease for result in results if result.price_nanoton}
         return sum(self._setups.get(lease, 0) for lease in paid)
 
     def _check_ends(self, codes: Mapping[str, int | None]) -> None:
@@ -209,6 +266,7 @@ class Demo:
     def _totals(self, listing: Listing) -> dict[str, Any]:
         batch = self.batch
         results = [case.result for case in batch.asked if case.result is not None]
+        decided = [case.result for case in batch.decided if case.result is not None]
         labels = Counter(case.label.name for case in batch.cases if case.label is not None)
         return {
             "files": len(batch.cases) + len(batch.unreadable),
@@ -217,9 +275,12 @@ class Demo:
             "unreadable": len(batch.unreadable),
             "skipped": listing.skipped,
             "cut": listing.cut,
-            "receipts": len({result.receipt for result in results}),
+            "again": len(batch.again),
+            "receipts": len({result.receipt for result in decided}),
             "verified": True,
             "provider": results[0].provider,
+            "providers": dict(Counter(result.provider for result in decided)),
+            "bids": self.bids,
             "price_nanoton": self._price(),
             "setup_nanoton": self._setup(),
             "seconds": round(time.monotonic() - self._started_s, 3),

@@ -73,15 +73,15 @@ class Crew:
         self.peers: list[Peer] = []
 
     def start(self, name: str, *arguments: str, **settings: str) -> Peer:
-        """Start ``cocoon ARGUMENTS`` with a new home called ``name``; it is not ready yet.
+        """Start ``cocoon ARGUMENTS`` with the home called ``name``, of a killed peer or new; it is not ready yet.
 
         Args:
             settings: Environment variables for this peer alone.
         """
         home = self._directory / name
-        home.mkdir(mode=0o700)
+        home.mkdir(mode=0o700, exist_ok=True)
         errors = self._directory / f"{name}.err"
-        with errors.open("wb") as error_file, self._interrupts.hold():
+        with errors.open("ab") as error_file, self._interrupts.hold():
             process = subprocess.Popen(
                 [*self._command, *arguments],
                 stdin=subprocess.DEVNULL,
@@ -96,6 +96,12 @@ class Crew:
         assert process.stdout is not None
         threading.Thread(target=_listen, args=(process.stdout, peer.lines), daemon=True).start()
         return peer
+
+    def kill(self, peer: Peer) -> None:
+        """SIGKILL ``peer`` and everything it started, as a power cut would; its home stays."""
+        with self._interrupts.hold():
+            self.peers.remove(peer)
+            _reap(peer)
 
     def wait_link(self, peer: Peer) -> str:
         """The join link that ``peer`` prints."""

@@ -19,10 +19,34 @@ from cocoon.sdk import Client
 
 RUN_NANOTON = 100_000
 SETUP_NANOTON = 500_000
-#: Prices are asked per 1,000 runs.
-ASKS = {"COCOON_PRICE_RUN_NANOTON": str(1_000 * RUN_NANOTON), "COCOON_PRICE_SETUP_NANOTON": str(SETUP_NANOTON)}
-FUNDS_NANOTON = {"requester": 2_000_000_000, "provider": 500_000_000}
-"""A lane of 0.2 coins with its reserve and the fees need a fifth of it; the provider pays for its anchor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What one provider asks for a run and for loading the model, and the threads of its workers."""
+
+    run_nanoton: int
+    threads: int
+    setup_nanoton: int = SETUP_NANOTON
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """As variables of its process; prices are asked per 1,000 runs."""
+        return {
+            "COCOON_PRICE_RUN_NANOTON": str(1_000 * self.run_nanoton),
+            "COCOON_PRICE_SETUP_NANOTON": str(self.setup_nanoton),
+            "COCOON_THREADS": str(self.threads),
+        }
+
+
+#: Three strangers: the cheapest wins, the second is its runner-up, the third asks too much for what it is.
+PROVIDERS = {
+    "provider-1": Ask(RUN_NANOTON, threads=2),
+    "provider-2": Ask(RUN_NANOTON * 12 // 10, threads=1),
+    "provider-3": Ask(RUN_NANOTON * 18 // 10, threads=1),
+}
+FUNDS_NANOTON = {"requester": 2_000_000_000, **dict.fromkeys(PROVIDERS, 500_000_000)}
+"""A lane of 0.2 coins with its reserve and the fees need a fifth of it; a provider pays for its anchor."""
 #: What must be nothing when the requester has closed its books.
 _OPEN = ("unsettled_leases", "lanes_open", "lanes_waiting")
 
@@ -37,6 +61,9 @@ class Purses:
     before: dict[str, int] = field(default_factory=dict)
     #: What the wallets that are not there yet will pay for that, as they said before their first message.
     deployment_nanoton: int = 0
+    #: What each said when it closed its books.
+    settled: dict[str, dict[str, Any]] = field(default_factory=dict)
+    earned: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def fill(self) -> None:
         """Get coins for every wallet from the devnet's faucet."""
@@ -53,26 +80,35 @@ class Purses:
         """Show the escrow and its lanes, as they stand on chain now."""
         self.screen.lanes(self.clients["requester"].wallet())
 
+    def settle(self) -> None:
+        """Settle what is owed, close the lanes, pay out, and anchor the receipts."""
+        self.screen.settlement()
+        self.settled = {name: self.clients[name].settle() for name in sorted(self.clients, reverse=True)}
+        self.earned = {name: self.clients[name].earnings() for name in self.providers}
+        for name, found in self.earned.items():
+            self.screen.settled(name, found, self.settled[name])
+
+    @property
+    def providers(self) -> list[str]:
+        """Those who sold something."""
+        return [name for name in sorted(PROVIDERS) if self.settled.get(name, {}).get("anchored_receipts")]
+
     def close(self, promised_nanoton: int, receipts: int) -> dict[str, Any]:
-        """Close the lane, pay out, anchor the receipts, and add everything up.
+        """Check what the chain did when everything was settled, and add everything up.
 
         Args:
             promised_nanoton: What all answers cost; the chain must have paid exactly this.
             receipts: How many there are; each must be under an anchored root.
 
         Returns:
-            What goes into the totals: ``anchor_tx``, ``balances``, ``left_nanoton`` (fees that both paid for
-            good), ``deployment_nanoton`` (how much of that deployed wallets), ``supply``, ``conserved``.
+            What goes into the totals: ``anchor_tx`` (of the best provider), ``balances``, ``left_nanoton`` (fees that
+            all paid for good), ``deployment_nanoton`` (how much of that deployed wallets), ``supply``, ``conserved``.
 
         Raises:
             BooksNotClosed: something was not closed, paid or anchored.
             AuditFailed: a balance does not follow from the chain's transactions.
         """
-        self.screen.settlement()
-        bought, sold = (self.clients[name].settle() for name in ("requester", "provider"))
-        earned = self.clients["provider"].earnings()
-        self._check_closed(bought, sold, earned, promised_nanoton, receipts)
-        self.screen.settled(earned, sold)
+        self._check_closed(promised_nanoton, receipts)
         accounts = {name: self._account(name) for name in self.clients}
         supply = self.clients["requester"].supply()
         conserved = supply["conserved"] and all(account["conserved"] for account in accounts.values())
@@ -81,21 +117,22 @@ class Purses:
         if not conserved:
             raise AuditFailed("the balances do not follow from the chain's transactions")
         return {
-            "anchor_tx": sold["anchor_tx"], "balances": accounts, "left_nanoton": left_nanoton,
+            "anchor_tx": self.settled[self.providers[0]]["anchor_tx"],
+            "balances": accounts, "left_nanoton": left_nanoton,
             "deployment_nanoton": self.deployment_nanoton, "supply": supply, "conserved": conserved,
         }
 
-    def _check_closed(
-        self, bought: dict[str, Any], sold: dict[str, Any], earned: dict[str, Any], promised_nanoton: int, receipts: int
-    ) -> None:
+    def _check_closed(self, promised_nanoton: int, receipts: int) -> None:
+        bought = self.settled["requester"]
         left = [f"{bought[name]} {name.replace('_', ' ')}" for name in _OPEN if bought[name]]
-        if earned["claimed_nanoton"] != promised_nanoton or earned["earned_nanoton"] != promised_nanoton:
-            left.append(
-                f"{promised_nanoton} nanoton promised, {earned['earned_nanoton']} vouched, "
-                f"{earned['claimed_nanoton']} paid"
-            )
-        if not sold["anchor_tx"] or sold["anchored_receipts"] != receipts:
-            left.append(f"{sold['anchored_receipts']} of {receipts} receipts anchored")
+        vouched, claimed = (
+            sum(found[what] for found in self.earned.values()) for what in ("earned_nanoton", "claimed_nanoton")
+        )
+        if claimed != promised_nanoton or vouched != promised_nanoton:
+            left.append(f"{promised_nanoton} nanoton promised, {vouched} vouched, {claimed} paid")
+        anchored = sum(self.settled[name]["anchored_receipts"] for name in self.earned if self.settled[name]["anchor_tx"])
+        if anchored != receipts:
+            left.append(f"{anchored} of {receipts} receipts anchored")
         if left:
             raise BooksNotClosed(f"the books are not closed: {'; '.join(left)}")
 

@@ -151,7 +151,7 @@ class Screen:
 
     def lanes(self, wallet: Event) -> None:
         """The requester's escrow, and its lanes."""
-        self.step("Lane", "an escrow contract locks the requester's coins for this provider; only vouchers spend them")
+        self.step("Lane", "an escrow contract locks the requester's coins for each provider; only vouchers spend them")
         balance = format_nanoton(wallet["escrow_balance_nanoton"])
         locked = format_nanoton(wallet["escrow_locked_nanoton"])
         self.fact("escrow", f"0:{_short(wallet['escrow'])} holds {balance}, {locked} of it locked")
@@ -161,14 +161,28 @@ class Screen:
 
     def settlement(self) -> None:
         """Begin the step in which the books are closed."""
-        self.step("Settlement", "both peers close their books; the escrow pays, the receipts' root goes on chain")
+        self.step("Settlement", "all peers close their books; the escrow pays, the receipts' roots go on chain")
 
-    def settled(self, earned: Event, sold: Event) -> None:
-        """What the chain did when the books were closed."""
+    def failover(self, name: str) -> None:
+        """Begin the step in which the best provider dies."""
+        self.step("Failover", f"files are run once more; {name} is killed (SIGKILL) at the first answer")
+
+    def failed_over(self, answers: Mapping[str, int], seconds: float) -> None:
+        """Who gave the answers; they are the same."""
+        for name, count in answers.items():
+            self.fact(name, f"gave {count} of the answers, each accepted once")
+        self.fact("all there", f"{seconds:.1f} s after the kill, in order, the same labels as before")
+
+    def back(self, name: str, seconds: float) -> None:
+        """The killed provider came back."""
+        self.fact(name, f"is back after {seconds:.1f} s; what was accepted from it is owed to it")
+
+    def settled(self, name: str, earned: Event, sold: Event) -> None:
+        """What the chain did for a provider when the books were closed."""
         for lane in earned["lanes"]:
             self.fact(f"lane {lane['lane']}", "closed at once: one order, signed by requester and provider")
         paid = format_nanoton(earned["claimed_nanoton"])
-        self.fact("paid out", f"{paid}, by the escrow to the provider's wallet, as the last voucher says")
+        self.fact("paid out", f"{paid}, by the escrow to the wallet of {name}, as the last voucher says")
         count, roots = sold["anchored_receipts"], sold["anchored_roots"]
         self.fact("anchored", f"{count} receipt{_s(count)} under {roots} root{_s(roots)} in 0:{_short(sold['anchor'])}")
         self.fact("transaction", str(sold["anchor_tx"]))
@@ -180,7 +194,7 @@ class Screen:
         """Both sums, as the chain's own transactions give them.
 
         Args:
-            left_nanoton: What both parties lost in fees.
+            left_nanoton: What all parties lost in fees.
             deployment_nanoton: How much of that they paid because their wallets were new.
         """
         self.step("Balances", "added up from the chain's transactions, not from our journals; in nanoton")
@@ -191,8 +205,8 @@ class Screen:
             start = account["start_nanoton"]
             self.fact("", f"start {start} + {moved} - fees {account['fees_nanoton']} = end {account['end_nanoton']}")
         work_nanoton = left_nanoton - deployment_nanoton
-        wallets = f"{format_nanoton(deployment_nanoton)} to deploy two wallets"
-        self.fact("fees", f"{format_nanoton(work_nanoton)} left both parties for good, besides {wallets};")
+        wallets = f"{format_nanoton(deployment_nanoton)} to deploy their wallets"
+        self.fact("fees", f"{format_nanoton(work_nanoton)} left all parties for good, besides {wallets};")
         self.fact("", "what contracts hold is theirs")
         counted = f"{supply['transactions']} transactions in {supply['blocks']} blocks of both workchains"
         self.fact("whole chain", f"{counted}, {supply['accounts']} accounts, back to the genesis by hash")
@@ -222,7 +236,7 @@ class Screen:
 
     def receipts(self, receipts: Sequence[Event]) -> None:
         """What the receipts of the task prove, and the vouchers that pay them."""
-        self.step("Receipts", "the provider signs for what it ran, the requester answers with a voucher for all so far")
+        self.step("Receipts", "lane and number; a provider signs for what it ran, a voucher of the requester pays all so far")
         for facts in receipts[:RECEIPTS_SHOWN]:
             self._receipt(facts)
         if len(receipts) > RECEIPTS_SHOWN + 1:
@@ -234,7 +248,7 @@ class Screen:
         runs, seq = int(facts["runs"]), facts["seq"]
         counted = f"{runs} run{_s(runs)}"
         self.fact(
-            f"receipt {seq}", f"{_short(facts['receipt'])} {counted:>8}   voucher {seq}: "
+            f"receipt {facts['lane']}.{seq}", f"{_short(facts['receipt'])} {counted:>8}   voucher {seq}: "
             f"{format_nanoton(facts['total_nanoton'])} in all"
         )
 
@@ -248,16 +262,17 @@ class Screen:
 
     def totals(self, totals: Mapping[str, Any]) -> None:
         """The last lines: what it came to, and what to try next."""
-        self.step("Done", "the three peers and the chain have ended; nothing is left running")
-        self.fact("files", f"{totals['by_model']} by the provider, {totals['by_rule']} by rule")
+        self.step("Done", "the five peers and the chain have ended; nothing is left running")
+        again = f", {totals['again']} once more in the failover"
+        self.fact("files", f"{totals['by_model']} by a provider, {totals['by_rule']} by rule{again}")
         if totals["unreadable"] or totals["skipped"]:
             self.fact("left out", f"{totals['unreadable']} unreadable, {totals['skipped']} links or devices")
         common = [f"{count} {label}" for label, count in totals["labels"].items()][:6]
         self.fact("labels", ", ".join(common) + (", ..." if len(totals["labels"]) > 6 else ""))
         self.fact("provider", str(totals["provider"]))
         runs_nanoton = totals["price_nanoton"] - totals["setup_nanoton"]
-        self.fact("runs", f"{totals['by_model']} for {format_nanoton(runs_nanoton)}")
-        self.fact("set-up", f"{format_nanoton(totals['setup_nanoton'])}, for loading the model")
+        self.fact("runs", f"{totals['by_model'] + totals['again']} for {format_nanoton(runs_nanoton)}")
+        self.fact("set-up", f"{format_nanoton(totals['setup_nanoton'])}, for loading the model, once a lease")
         self.fact("paid", f"{format_nanoton(totals['price_nanoton'])} on chain, to the last nanoton of the vouchers")
         self.fact("receipts", f"{totals['receipts']}, all valid and anchored")
         self.line()

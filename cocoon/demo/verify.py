@@ -17,6 +17,22 @@ from cocoon.demo.cases import Case
 from cocoon.sdk import Client, Result
 
 
+def find_receipts(client: Client, cases: Sequence[Case]) -> None:
+    """Give the answers that had no receipt when their task ended the one that they have now.
+
+    Those are the last answers of a provider that died: it signs for them when it is back.
+    """
+    late = {
+        (case.result.lease, case.result.number): case.result
+        for case in cases if case.result is not None and case.result.receipt is None
+    }
+    for listed in client.receipts() if late else ():
+        facts = client.receipt(listed["hash"])
+        for line in facts["lines"]:
+            if (result := late.get((facts["lease"], line["number"]))) is not None:
+                result.receipt = listed["hash"]
+
+
 def verify_answers(client: Client, cases: Sequence[Case]) -> list[dict[str, Any]]:
     """Check the receipts of all ``cases``; what each receipt proves, in their order.
 
@@ -30,7 +46,7 @@ def verify_answers(client: Client, cases: Sequence[Case]) -> list[dict[str, Any]
             raise PeerFault(f"the answer for {case.path!r} is under no receipt")
         by_receipt.setdefault(case.result.receipt, []).append(case.result)
     found = [_verify(client, receipt, results) for receipt, results in by_receipt.items()]
-    return sorted(found, key=lambda facts: int(facts["seq"]))
+    return sorted(found, key=lambda facts: (int(facts["lane"]), int(facts["seq"])))
 
 
 def promised_nanoton(receipts: Iterable[Mapping[str, Any]]) -> int:
