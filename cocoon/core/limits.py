@@ -44,6 +44,20 @@ OFFER_TTL_S = 180
 """Life of an offer after it was received."""
 OFFER_REFRESH_NS = 60 * SECOND_NS
 """A provider issues a new offer at least this often; a third of the TTL."""
+GOSSIP_INTERVAL_NS = SECOND_NS
+"""Between two digests to a neighbour drawn by lot: what a push missed is found within a few seconds, for 14 KB/s."""
+GOSSIP_PUSH_NS = 100 * MILLISECOND_NS
+"""Between two pushes: what arrives meanwhile travels in one frame. Six hops of it are far below the two seconds."""
+GOSSIP_HOP_NS = 100 * MILLISECOND_NS
+"""Added to an offer's age for the way of its frame, which nobody measures; so whatever goes round in circles ends."""
+GOSSIP_BOOT_SILENCE_NS = OFFER_REFRESH_NS + 30 * SECOND_NS
+"""After so long without a newer offer of the present boot another one may take its place; a living one made one."""
+GOSSIP_MEMORY_NS = 3_600 * SECOND_NS
+"""A provider whose offer expired is remembered for twenty lives of it, so that a replay does not bring it back."""
+GOSSIP_SHUN_NS = 600 * SECOND_NS
+"""A neighbour that sent what no honest peer sends is not listened to for so long."""
+GOSSIP_RETRY_NS = 30 * SECOND_NS
+"""Before a connected peer that did not take our gossip stream, or ended it, is asked again."""
 DRAIN_NS = 10 * SECOND_NS
 """From SIGTERM until running work is cut."""
 RETRY_FIRST_NS = 500 * MILLISECOND_NS
@@ -159,6 +173,28 @@ BOC_BYTES = 256 * KIB
 # --- counts ----------------------------------------------------------------
 PROVIDERS_ASKED = 8
 """Offers asked for one task (D9: d = 8)."""
+OFFERS_ENOUGH = 3
+"""Known offers that make a look-up in the DHT superfluous (DESIGN 4: cold providers only below three)."""
+OFFERS_EXPLORED = 2
+"""Of PROVIDERS_ASKED, by lot among the others that fit: newcomers get work, and eight cheap lies do not hide all."""
+GOSSIP_OFFERS = 4_096
+"""Providers known or remembered; 600 bytes of offer each, so 3 MiB."""
+GOSSIP_BOOTS = 4
+"""Earlier boots of a provider whose last number is kept: two lives of an offer, at one per GOSSIP_BOOT_SILENCE_NS."""
+GOSSIP_FANOUT = 6
+"""Neighbours that a new offer is pushed to at once: one in 400 peers (e^-6) is missed and has it from a digest."""
+GOSSIP_DIGEST_OFFERS = 256
+"""Lines of one digest, 55 bytes each; a larger table is gone through in stretches."""
+GOSSIP_DELTA_OFFERS = 128
+"""Offers of one frame: 68 KB, and 15 ms of signatures."""
+GOSSIP_LINES = 512
+"""Lines and offers read from one neighbour per GOSSIP_INTERVAL_NS; then it waits. A full round takes 384."""
+GOSSIP_FRAME_LINES = 8
+"""What any frame counts as besides: at most 64 of them per interval, three times what pushes and a round take."""
+GOSSIP_OUTBOX = 16
+"""Frames that wait for one neighbour; a slow one misses the others and has them from a digest."""
+GOSSIP_KINDS = 16
+"""Kinds of tasks that one peer follows."""
 RUNS_IN_FLIGHT = 8
 """Runs of one lease sent and not yet answered."""
 TRANCHE_RUNS = 64

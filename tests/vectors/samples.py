@@ -16,6 +16,7 @@ from cocoon.core.ids import PeerKey
 from cocoon.core.units import UnitKind
 from cocoon.wire import messages as m
 from cocoon.wire.commitment import commit
+from cocoon.wire.gossip import Interest, OfferDelta, OfferDigest, OfferWant
 from cocoon.wire.judged import NO_ESCROW, Statement, Voucher, sign_cell
 from cocoon.wire.manifest import Manifest, ModelFile, chunk_hash, file_root, implicit, model_id, pack_manifest
 from cocoon.wire.schema import Message, digest, pack
@@ -226,6 +227,10 @@ def _messages() -> list[Message]:
         m.ManifestReply(manifest=pack_manifest(MANIFEST)),
         m.ChunkRequest(model=model_id(MANIFEST), file=0, first=0, count=2),
         TWO_FILES,
+        Interest(kinds=("embed", "infer")),
+        OfferDigest(first=bytes(32), last=bytes([255]) * 32, held=((PROVIDER.key, BOOT, 300, 70_000),)),
+        OfferDelta(offers=((70_000, signed(OFFER).pack()),)),
+        OfferWant(providers=(PROVIDER.key,)),
     ]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cocoon.core.errors import Malformed, UsageError
-from cocoon.core.limits import OFFER_BYTES
+from cocoon.core.limits import CONTROL_FRAME_BYTES, OFFER_BYTES
 from cocoon.wire import messages as m
 from cocoon.wire.schema import Message, body_bytes, kinds, unpack_body
 from tests.vectors import samples
@@ -21,6 +21,7 @@ NUMBERS = {
     "model_want": 21, "chunk_hashes": 22, "chunk": 23, "model_ready": 24, "run_request": 25, "run_result": 26,
     "run_failure": 27, "tranche_close": 28, "receipt_issued": 29, "receipt": 30, "countersign": 31,
     "lease_close": 32, "manifest_request": 40, "manifest_reply": 41, "chunk_request": 42, "manifest": 50,
+    "interest": 60, "offer_digest": 61, "offer_delta": 62, "offer_want": 63,
 }  # fmt: skip
 SIGNED_BY = {
     "offer": "provider", "key_bundle": "provider", "lease_accept": "provider", "receipt": "provider",
@@ -89,6 +90,20 @@ IMPOSSIBLE: list[tuple[str, str, Any]] = [
     ("refusal", "code", ""),
     ("refusal", "text", "x" * 513),
     ("refusal", "text", "two\nlines"),
+    ("interest", "kinds", ("infer", "embed")),
+    ("interest", "kinds", tuple(f"kind{i:02}" for i in range(17))),
+    ("offer_digest", "first", bytes([255]) * 32),
+    ("offer_digest", "last", bytes(32)),
+    ("offer_digest", "held", ((bytes([2]) * 32, bytes(8), 1, 1), (bytes([1]) * 32, bytes(8), 1, 1))),
+    ("offer_digest", "held", ((bytes([1]) * 32, bytes(8), 1, 1),) * 2),
+    ("offer_digest", "held", ((bytes([1]) * 32, bytes(8), 1, 1 << 32),)),
+    ("offer_digest", "held", tuple((i.to_bytes(32, "big"), bytes(8), 1, 1) for i in range(257))),
+    ("offer_delta", "offers", ()),
+    ("offer_delta", "offers", ((0, bytes(m.Offer.shape.max_bytes + 1)),)),
+    ("offer_delta", "offers", ((0, b""),) * 129),
+    ("offer_want", "providers", ()),
+    ("offer_want", "providers", (bytes(31),)),
+    ("offer_want", "providers", (bytes(32),) * 129),
 ]
 
 
@@ -137,3 +152,9 @@ def test_no_offer_body_above_400_bytes_is_read() -> None:
     with pytest.raises(Malformed) as caught:
         unpack_body(m.Offer, header + body[1:] + canonical(64) + canonical(bytes(room + 1)))
     assert caught.value.code == "too_large"
+
+
+def test_every_frame_of_the_gossip_fits_a_control_frame_however_full_it_is() -> None:
+    assert {cls.shape.name for cls in kinds() if cls.shape.max_bytes > CONTROL_FRAME_BYTES} & {
+        "interest", "offer_digest", "offer_delta", "offer_want",
+    } == set()
