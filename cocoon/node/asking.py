@@ -1,38 +1,62 @@
-"""Asking around: find sellers in the DHT, ask each for its offer, verify the answers.
+"""Asking around: choose sellers known by gossip or found in the DHT, ask each for its offer, verify the answers.
 
 Purity: shell. Spec: docs/spec/scheduling.md, rules SCH-6 and SCH-7.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 
 import trio
 
 from cocoon.core.clock import Clock
 from cocoon.core.errors import CocoonError, Unreachable, from_peer, wrong
 from cocoon.core.ids import NetworkId, PeerKey, kind_key
-from cocoon.core.limits import OFFER_NS, OFFER_TTL_S, PROVIDERS_ASKED
+from cocoon.core.limits import OFFER_NS, OFFER_TTL_S, OFFERS_ENOUGH, PROVIDERS_ASKED
 from cocoon.core.machine import Effect
-from cocoon.core.units import SECOND_NS
+from cocoon.core.units import PPM, SECOND_NS
 from cocoon.node.counter import OFFER_PROTOCOL
 from cocoon.node.driver import Driver
+from cocoon.node.gossip import OfferGossip
 from cocoon.p2p.service import Mesh
 from cocoon.scheduler.offers import AskOffer, Gathering, GatheringEnded, OfferMissed, OfferReceived, SellersFound
-from cocoon.scheduler.selection import Quote
+from cocoon.scheduler.selection import Demand, Quote
 from cocoon.wire.messages import SUITE_MLKEM768_X25519, KeyBundle, Offer, OfferReply, OfferRequest, Profile, Refusal
 from cocoon.wire.schema import pack, packed_digest, unpack
 from cocoon.wire.signing import open_signed
 
 
 async def gather_offers(
-    mesh: Mesh, network: NetworkId, kind: str, clock: Clock, without: Collection[PeerKey] = ()
+    mesh: Mesh, network: NetworkId, kind: str, clock: Clock, without: Collection[PeerKey] = (), *,
+    gossip: OfferGossip | None = None, demand: Demand | None = None,
+    reliability_ppm: Callable[[PeerKey], int] = lambda _: PPM,
 ) -> GatheringEnded:
-    """One round: look up sellers of ``kind``, ask at most ``PROVIDERS_ASKED``, wait for all or the deadline.
+    """One round: find sellers of ``kind``, ask at most ``PROVIDERS_ASKED``, wait for all or the deadline (SCH-6).
 
-    ``without`` are passed over.
+    Args:
+        without: Passed over.
+        gossip: Whose table names sellers without a look-up; None asks the DHT alone.
+        demand: What the offers are for; None if for nothing in particular.
     """
-    sellers = await mesh.find_providers(kind_key(network, kind), PROVIDERS_ASKED, without)
+    demand = demand or Demand(kind, model_bytes=0, runs=1, ceiling_nanoton=0)
+    named = [] if gossip is None else gossip.shortlist(demand, without, reliability_ppm)
+    met = await mesh.meet(named) if named else []
+    missed: tuple[tuple[PeerKey, str], ...] = ()
+    if len(named) >= OFFERS_ENOUGH:
+        gathered = await _ask_all(mesh, network, kind, clock, met)
+        if gathered.quotes:
+            return gathered
+        missed, met = gathered.missed, []
+    # Few are known, or none of those answered: whoever fills the table with lies must not hide the others.
+    gone = {*without, *(peer for peer, _ in missed)}
+    found = await mesh.find_providers(kind_key(network, kind), PROVIDERS_ASKED, gone)
+    gathered = await _ask_all(mesh, network, kind, clock, [*met, *found])
+    return GatheringEnded(gathered.quotes, (*missed, *gathered.missed))
+
+
+async def _ask_all(
+    mesh: Mesh, network: NetworkId, kind: str, clock: Clock, sellers: Sequence[PeerKey]
+) -> GatheringEnded:
     verdict: list[GatheringEnded] = []
     async with trio.open_nursery() as nursery:
 

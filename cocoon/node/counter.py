@@ -76,6 +76,10 @@ class OfferCounter:
         """Whether a lease may name this offer now."""
         return self._standing.honours(self._clock.now_ns(), offer_digest)
 
+    def standing(self) -> Signed[Offer] | None:
+        """The offer that holds now, signed anew if that is due; None while nothing is sold."""
+        return None if self.capacity.draining else self._current()
+
     async def _answer(self, stream: PeerStream) -> None:
         try:
             request = unpack(await stream.receive(), OfferRequest)

@@ -12,6 +12,7 @@ from cocoon.core.ids import NetworkId, PeerKey
 from cocoon.identity.keys import Identity
 from cocoon.node.anchors import Anchors
 from cocoon.node.counter import OfferCounter
+from cocoon.node.gossip import OfferGossip
 from cocoon.node.models import HeldModel, ModelShelf
 from cocoon.node.regard import Regard
 from cocoon.node.stock import Terms
@@ -73,3 +74,5 @@ class Purse:
     tranche_nanoton: int
     #: None on a network without a ledger.
     treasury: Treasury | None
+    #: Names providers without a look-up; None asks the DHT alone.
+    gossip: OfferGossip | None = None

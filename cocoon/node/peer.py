@@ -34,6 +34,7 @@ from cocoon.node.closing import CloseCounter, Closing
 from cocoon.node.control import ControlServer, open_control
 from cocoon.node.counter import OfferCounter
 from cocoon.node.devnet import DevnetProcess
+from cocoon.node.gossip import OfferGossip
 from cocoon.node.means import Purse, Shop
 from cocoon.node.models import ModelShelf
 from cocoon.node.money import Money, open_money
@@ -115,6 +116,8 @@ class _Peer:
         self._log = get_logger("node")
         self.shutdown = trio.Event()
         self._mesh: Mesh
+        self._gossip: OfferGossip
+        self._counter: OfferCounter | None = None
         self._shelf: ModelShelf
         self._control: ControlServer | None = None
         self._seller: Seller | None = None
@@ -152,6 +155,11 @@ class _Peer:
         till = anchors = None
         if self._runtime is not None:
             till, anchors = await self._sell(self._runtime, journal, shelf, boot_id, money, nursery)
+        self._gossip = OfferGossip(
+            self._mesh, parts.network.id, (KIND,), self._clock, get_logger("gossip"),
+            self._counter,
+        )
+        nursery.start_soon(self._gossip.run)
         if parts.settings.role == "peer":
             await self._buy(stack, nursery, journal, shelf, money, till, anchors)
 
@@ -182,7 +190,7 @@ class _Peer:
             terms = replace(terms, payout=till.payout, provider_key=money.provider_key.key)
         report = asdict(runtime.device)
         report.pop("confinement")
-        counter = OfferCounter(
+        counter = self._counter = OfferCounter(
             partial(load_or_create, parts.home), parts.network.id, boot_id, terms, Profile(**report), self._clock
         )
         counter.serve(self._mesh)
@@ -223,7 +231,7 @@ class _Peer:
         purse = Purse(
             identity=parts.identity, network=parts.network.id, mesh=self._mesh, journal=journal, clock=self._clock,
             log=log, regard=regard, lease_idle_ns=parts.settings.lease_idle_ms * MILLISECOND_NS // 2,
-            tranche_nanoton=parts.settings.tranche_nanoton, treasury=treasury,
+            tranche_nanoton=parts.settings.tranche_nanoton, treasury=treasury, gossip=self._gossip,
         )
         buyer = self._buyer = Buyer(purse, nursery)
         if money is not None and treasury is not None:
@@ -296,6 +304,7 @@ class _Peer:
             "network": parts.network.id, "network_name": parts.network.name, "role": parts.settings.role,
             "sells": self._sells, "addresses": mesh.addresses(), "peers": mesh.joined,
             "connections": [peer_id(peer) for peer in mesh.connections()], "counters": counters.snapshot(),
+            "gossip": self._gossip.summary(),
         }
         if self._runtime is not None:
             device = asdict(self._runtime.device)

@@ -234,7 +234,11 @@ class TaskRun:
 
     async def _find(self) -> None:
         purse, order = self._purse, self._order
-        gathered = await gather_offers(purse.mesh, purse.network, order.kind, purse.clock, self._machine.spurned)
+        gathered = await gather_offers(
+            purse.mesh, purse.network, order.kind, purse.clock, self._machine.spurned, gossip=purse.gossip,
+            demand=Demand(order.kind, order.model.size_bytes, self._units_left, 0),
+            reliability_ppm=purse.regard.reliability_ppm,
+        )
         if self._ceiling_nanoton is None and gathered.quotes:
             self._ceiling_nanoton = usual_ceiling_nanoton([quote.offer for quote in gathered.quotes], self._units)
         ceiling_nanoton = self._left_nanoton or 0

@@ -86,8 +86,10 @@ class Desk:
         return {"stopping": True}
 
     async def _offers(self, caller: Caller, args: Args) -> dict[str, Any]:
-        gathered = await gather_offers(self.purse.mesh, self.purse.network, KIND, self.purse.clock)
-        regard = self.purse.regard
+        purse, regard = self.purse, self.purse.regard
+        gathered = await gather_offers(
+            purse.mesh, purse.network, KIND, purse.clock, gossip=purse.gossip, reliability_ppm=regard.reliability_ppm
+        )
         return {"offers": [brief(quote, regard.standing(quote.provider)) for quote in gathered.quotes]}
 
     async def _quote(self, caller: Caller, args: Args) -> dict[str, Any]:
@@ -95,8 +97,12 @@ class Desk:
         model, _ = await self._model(_text(args, "model"))
         runs = _count(args, "runs", 1, UNITS_PER_TASK)
         purse = self.purse
-        quotes = list((await gather_offers(purse.mesh, purse.network, KIND, purse.clock)).quotes)
         demand = Demand(KIND, model.size_bytes, runs, _ANY_NANOTON)
+        gathered = await gather_offers(
+            purse.mesh, purse.network, KIND, purse.clock, gossip=purse.gossip, demand=demand,
+            reliability_ppm=purse.regard.reliability_ppm,
+        )
+        quotes = list(gathered.quotes)
         verdict = rank(quotes, demand, purse.regard.reliability_ppm)
         ranked = verdict.quotes if isinstance(verdict, Ranked) else ()
         return {

@@ -137,3 +137,9 @@ def address_class(ip_text: str | None) -> str:
     if ip.is_loopback:
         return "loopback"
     return "private" if ip.is_private or ip.is_link_local else "public"
+
+
+def address_block(ip_text: str | None) -> str:
+    """The block of addresses that one owner usually holds whole: /24 of IPv4, /48 of IPv6; "" if unreadable."""
+    ip = _ip(ip_text)
+    return "" if ip is None else str(ipaddress.ip_network((ip, 24 if ip.version == 4 else 48), strict=False))
