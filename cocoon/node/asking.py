@@ -11,6 +11,7 @@ import trio
 
 from cocoon.core.clock import Clock
 from cocoon.core.errors import CocoonError, Unreachable, from_peer, wrong
+from cocoon.core.groups import single_error
 from cocoon.core.ids import NetworkId, PeerKey, kind_key
 from cocoon.core.limits import OFFER_NS, OFFER_TTL_S, OFFERS_ENOUGH, PROVIDERS_ASKED
 from cocoon.core.machine import Effect
@@ -40,18 +41,30 @@ async def gather_offers(
     """
     demand = demand or Demand(kind, model_bytes=0, runs=1, ceiling_nanoton=0)
     named = [] if gossip is None else gossip.shortlist(demand, without, reliability_ppm)
-    met = await mesh.meet(named) if named else []
-    missed: tuple[tuple[PeerKey, str], ...] = ()
-    if len(named) >= OFFERS_ENOUGH:
-        gathered = await _ask_all(mesh, network, kind, clock, met)
-        if gathered.quotes:
-            return gathered
-        missed, met = gathered.missed, []
-    # Few are known, or none of those answered: whoever fills the table with lies must not hide the others.
-    gone = {*without, *(peer for peer, _ in missed)}
-    found = await mesh.find_providers(kind_key(network, kind), PROVIDERS_ASKED, gone)
-    gathered = await _ask_all(mesh, network, kind, clock, [*met, *found])
-    return GatheringEnded(gathered.quotes, (*missed, *gathered.missed))
+    if len(named) < OFFERS_ENOUGH:
+        return await _ask_all(mesh, network, kind, clock, await _few(mesh, kind_key(network, kind), named, without))
+    first = await _ask_all(mesh, network, kind, clock, await mesh.meet(named))
+    if first.quotes:
+        return first
+    # Whoever fills the table with providers that do not answer must not hide the others.
+    found = await mesh.find_providers(kind_key(network, kind), PROVIDERS_ASKED, {*without, *named})
+    second = await _ask_all(mesh, network, kind, clock, found)
+    return GatheringEnded(second.quotes, (*first.missed, *second.missed))
+
+
+async def _few(mesh: Mesh, key: bytes, named: Sequence[PeerKey], without: Collection[PeerKey]) -> list[PeerKey]:
+    """Sellers known and sellers found, in the time of one look-up: a known one that is gone delays nobody."""
+    met: list[PeerKey] = []
+
+    async def meet() -> None:
+        met.extend(await mesh.meet(named))
+
+    with single_error():
+        async with trio.open_nursery() as nursery:
+            if named:
+                nursery.start_soon(meet)
+            found = await mesh.find_providers(key, PROVIDERS_ASKED, without)
+    return [*met, *found]
 
 
 async def _ask_all(
