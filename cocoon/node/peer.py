@@ -49,12 +49,15 @@ from cocoon.node.verbs import KIND, Desk
 from cocoon.p2p.blobs import serve_blobs
 from cocoon.p2p.bookfile import load_book
 from cocoon.p2p.service import Mesh, MeshSettings, open_mesh
+from cocoon.runtime.memory import free_memory_bytes
 from cocoon.runtime.service import Runtime, WorkerLimits, open_runtime
 from cocoon.store.service import JOURNAL_FILE, Journal, Room, open_journal
 from cocoon.telemetry.log import counters, get_logger
 from cocoon.wire.messages import Profile
 
 BOOK_FILE = "peers.book"
+#: As workers report it. Of another device's free memory the peer's own process knows nothing (RUN-2).
+_CPU = "CPUExecutionProvider"
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +194,8 @@ class _Peer:
         report = asdict(runtime.device)
         report.pop("confinement")
         counter = self._counter = OfferCounter(
-            partial(load_or_create, parts.home), parts.network.id, boot_id, terms, Profile(**report), self._clock
+            partial(load_or_create, parts.home), parts.network.id, boot_id, terms, Profile(**report), self._clock,
+            free_memory_bytes if runtime.device.provider == _CPU else lambda: 0,
         )
         counter.serve(self._mesh)
         shop = Shop(

@@ -137,6 +137,8 @@ FREE = {
     ("offer", "max_run_ms"): "the lease repeats it, and the requester's own patience follows from it",
     ("offer", "max_payload_bytes"): "for people; the provider enforces it",
     ("offer", "queue"): "for people",
+    ("offer", "free_memory_bytes"): "for people; measured and not promised",
+    ("offer", "warm"): "for people; measured and not promised",
     ("lease", "nonce"): "only makes the lease another one",
     ("lease", "private"): "the requester's choice",
     ("lease", "ceiling_nanoton"): "binds the requester alone; a price above it is ceiling_exceeded (test_admission)",

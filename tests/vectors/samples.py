@@ -150,6 +150,8 @@ OFFER = m.Offer(
     max_run_ms=30_000,
     max_payload_bytes=1 << 26,
     queue=8,
+    free_memory_bytes=1 << 33,
+    warm=word("warm"),
 )
 LEASE = m.Lease(
     network=NETWORK,

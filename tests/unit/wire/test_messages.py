@@ -60,6 +60,8 @@ IMPOSSIBLE: list[tuple[str, str, Any]] = [
     ("offer", "network", bytes(31)),
     ("offer", "boot_id", bytes(9)),
     ("offer", "ttl_s", 1 << 32),
+    ("offer", "warm", bytes(31)),
+    ("offer", "free_memory_bytes", -1),
     ("key_bundle", "public", bytes(1_215)),
     ("key_bundle", "public", bytes(2_049)),
     ("key_bundle", "suite", 256),
@@ -131,7 +133,7 @@ def test_a_key_of_a_suite_that_we_do_not_know_passes_the_border() -> None:
 
 
 def test_the_largest_offer_fits_400_bytes() -> None:
-    u64 = ("seq", "setup_nanoton", "max_model_bytes", "max_memory_bytes", "max_payload_bytes")
+    u64 = ("seq", "setup_nanoton", "max_model_bytes", "max_memory_bytes", "max_payload_bytes", "free_memory_bytes")
     biggest = dataclasses.replace(
         samples.MESSAGES["offer"],  # type: ignore[type-var]
         kinds=tuple("abcd"[i] * 16 for i in range(4)),
@@ -144,13 +146,14 @@ def test_the_largest_offer_fits_400_bytes() -> None:
 
 def test_no_offer_body_above_400_bytes_is_read() -> None:
     body = body_bytes(samples.MESSAGES["offer"])
+    assert body[:3] == b"\xde\x00\x10", "a map of sixteen, with one more to come"
     room = OFFER_BYTES - len(body) - 3
-    header = bytes([body[0] + 1])
-    fits = header + body[1:] + canonical(64) + canonical(bytes(room))
+    header = b"\xde\x00\x11"
+    fits = header + body[3:] + canonical(64) + canonical(bytes(room))
     assert len(fits) == OFFER_BYTES
     assert unpack_body(m.Offer, fits) == samples.MESSAGES["offer"]
     with pytest.raises(Malformed) as caught:
-        unpack_body(m.Offer, header + body[1:] + canonical(64) + canonical(bytes(room + 1)))
+        unpack_body(m.Offer, header + body[3:] + canonical(64) + canonical(bytes(room + 1)))
     assert caught.value.code == "too_large"
 
 
