@@ -184,13 +184,14 @@ GOSSIP_BOOTS = 4
 GOSSIP_FANOUT = 6
 """Neighbours that a new offer is pushed to at once: one in 400 peers (e^-6) is missed and has it from a digest."""
 GOSSIP_DIGEST_OFFERS = 256
-"""Lines of one digest, 55 bytes each; a larger table is gone through in stretches."""
+"""Lines of one digest, 54 bytes each; a larger table is gone through in stretches."""
 GOSSIP_DELTA_OFFERS = 128
-"""Offers of one frame: 68 KB, and 15 ms of signatures."""
-GOSSIP_LINES = 512
-"""Lines and offers read from one neighbour per GOSSIP_INTERVAL_NS; then it waits. A full round takes 384."""
+"""Offers of one frame: 68 KB at most, and 44 ms of signatures."""
+GOSSIP_LINES = 800
+"""Read from one neighbour per GOSSIP_INTERVAL_NS; then it waits. A full digest and a full delta take 784, and 60 ms."""
 GOSSIP_FRAME_LINES = 8
-"""What any frame counts as besides: at most 64 of them per interval, three times what pushes and a round take."""
+GOSSIP_OFFER_LINES = 4
+"""What any frame, and each offer in it, counts as: a hundred frames or two hundred signatures per interval at most."""
 GOSSIP_OUTBOX = 16
 """Frames that wait for one neighbour; a slow one misses the others and has them from a digest."""
 GOSSIP_KINDS = 16

@@ -23,6 +23,7 @@ from cocoon.core.limits import (
     GOSSIP_FRAME_LINES,
     GOSSIP_INTERVAL_NS,
     GOSSIP_LINES,
+    GOSSIP_OFFER_LINES,
     GOSSIP_OUTBOX,
     GOSSIP_RETRY_NS,
     OFFERS_EXPLORED,
@@ -60,8 +61,8 @@ from cocoon.wire.schema import Message, pack, unpack
 from cocoon.wire.signing import claimed, open_signed
 
 GOSSIP_PROTOCOL = "/cocoon/gossip/1"
-#: Signatures checked before others get a turn: half a millisecond.
-_CHECKS_AT_A_TIME = 4
+#: Signatures checked before others get a turn: less than a millisecond.
+_CHECKS_AT_A_TIME = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +223,8 @@ class OfferGossip:
                     return WantHeard(peer, message), len(providers)
                 case OfferDelta(offers=offers):
                     counters.add("gossip_offers_heard", len(offers))
-                    return OffersHeard(peer, tuple(_claim(age_ms, packed) for age_ms, packed in offers)), len(offers)
+                    claims = tuple(_claim(age_ms, packed) for age_ms, packed in offers)
+                    return OffersHeard(peer, claims), len(offers) * GOSSIP_OFFER_LINES
         except PeerFault as error:
             return NeighbourFaulted(peer, error.code), 0
         raise AssertionError("unpack returns what it was asked for")

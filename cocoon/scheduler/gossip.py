@@ -29,12 +29,10 @@ from cocoon.core.limits import (
 )
 from cocoon.core.machine import DeadlinePassed, Effect, Event
 from cocoon.core.rng import Stream, stream
-from cocoon.scheduler.table import Claim, OfferTable, Worth, worth_passing
+from cocoon.scheduler.table import FIRST_KEY, LAST_KEY, Claim, OfferTable, Worth, worth_passing
 from cocoon.wire.gossip import Interest, OfferDelta, OfferDigest, OfferWant
 from cocoon.wire.messages import Offer
 from cocoon.wire.schema import Message
-
-_FIRST_KEY, _LAST_KEY = bytes(32), bytes([0xFF]) * 32
 
 # --- events ----------------------------------------------------------------
 
@@ -262,14 +260,13 @@ class Gossip:
         """All that is held for ``peer``, or of a large table a stretch by lot, each line as likely as the other."""
         neighbour = self._neighbours[peer]
         neighbour.asked = True
-        held = sorted(self._passable(now_ns, neighbour), key=lambda claim: claim.provider)
-        first, last = _FIRST_KEY, _LAST_KEY
-        if len(held) > GOSSIP_DIGEST_OFFERS:
-            end = 1 + self._draws.below(len(held) + GOSSIP_DIGEST_OFFERS - 1)
-            last = held[end - 1].provider if end < len(held) else _LAST_KEY
-            held = held[max(0, end - GOSSIP_DIGEST_OFFERS) : end]
-            first = held[0].provider if end > GOSSIP_DIGEST_OFFERS else _FIRST_KEY
-        lines = tuple((*claim.name, claim.age_ms) for claim in held)
+        providers = self.table.providers()
+        first, last = FIRST_KEY, LAST_KEY
+        if len(providers) > GOSSIP_DIGEST_OFFERS:
+            end = 1 + self._draws.below(len(providers) + GOSSIP_DIGEST_OFFERS - 1)
+            last = providers[end - 1] if end < len(providers) else LAST_KEY
+            first = providers[end - GOSSIP_DIGEST_OFFERS] if end > GOSSIP_DIGEST_OFFERS else FIRST_KEY
+        lines = tuple((*claim.name, claim.age_ms) for claim in self._passable(now_ns, neighbour, first, last))
         return SendGossip(peer, OfferDigest(first=first, last=last, held=lines))
 
     def _answer(self, now_ns: int, peer: PeerKey, digest: OfferDigest) -> list[Effect]:
@@ -280,15 +277,15 @@ class Gossip:
         neighbour.answered_ns = now_ns
         theirs = {line[0]: (line[1], line[2]) for line in digest.held}
         missing = [
-            claim for claim in self._passable(now_ns, neighbour)
-            if digest.first <= claim.provider <= digest.last and _newer(claim, theirs.get(claim.provider))
+            claim for claim in self._passable(now_ns, neighbour, digest.first, digest.last)
+            if _newer(claim, theirs.get(claim.provider))
         ]
         wanted = [
             provider for provider, boot, seq, age_ms in digest.held
             if provider != self.own
             and self.table.weigh(now_ns, (PeerKey(provider), boot, seq), age_ms, neighbour.block) is Worth.NEW
         ][:GOSSIP_DELTA_OFFERS]
-        answer = self._delta(peer, sorted(missing, key=lambda claim: claim.provider))
+        answer = self._delta(peer, missing)
         return [*answer, *([SendGossip(peer, OfferWant(providers=tuple(wanted)))] if wanted else [])]
 
     def _satisfy(self, now_ns: int, peer: PeerKey, want: OfferWant) -> list[Effect]:
@@ -299,8 +296,8 @@ class Gossip:
         found = (self.table.find(now_ns, PeerKey(provider)) for provider in dict.fromkeys(want.providers))
         return self._delta(peer, [claim for claim in found if claim is not None and _passes(claim, neighbour)])
 
-    def _passable(self, now_ns: int, neighbour: _Neighbour) -> list[Claim]:
-        return [claim for claim in self.table.live(now_ns) if _passes(claim, neighbour)]
+    def _passable(self, now_ns: int, neighbour: _Neighbour, first: bytes, last: bytes) -> list[Claim]:
+        return [claim for claim in self.table.live(now_ns, first, last) if _passes(claim, neighbour)]
 
     def _delta(self, peer: PeerKey, claims: list[Claim]) -> list[Effect]:
         """One frame at most; what is left over comes with the next digests."""

@@ -16,8 +16,9 @@ Purity: pure. Spec: docs/spec/gossip.md, rules GOS-5 to GOS-11.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right, insort
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -32,6 +33,8 @@ from cocoon.core.limits import (
 )
 from cocoon.core.units import MILLISECOND_NS, SECOND_NS, ceil_div
 from cocoon.wire.messages import Offer
+
+FIRST_KEY, LAST_KEY = bytes(32), bytes([0xFF]) * 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,7 @@ class OfferTable:
     """Newest offers by provider."""
 
     _entries: dict[PeerKey, _Entry] = field(default_factory=dict)
+    _ascending: list[PeerKey] = field(default_factory=list)
     #: Boot ids that neighbours said of themselves, over their authenticated connections.
     _said: dict[PeerKey, bytes] = field(default_factory=dict)
     #: Providers by who brought them; the own offer is not counted.
@@ -150,6 +154,7 @@ class OfferTable:
         old = self._entries.get(claim.provider)
         if old is None:
             self._make_room(block)
+            insort(self._ascending, claim.provider)
             self._shares.update([] if block is None else [block])
         else:
             self._count_dead(old, -1)
@@ -159,9 +164,15 @@ class OfferTable:
         self._entries[claim.provider] = fresh
         return True
 
-    def live(self, now_ns: int) -> Iterator[Claim]:
-        """Every offer that lives, with its age now."""
-        for entry in self._entries.values():
+    def providers(self) -> Sequence[PeerKey]:
+        """All that are known or remembered, ascending; only to be looked at."""
+        return self._ascending
+
+    def live(self, now_ns: int, first: bytes = FIRST_KEY, last: bytes = LAST_KEY) -> Iterator[Claim]:
+        """Every offer that lives, of the providers from ``first`` to ``last``, ascending, with its age now."""
+        stretch = slice(bisect_left(self._ascending, first), bisect_right(self._ascending, last))
+        for provider in self._ascending[stretch]:
+            entry = self._entries[provider]
             if entry.claim is not None and now_ns < entry.dies_ns:
                 yield _aged(entry.claim, now_ns - entry.born_ns)
 
@@ -211,6 +222,7 @@ class OfferTable:
 
     def _drop(self, provider: PeerKey) -> None:
         entry = self._entries.pop(provider)
+        del self._ascending[bisect_left(self._ascending, provider)]
         self._count_dead(entry, -1)
         if entry.block is not None:
             self._shares[entry.block] -= 1

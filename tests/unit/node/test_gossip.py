@@ -18,6 +18,7 @@ from cocoon.core.limits import (
     GOSSIP_FRAME_LINES,
     GOSSIP_INTERVAL_NS,
     GOSSIP_LINES,
+    GOSSIP_OFFER_LINES,
     GOSSIP_SHUN_NS,
     OFFERS_ENOUGH,
 )
@@ -152,7 +153,7 @@ async def test_who_sends_more_than_its_lines_is_read_no_faster(autojump_clock: A
         loud, sellers = Liar(place), [place.corner() for _ in range(GOSSIP_DELTA_OFFERS)]
         await loud.meet(place, victim)
         began = trio.current_time()
-        frames = 40
+        frames = 20
         for seq in range(1, frames + 1):
             rows = tuple((0, signed(seller, seq=seq)) for seller in sellers)
             await loud.stream.send(pack(OfferDelta(offers=rows)))
@@ -160,7 +161,7 @@ async def test_who_sends_more_than_its_lines_is_read_no_faster(autojump_clock: A
         while last != {seller.peer: frames for seller in sellers}:
             await seconds(1)
             last = {one.provider: one.offer.seq for one in gossip._machine.table.live(Clock().now_ns())}
-        at_a_time = math.ceil(GOSSIP_LINES / (GOSSIP_DELTA_OFFERS + GOSSIP_FRAME_LINES))
+        at_a_time = math.ceil(GOSSIP_LINES / (GOSSIP_DELTA_OFFERS * GOSSIP_OFFER_LINES + GOSSIP_FRAME_LINES))
         assert trio.current_time() - began >= (frames // at_a_time - 1) * GOSSIP_INTERVAL_NS / SECOND_NS
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from cocoon.core.limits import (
@@ -13,6 +15,7 @@ from cocoon.core.limits import (
     OFFER_REFRESH_NS,
     OFFER_TTL_S,
 )
+from cocoon.core.rng import stream
 from cocoon.core.units import MILLISECOND_NS, SECOND_NS
 from cocoon.scheduler import table as under_test
 from cocoon.scheduler.table import Claim, OfferTable, Worth
@@ -150,6 +153,27 @@ def test_who_is_only_remembered_goes_first(room: int) -> None:
     table.expire(181 * SECOND_NS)
     assert fill(table, 181 * SECOND_NS, HERE, 300, 7) == [True] * 6 + [False]
     assert live(table, 181 * SECOND_NS) == {*range(200, 206), *range(300, 306)}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_in_a_table_that_is_always_full_the_books_are_right_and_a_new_block_finds_room(seed: int, room: int) -> None:
+    """Blocks of one, two and many identities; the one that brings least always finds room."""
+    table, draws = OfferTable(), stream(seed, b"", "table")
+    table.take(0, claim(0), None)
+    now_ns = 0
+    for _ in range(3_000):
+        now_ns += draws.below(20 * SECOND_NS)
+        block = ("one", "two", "many", "many", "many")[draws.below(5)]
+        number = {"one": 1, "two": 10 + draws.below(2), "many": 100 + draws.below(50)}[block]
+        table.take(now_ns, claim(number, seq=draws.below(1_000), ttl_s=1 + draws.below(180)), block)
+        if draws.below(3) == 0:
+            table.expire(now_ns)
+        entries = table._entries
+        blocks = Counter(entry.block for entry in entries.values() if entry.block is not None)
+        dead = Counter(entry.block for entry in entries.values() if entry.claim is None and entry.block is not None)
+        assert len(entries) <= room and list(table.providers()) == sorted(entries)
+        assert (table._shares, table._dead) == (blocks, dead)
+        assert table.weigh(now_ns, claim(999).name, 0, "nobody yet") is Worth.NEW
 
 
 def test_two_claims_of_one_name_are_one_offer() -> None:
