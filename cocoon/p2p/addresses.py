@@ -142,4 +142,8 @@ def address_class(ip_text: str | None) -> str:
 def address_block(ip_text: str | None) -> str:
     """The block of addresses that one owner usually holds whole: /24 of IPv4, /48 of IPv6; "" if unreadable."""
     ip = _ip(ip_text)
-    return "" if ip is None else str(ipaddress.ip_network((ip, 24 if ip.version == 4 else 48), strict=False))
+    if isinstance(ip, ipaddress.IPv6Address):
+        ip = ip.ipv4_mapped or ip
+    if ip is None:
+        return ""
+    return str(ipaddress.ip_network((int(ip), 24 if ip.version == 4 else 48), strict=False))

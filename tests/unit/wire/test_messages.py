@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from cocoon.core.errors import Malformed, UsageError
+from cocoon.core.errors import BadSignature, Malformed, UsageError
 from cocoon.core.limits import CONTROL_FRAME_BYTES, OFFER_BYTES
 from cocoon.wire import messages as m
 from cocoon.wire.schema import Message, body_bytes, kinds, unpack_body
+from cocoon.wire.signing import claimed, open_signed
 from tests.vectors import samples
 from tests.vectors.spelling import canonical
 
@@ -161,3 +162,14 @@ def test_every_frame_of_the_gossip_fits_a_control_frame_however_full_it_is() -> 
     assert {cls.shape.name for cls in kinds() if cls.shape.max_bytes > CONTROL_FRAME_BYTES} & {
         "interest", "offer_digest", "offer_delta", "offer_want",
     } == set()
+
+
+def test_what_an_envelope_claims_is_read_without_a_look_at_its_signature() -> None:
+    """For who decides whether a check is worth while; ``open_signed`` alone says that a claim is true."""
+    good = samples.signed(samples.OFFER).pack()
+    forged = good[:-1] + bytes([good[-1] ^ 1])
+    assert claimed(forged, m.Offer) == claimed(good, m.Offer) == (samples.PROVIDER.key, samples.OFFER)
+    with pytest.raises(BadSignature):
+        open_signed(forged, m.Offer)
+    with pytest.raises(Malformed):
+        claimed(good[:-1], m.Offer)
