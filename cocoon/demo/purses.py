@@ -130,7 +130,8 @@ class Purses:
         )
         if claimed != promised_nanoton or vouched != promised_nanoton:
             left.append(f"{promised_nanoton} nanoton promised, {vouched} vouched, {claimed} paid")
-        anchored = sum(self.settled[name]["anchored_receipts"] for name in self.earned if self.settled[name]["anchor_tx"])
+        sold = [self.settled[name] for name in self.earned if self.settled[name]["anchor_tx"]]
+        anchored = sum(found["anchored_receipts"] for found in sold)
         if anchored != receipts:
             left.append(f"{anchored} of {receipts} receipts anchored")
         if left:

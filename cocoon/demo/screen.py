@@ -236,7 +236,7 @@ class Screen:
 
     def receipts(self, receipts: Sequence[Event]) -> None:
         """What the receipts of the task prove, and the vouchers that pay them."""
-        self.step("Receipts", "lane and number; a provider signs for what it ran, a voucher of the requester pays all so far")
+        self.step("Receipts", "lane and number; a provider signs for what it ran, a voucher pays all so far")
         for facts in receipts[:RECEIPTS_SHOWN]:
             self._receipt(facts)
         if len(receipts) > RECEIPTS_SHOWN + 1:

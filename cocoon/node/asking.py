@@ -1,44 +1,100 @@
-"""Asking around: find sellers in the DHT, ask each for its offer, verify the answers.
+"""Asking around: choose sellers known by gossip or found in the DHT, ask each for its offer, verify the answers.
 
 Purity: shell. Spec: docs/spec/scheduling.md, rules SCH-6 and SCH-7.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
 
 import trio
 
 from cocoon.core.clock import Clock
 from cocoon.core.errors import CocoonError, Unreachable, from_peer, wrong
+from cocoon.core.groups import single_error
 from cocoon.core.ids import NetworkId, PeerKey, kind_key
-from cocoon.core.limits import OFFER_NS, OFFER_TTL_S, PROVIDERS_ASKED
+from cocoon.core.limits import OFFER_NS, OFFER_TTL_S, OFFERS_ENOUGH, PROVIDERS_ASKED
 from cocoon.core.machine import Effect
-from cocoon.core.units import SECOND_NS
+from cocoon.core.units import PPM, SECOND_NS
 from cocoon.node.counter import OFFER_PROTOCOL
 from cocoon.node.driver import Driver
+from cocoon.node.gossip import OfferGossip
 from cocoon.p2p.service import Mesh
 from cocoon.scheduler.offers import AskOffer, Gathering, GatheringEnded, OfferMissed, OfferReceived, SellersFound
-from cocoon.scheduler.selection import Quote
+from cocoon.scheduler.selection import Demand, Quote
 from cocoon.wire.messages import SUITE_MLKEM768_X25519, KeyBundle, Offer, OfferReply, OfferRequest, Profile, Refusal
 from cocoon.wire.schema import pack, packed_digest, unpack
 from cocoon.wire.signing import open_signed
 
+#: Verified offers or bids, and a code for whoever gave none.
+Answers = tuple[tuple[Quote, ...], tuple[tuple[PeerKey, str], ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """Where sellers are found: the table of gossiped offers, and the DHT."""
+
+    mesh: Mesh
+    network: NetworkId
+    #: None asks the DHT alone.
+    gossip: OfferGossip | None = None
+
+    async def ask(
+        self, demand: Demand, without: Collection[PeerKey], reliability_ppm: Callable[[PeerKey], int],
+        ask: Callable[[Sequence[PeerKey]], Awaitable[Answers]],
+    ) -> Answers:
+        """Ask the sellers that are shortlisted for ``demand``; others only if those are few or all silent (SCH-6).
+
+        Args:
+            without: Passed over.
+            reliability_ppm: Above 0.
+            ask: Asks these peers, which are connected if they can be.
+        """
+        named = [] if self.gossip is None else self.gossip.shortlist(demand, without, reliability_ppm)
+        key = kind_key(self.network, demand.kind)
+        if len(named) < OFFERS_ENOUGH:
+            return await ask(await self._few(key, named, without))
+        quotes, silent = await ask(await self.mesh.meet(named))
+        if quotes:
+            return quotes, silent
+        # Whoever fills the table with providers that do not answer must not hide the others.
+        quotes, missed = await ask(await self.mesh.find_providers(key, PROVIDERS_ASKED, {*without, *named}))
+        return quotes, (*silent, *missed)
+
+    async def _few(self, key: bytes, named: Sequence[PeerKey], without: Collection[PeerKey]) -> list[PeerKey]:
+        """Sellers known and sellers found, in the time of one look-up: a known one that is gone delays nobody."""
+        met: list[PeerKey] = []
+
+        async def meet() -> None:
+            met.extend(await self.mesh.meet(named))
+
+        with single_error():
+            async with trio.open_nursery() as nursery:
+                if named:
+                    nursery.start_soon(meet)
+                found = await self.mesh.find_providers(key, PROVIDERS_ASKED, without)
+        return [*met, *found]
+
 
 async def gather_offers(
-    mesh: Mesh, network: NetworkId, kind: str, clock: Clock, without: Collection[PeerKey] = ()
-) -> GatheringEnded:
-    """One round: look up sellers of ``kind``, ask at most ``PROVIDERS_ASKED``, wait for all or the deadline.
+    directory: Directory, clock: Clock, demand: Demand, reliability_ppm: Callable[[PeerKey], int] = lambda _: PPM,
+) -> Answers:
+    """One round: find sellers for ``demand``, ask at most ``PROVIDERS_ASKED``, wait for all or the deadline."""
 
-    ``without`` are passed over.
-    """
-    sellers = await mesh.find_providers(kind_key(network, kind), PROVIDERS_ASKED, without)
+    async def ask(sellers: Sequence[PeerKey]) -> Answers:
+        return await _ask_all(directory, demand.kind, clock, sellers)
+
+    return await directory.ask(demand, (), reliability_ppm, ask)
+
+
+async def _ask_all(directory: Directory, kind: str, clock: Clock, sellers: Sequence[PeerKey]) -> Answers:
     verdict: list[GatheringEnded] = []
     async with trio.open_nursery() as nursery:
 
         async def ask(peer: PeerKey) -> None:
             try:
-                quote = await ask_offer(mesh, network, kind, peer)
+                quote = await ask_offer(directory.mesh, directory.network, kind, peer)
             except CocoonError as error:
                 await driver.post(OfferMissed(peer, error.code))
             else:
@@ -56,7 +112,7 @@ async def gather_offers(
         await driver.post(SellersFound(tuple(sellers)))
         await driver.run()
         nursery.cancel_scope.cancel()
-    return verdict[0]
+    return verdict[0].quotes, verdict[0].missed
 
 
 async def ask_offer(mesh: Mesh, network: NetworkId, kind: str, peer: PeerKey) -> Quote:

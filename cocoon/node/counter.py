@@ -32,6 +32,8 @@ class Capacity:
 
     leases_open: int = 0
     draining: bool = False
+    #: Digest of the list of public models that are loaded; zeros if none is told.
+    warm: bytes = bytes(32)
 
 
 class OfferCounter:
@@ -39,9 +41,9 @@ class OfferCounter:
 
     def __init__(
         self, load_identity: Callable[[], Identity], network: NetworkId, boot_id: bytes, terms: Terms,
-        profile: Profile, clock: Clock,
+        profile: Profile, clock: Clock, free_memory_bytes: Callable[[], int] = lambda: 0,
     ) -> None:
-        """``load_identity`` reads the keys of today; it is asked again with every new offer."""
+        """``load_identity`` reads the keys of today, and like ``free_memory_bytes`` is asked anew for every offer."""
         self.capacity = Capacity()
         #: HPKE seeds that a box may be sealed to: today's, and yesterday's for offers still held.
         self.sealing_seeds: tuple[bytes, ...] = ()
@@ -49,6 +51,7 @@ class OfferCounter:
         self._identity = identity = load_identity()
         self._terms = terms
         self._clock = clock
+        self._free_memory_bytes = free_memory_bytes
         self._log = get_logger("sell")
         self._keys = b""
         self._profile = pack(profile)
@@ -58,6 +61,7 @@ class OfferCounter:
             profile_digest=digest(profile), kinds=("infer",), setup_nanoton=terms.setup_nanoton, prices=terms.prices,
             max_model_bytes=terms.max_model_bytes, max_memory_bytes=terms.max_memory_bytes,
             max_run_ms=terms.max_run_ms, max_payload_bytes=terms.max_payload_bytes, queue=0,
+            free_memory_bytes=free_memory_bytes(), warm=self.capacity.warm,
         )
         self._take_keys(identity)
         self._signed: Signed[Offer] = sign(self._offer, identity)
@@ -70,6 +74,10 @@ class OfferCounter:
     def offer(self) -> Offer:
         """The body of the newest offer."""
         return self._signed.message
+
+    def standing(self) -> Signed[Offer] | None:
+        """The offer that holds now, signed anew if that is due; None while nothing is sold."""
+        return None if self.capacity.draining else self.current()
 
     async def _answer(self, stream: PeerStream) -> None:
         try:
@@ -100,7 +108,11 @@ class OfferCounter:
             match effect:
                 case SignOffer(seq, queue):
                     self._take_keys(self._load_identity())
-                    self._signed = sign(replace(self._offer, seq=seq, queue=queue), self._identity)
+                    measured = replace(
+                        self._offer, seq=seq, queue=queue, free_memory_bytes=self._free_memory_bytes(),
+                        warm=self.capacity.warm,
+                    )
+                    self._signed = sign(measured, self._identity)
                 case GiveOffer():
                     pass
         return self._signed

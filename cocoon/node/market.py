@@ -11,13 +11,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from cocoon.core.clock import Clock
-from cocoon.core.ids import ModelId, NetworkId, PeerKey, kind_key
-from cocoon.core.limits import AUCTIONS_REMEMBERED, PROVIDERS_ASKED
+from cocoon.core.ids import ModelId, PeerKey
+from cocoon.core.limits import AUCTIONS_REMEMBERED
 from cocoon.core.rng import stream
 from cocoon.core.units import PPM
+from cocoon.node.asking import Answers, Directory
 from cocoon.node.calling import Caller
 from cocoon.node.regard import Regard
-from cocoon.p2p.service import Mesh
 from cocoon.privacy.padding import padded_bytes
 from cocoon.scheduler.auction import Draw, Verdict, explored, verdict
 from cocoon.scheduler.selection import AllAboveCeiling, Demand, NoneFits, Quote, Ranked, rank, usual_ceiling_nanoton
@@ -63,22 +63,28 @@ class Sold:
 class Market:
     """Buys by auction."""
 
-    def __init__(self, mesh: Mesh, network: NetworkId, clock: Clock, regard: Regard, caller: Caller) -> None:
-        self._mesh = mesh
-        self._network = network
+    def __init__(self, directory: Directory, clock: Clock, regard: Regard, caller: Caller) -> None:
+        self._directory = directory
+        self._mesh = directory.mesh
+        self._network = directory.network
         self._clock = clock
         self._regard = regard
         self._caller = caller
-        self._draws = stream(int.from_bytes(os.urandom(16), "big"), mesh.peer, "exploration")
+        self._draws = stream(int.from_bytes(os.urandom(16), "big"), self._mesh.peer, "exploration")
         #: The auctions of late, oldest first, for the owner.
         self.auctions: deque[tuple[int, Sold]] = deque(maxlen=AUCTIONS_REMEMBERED)
 
     async def buy(self, wanted: Wanted) -> Sold:
         """Call for bids and rank them; the losers hear why at once, the award is the lease."""
-        peers = await self._mesh.find_providers(kind_key(self._network, wanted.kind), PROVIDERS_ASKED, wanted.without)
         call = self._call(wanted)
-        ended = await self._caller.call(peers, call)
-        sold = self._judge(wanted, ended.quotes, ended.missed)
+
+        async def ask(peers: Sequence[PeerKey]) -> Answers:
+            ended = await self._caller.call(peers, call)
+            return ended.quotes, ended.missed
+
+        demand = Demand(wanted.kind, wanted.model_bytes, wanted.units, 0)
+        bids = await self._directory.ask(demand, wanted.without, self._regard.reliability_ppm, ask)
+        sold = self._judge(wanted, *bids)
         for peer, why in sold.lost.items():
             self._caller.tell(peer, CallResult(
                 call=digest(call), dearer_percent=why.dearer_percent, cold=why.cold, slower=why.slower,

@@ -11,6 +11,7 @@ from cocoon.core.clock import Clock
 from cocoon.core.ids import NetworkId, PeerKey
 from cocoon.identity.keys import Identity
 from cocoon.node.anchors import Anchors
+from cocoon.node.asking import Directory
 from cocoon.node.bids import BidDesk
 from cocoon.node.counter import OfferCounter
 from cocoon.node.market import Market
@@ -71,6 +72,7 @@ class Purse:
     clock: Clock
     log: Log
     regard: Regard
+    directory: Directory
     market: Market
     lease_idle_ns: int
     #: Most unpaid work that this side asks a provider to risk.

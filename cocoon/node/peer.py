@@ -28,6 +28,7 @@ from cocoon.identity.keys import Identity
 from cocoon.identity.service import load_or_create
 from cocoon.node.accounts import Accounts
 from cocoon.node.anchors import Anchors
+from cocoon.node.asking import Directory
 from cocoon.node.bids import BidDesk
 from cocoon.node.buying import Buyer
 from cocoon.node.calling import Caller
@@ -36,6 +37,7 @@ from cocoon.node.closing import CloseCounter, Closing
 from cocoon.node.control import ControlServer, open_control
 from cocoon.node.counter import OfferCounter
 from cocoon.node.devnet import DevnetProcess
+from cocoon.node.gossip import OfferGossip
 from cocoon.node.market import Market
 from cocoon.node.means import Purse, Shop
 from cocoon.node.models import ModelShelf
@@ -51,6 +53,7 @@ from cocoon.node.verbs import KIND, Desk
 from cocoon.p2p.blobs import serve_blobs
 from cocoon.p2p.bookfile import load_book
 from cocoon.p2p.service import Mesh, MeshSettings, open_mesh
+from cocoon.runtime.memory import free_memory_bytes
 from cocoon.runtime.service import Runtime, WorkerLimits, open_runtime
 from cocoon.scheduler.strategy import Strategy
 from cocoon.store.service import JOURNAL_FILE, Journal, Room, open_journal
@@ -58,6 +61,8 @@ from cocoon.telemetry.log import counters, get_logger
 from cocoon.wire.messages import Profile
 
 BOOK_FILE = "peers.book"
+#: As workers report it. Of another device's free memory the peer's own process knows nothing (RUN-2).
+_CPU = "CPUExecutionProvider"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +124,8 @@ class _Peer:
         self._log = get_logger("node")
         self.shutdown = trio.Event()
         self._mesh: Mesh
+        self._gossip: OfferGossip
+        self._counter: OfferCounter | None = None
         self._shelf: ModelShelf
         self._control: ControlServer | None = None
         self._seller: Seller | None = None
@@ -156,6 +163,11 @@ class _Peer:
         till = anchors = None
         if self._runtime is not None:
             till, anchors = await self._sell(self._runtime, journal, shelf, boot_id, money, nursery)
+        self._gossip = OfferGossip(
+            self._mesh, parts.network.id, (KIND,), self._clock, get_logger("gossip"),
+            self._counter,
+        )
+        nursery.start_soon(self._gossip.run)
         if parts.settings.role == "peer":
             await self._buy(stack, nursery, journal, shelf, money, till, anchors)
 
@@ -186,8 +198,9 @@ class _Peer:
             terms = replace(terms, payout=till.payout, provider_key=money.provider_key.key)
         report = asdict(runtime.device)
         report.pop("confinement")
-        counter = OfferCounter(
-            partial(load_or_create, parts.home), parts.network.id, boot_id, terms, Profile(**report), self._clock
+        counter = self._counter = OfferCounter(
+            partial(load_or_create, parts.home), parts.network.id, boot_id, terms, Profile(**report), self._clock,
+            free_memory_bytes if runtime.device.provider == _CPU else lambda: 0,
         )
         counter.serve(self._mesh)
         bids = BidDesk(parts.identity, counter, shelf, strategy_of(parts.settings), self._clock, terms.leases_max)
@@ -226,10 +239,12 @@ class _Peer:
             treasury.restore()
         regard = Regard(journal, self._clock, log)
         regard.restore()
+        directory = Directory(self._mesh, parts.network.id, self._gossip)
         caller = Caller(self._mesh, parts.network.id, self._clock, log, regard, nursery)
         purse = Purse(
             identity=parts.identity, network=parts.network.id, mesh=self._mesh, journal=journal, clock=self._clock,
-            log=log, regard=regard, market=Market(self._mesh, parts.network.id, self._clock, regard, caller),
+            log=log, regard=regard,
+            directory=directory, market=Market(directory, self._clock, regard, caller),
             lease_idle_ns=parts.settings.lease_idle_ms * MILLISECOND_NS // 2,
             tranche_nanoton=parts.settings.tranche_nanoton, treasury=treasury,
         )
@@ -304,6 +319,7 @@ class _Peer:
             "network": parts.network.id, "network_name": parts.network.name, "role": parts.settings.role,
             "sells": self._sells, "addresses": mesh.addresses(), "peers": mesh.joined,
             "connections": [peer_id(peer) for peer in mesh.connections()], "counters": counters.snapshot(),
+            "gossip": self._gossip.summary(),
         }
         if self._runtime is not None:
             device = asdict(self._runtime.device)

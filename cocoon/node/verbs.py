@@ -87,18 +87,18 @@ class Desk:
         return {"stopping": True}
 
     async def _offers(self, caller: Caller, args: Args) -> dict[str, Any]:
-        gathered = await gather_offers(self.purse.mesh, self.purse.network, KIND, self.purse.clock)
-        regard = self.purse.regard
-        return {"offers": [brief(quote, regard.standing(quote.provider)) for quote in gathered.quotes]}
+        purse, regard = self.purse, self.purse.regard
+        quotes, _ = await gather_offers(purse.directory, purse.clock, Demand(KIND, 0, 1, 0), regard.reliability_ppm)
+        return {"offers": [brief(quote, regard.standing(quote.provider)) for quote in quotes]}
 
     async def _quote(self, caller: Caller, args: Args) -> dict[str, Any]:
         """What a task would cost at each provider, the one that would be taken first; nobody hears of the task."""
         model, _ = await self._model(_text(args, "model"))
         runs = _count(args, "runs", 1, UNITS_PER_TASK)
         purse = self.purse
-        quotes = list((await gather_offers(purse.mesh, purse.network, KIND, purse.clock)).quotes)
         demand = Demand(KIND, model.size_bytes, runs, _ANY_NANOTON)
-        verdict = rank(quotes, demand, purse.regard.reliability_ppm)
+        quotes, _ = await gather_offers(purse.directory, purse.clock, demand, purse.regard.reliability_ppm)
+        verdict = rank(list(quotes), demand, purse.regard.reliability_ppm)
         ranked = verdict.quotes if isinstance(verdict, Ranked) else ()
         return {
             "model": model.id, "runs": runs,
@@ -243,6 +243,7 @@ def brief(quote: Quote, standing: Standing) -> dict[str, Any]:
         "provider": peer_id(quote.provider), "setup_nanoton": offer.setup_nanoton,
         "run_nanoton_per_1000": dict(offer.prices).get(1, 0), "max_model_bytes": offer.max_model_bytes,
         "max_memory_bytes": offer.max_memory_bytes, "max_run_ms": offer.max_run_ms, "queue": offer.queue,
+        "free_memory_bytes": offer.free_memory_bytes,
         "device": quote.profile.device, "engine": quote.profile.engine, "execution_provider": quote.profile.provider,
         "offer": quote.digest, "reliability_ppm": standing.reliability_ppm, "seen": standing.reason(),
     }

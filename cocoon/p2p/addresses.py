@@ -129,14 +129,6 @@ def _ip(text: str | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
         return None
 
 
-def address_block(ip_text: str | None) -> bytes:
-    """What one owner of addresses usually holds of them: an IPv4 /24, an IPv6 /48; empty for an unreadable one."""
-    ip = _ip(ip_text)
-    if ip is None:
-        return b""
-    return ip.packed[:3] if ip.version == 4 else ip.packed[:6]
-
-
 def address_class(ip_text: str | None) -> str:
     """``loopback``, ``private`` or ``public``; an unreadable address counts as public, the strictest."""
     ip = _ip(ip_text)
@@ -145,3 +137,13 @@ def address_class(ip_text: str | None) -> str:
     if ip.is_loopback:
         return "loopback"
     return "private" if ip.is_private or ip.is_link_local else "public"
+
+
+def address_block(ip_text: str | None) -> str:
+    """The block of addresses that one owner usually holds whole: /24 of IPv4, /48 of IPv6; "" if unreadable."""
+    ip = _ip(ip_text)
+    if isinstance(ip, ipaddress.IPv6Address):
+        ip = ip.ipv4_mapped or ip
+    if ip is None:
+        return ""
+    return str(ipaddress.ip_network((int(ip), 24 if ip.version == 4 else 48), strict=False))

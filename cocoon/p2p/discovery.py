@@ -25,7 +25,7 @@ from cocoon.core.units import SECOND_NS
 from cocoon.p2p.addresses import Address
 from cocoon.p2p.dht import Directory
 from cocoon.p2p.host import Connection
-from cocoon.p2p.lookup import Lookup
+from cocoon.p2p.lookup import Lookup, node_key
 
 
 class Reach(Protocol):
@@ -55,6 +55,8 @@ class _Search:
     without: Collection[PeerKey]
     live: list[PeerKey] = field(default_factory=list)
     dialling: int = 0
+    #: The look-up is for this peer itself, and over when it was reached.
+    sought: PeerKey | None = None
 
     def start(self) -> None:
         """Seed with our own table and store, then ask."""
@@ -86,6 +88,9 @@ class _Search:
                 lookup.silence(peer)
             else:
                 connection = await mesh.reach(peer, lookup.hints[peer])
+                if peer == self.sought:
+                    mesh.hint(peer, lookup.hints[peer])
+                    self.nursery.cancel_scope.cancel()
                 reply = await mesh.directory.ask(connection, lookup.key)
                 lookup.answer(peer)
                 lookup.learn(reply.closer)
@@ -129,6 +134,34 @@ async def find_live(mesh: Reach, key: bytes, limit: int, without: Collection[Pee
     if limit < 1:
         raise UsageError(f"a look-up for {limit} providers")
     return (await _search(mesh, key, limit, without)).live[:limit]
+
+
+async def meet_all(mesh: Reach, peers: Collection[PeerKey]) -> list[PeerKey]:
+    """See ``Mesh.meet``. As in a look-up, who is slow is waited for only ``DISCOVERY_GRACE_NS`` after the first."""
+    live: list[PeerKey] = []
+    async with trio.open_nursery() as nursery:
+        scope = nursery.cancel_scope
+        scope.deadline = trio.current_time() + DISCOVERY_NS / SECOND_NS
+
+        async def meet(peer: PeerKey) -> None:
+            if await _reached(mesh, peer):
+                live.append(peer)
+                scope.deadline = min(scope.deadline, trio.current_time() + DISCOVERY_GRACE_NS / SECOND_NS)
+
+        for peer in dict.fromkeys(peers):
+            nursery.start_soon(meet, peer)
+    return live
+
+
+async def _reached(mesh: Reach, peer: PeerKey) -> bool:
+    """Whether ``peer`` answers: at a known address, or where those say it is whose keys are near its own."""
+    try:
+        await mesh.reach(peer, ())
+    except CocoonError:
+        async with trio.open_nursery() as nursery:
+            _Search(mesh, Lookup(node_key(peer), mesh.peer), 0, nursery, (), sought=peer).start()
+        return any(connection.peer == peer for connection in mesh.living())
+    return True
 
 
 class Announcer:

@@ -21,9 +21,14 @@ from cocoon.p2p.addresses import Address
 _PEER_ID_PREFIX = bytes.fromhex("002408011220")
 
 
+def node_key(peer: PeerKey) -> bytes:
+    """The key to which ``peer`` itself is the nearest node."""
+    return _PEER_ID_PREFIX + peer
+
+
 def distance(key: bytes, peer: PeerKey) -> int:
     """XOR distance of SHA-256(key) and SHA-256(peer id), as every libp2p node computes it."""
-    here = hashlib.sha256(_PEER_ID_PREFIX + peer).digest()
+    here = hashlib.sha256(node_key(peer)).digest()
     return int.from_bytes(hashlib.sha256(key).digest(), "big") ^ int.from_bytes(here, "big")
 
 

@@ -40,7 +40,7 @@ from cocoon.p2p.book import AddressBook
 from cocoon.p2p.bookfile import save_book
 from cocoon.p2p.dht import Directory
 from cocoon.p2p.dialling import Dialler
-from cocoon.p2p.discovery import Announcer, find_live
+from cocoon.p2p.discovery import Announcer, find_live, meet_all
 from cocoon.p2p.host import Connection, Host, RawStream
 from cocoon.p2p.joining import Joiner
 from cocoon.p2p.links import BEAT_PROTOCOL, Link, PeerLost
@@ -125,10 +125,10 @@ class Mesh:
         link = self.link(peer)
         return link.theirs if link else None
 
-    def block_of(self, peer: PeerKey) -> bytes:
+    def block_of(self, peer: PeerKey) -> str:
         """The block of addresses that a connected peer came from; empty if it is not connected."""
         link = self.link(peer)
-        return address_block(link.connection.remote_ip) if link else b""
+        return address_block(link.connection.remote_ip) if link else ""
 
     @property
     def joined(self) -> int:
@@ -218,6 +218,17 @@ class Mesh:
             without: Peers that are known to be gone: nobody waits for them.
         """
         return await find_live(self, key, limit, without)
+
+    async def meet(self, peers: Collection[PeerKey]) -> list[PeerKey]:
+        """Those of ``peers`` that are alive, connected, in the order in which they answered.
+
+        Dialled at known addresses, or else at those that the DHT knows. Never longer than ``DISCOVERY_NS``.
+        """
+        return await meet_all(self, peers)
+
+    async def changed(self) -> None:
+        """Until a peer is connected or lost."""
+        await self._changed.wait()
 
     @asynccontextmanager
     async def watch(self) -> AsyncIterator[trio.MemoryReceiveChannel[PeerLost]]:

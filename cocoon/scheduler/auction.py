@@ -148,7 +148,7 @@ class Draw:
 
 def explored(
     ranked: Sequence[Quote], runs: int, is_newcomer: Callable[[PeerKey], bool],
-    block_of: Mapping[PeerKey, bytes], draw: Draw,
+    block_of: Mapping[PeerKey, str], draw: Draw,
 ) -> tuple[Quote, ...]:
     """Now and then a newcomer first, if it costs little more than the best: nobody else would ever know it (AUC-6).
 
@@ -159,10 +159,10 @@ def explored(
     if draw.whether_ppm >= EXPLORATION_PPM or not order or is_newcomer(order[0].provider):
         return order
     most = expected_cost_nanoton(order[0].terms, runs) * EXPLORATION_PREMIUM_PPM // PPM
-    blocks: dict[bytes, list[Quote]] = {}
+    blocks: dict[str, list[Quote]] = {}
     for quote in order:
         if is_newcomer(quote.provider) and expected_cost_nanoton(quote.terms, runs) <= most:
-            blocks.setdefault(block_of.get(quote.provider, b""), []).append(quote)
+            blocks.setdefault(block_of.get(quote.provider, ""), []).append(quote)
     if not blocks:
         return order
     place = draw.whom_ppm * len(blocks)

@@ -1,11 +1,11 @@
 """Choosing a seller: the lowest expected cost under the ceiling, weighed by time and by how often a lease ends well.
 
-Purity: pure. Spec: docs/spec/scheduling.md, rules SCH-1 to SCH-3, SCH-19, SCH-22 and SCH-24.
+Purity: pure. Spec: docs/spec/scheduling.md, rules SCH-1 to SCH-3, SCH-19, SCH-22, SCH-24 and SCH-29.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -170,3 +170,27 @@ def rank(
 
     affordable = [quote for quote in fitting if cost[quote.provider] <= demand.ceiling_nanoton]
     return Ranked(tuple(sorted(affordable, key=weighed)))
+
+
+def shortlist(
+    offers: Mapping[PeerKey, Offer], demand: Demand, most: int, explored: int, below: Callable[[int], int],
+    reliability_ppm: Callable[[PeerKey], int] = lambda _: PPM,
+) -> list[PeerKey]:
+    """Whom to ask, of providers whose offers are known: the best that fit ``demand``, and some of the others (SCH-29).
+
+    Args:
+        most: Length of the list.
+        explored: Places of it that go by lot.
+        below: Draws a uniform integer below its argument.
+        reliability_ppm: Above 0.
+    """
+
+    def weighed(provider: PeerKey) -> tuple[int, int, bytes]:
+        reliability = reliability_ppm(provider)
+        return expected_cost_nanoton(offers[provider], demand.runs) * PPM // reliability, -reliability, provider
+
+    best = sorted((peer for peer, offer in offers.items() if misfit(offer, demand) is None), key=weighed)
+    if len(best) <= most:
+        return best
+    others = best[most - explored:]
+    return best[: most - explored] + [others.pop(below(len(others))) for _ in range(explored)]

@@ -127,6 +127,10 @@ class Offer(Message):
     max_run_ms: int = field(12, U32)
     max_payload_bytes: int = field(13, U64)
     queue: int = field(14, U32)
+    #: Measured, not promised: memory that was free when this was signed, and the SHA-256 of the list of public models
+    #: that are loaded; zeros if none is told.
+    free_memory_bytes: int = field(15, U64)
+    warm: bytes = field(16, HASH)
 
     def flaw(self) -> str | None:
         """Kinds and prices are sets, so they have one order."""

@@ -91,6 +91,15 @@ def open_signed(data: bytes, cls: type[M], *, signer: PeerKey | None = None) -> 
     return Signed(message, body, PeerKey(key), signature)
 
 
+def claimed(data: bytes, cls: type[M]) -> tuple[PeerKey, M]:
+    """Who a packed message says has signed it, and what it says; the signature is *not* checked.
+
+    For deciding whether that is worth the effort; errors as ``open_signed``, but no ``BadSignature``.
+    """
+    body, key, _ = _envelope(data, cls)
+    return PeerKey(key), unpack_body(cls, body)
+
+
 def to_be_signed(shape: Shape, body: bytes) -> bytes:
     """What the signature of a message with this body covers."""
     return b"cocoon/1/" + shape.name.encode() + b"\0" + hashlib.sha256(body).digest()

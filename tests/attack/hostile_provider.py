@@ -221,6 +221,7 @@ class HostileProvider:
             profile_digest=digest(PROFILE), kinds=("infer",),
             setup_nanoton=self.setup_nanoton, prices=((1, 1_000 * self.run_nanoton),),
             max_model_bytes=1 << 30, max_memory_bytes=1 << 30, max_run_ms=30_000, max_payload_bytes=1 << 20, queue=0,
+            free_memory_bytes=0, warm=bytes(32),
         )
         return self.tell(offer), OfferReply(offer=self.sign(offer), keys=self.sign(bundle), profile=pack(PROFILE))
 

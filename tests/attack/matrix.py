@@ -147,6 +147,8 @@ FREE = {
     ("bid", "start_ms"): "measured by the provider; a bad guess costs it the next auctions",
     ("bid", "run_us"): "the same",
     ("bid", "warm"): "the same",
+    ("offer", "free_memory_bytes"): "for people; measured and not promised",
+    ("offer", "warm"): "for people; measured and not promised",
     ("lease", "nonce"): "only makes the lease another one",
     ("lease", "private"): "the requester's choice",
     ("lease", "ceiling_nanoton"): "binds the requester alone; a price above it is ceiling_exceeded (test_admission)",

@@ -62,6 +62,9 @@ FILES = st.dictionaries(PATHS, st.integers(0, 1 << 20), min_size=1, max_size=9).
     )
 )
 SETS = st.sets(st.text(LETTERS, min_size=1, max_size=16), min_size=1, max_size=4).map(sorted).map(tuple)
+HELD = st.dictionaries(
+    st.binary(min_size=32, max_size=32), st.tuples(values(m.BOOT_ID), values(t.U64), values(t.U32)), max_size=9
+).map(lambda held: tuple((key, *held[key]) for key in sorted(held)))
 #: Fields with a law of their own.
 SPECIAL: dict[tuple[str, str], st.SearchStrategy[Any]] = {
     ("offer", "prices"): PRICES,
@@ -69,6 +72,10 @@ SPECIAL: dict[tuple[str, str], st.SearchStrategy[Any]] = {
     ("lease", "prices"): PRICES,
     ("key_bundle", "public"): st.binary(min_size=64, max_size=64).map(lambda raw: raw * 19),
     ("manifest", "files"): FILES,
+    ("interest", "kinds"): SETS,
+    ("offer_digest", "first"): st.just(bytes(32)),
+    ("offer_digest", "last"): st.just(bytes([255]) * 32),
+    ("offer_digest", "held"): HELD,
     ("chunk", "index"): INDEX,
     **{(name, "file"): FILE for name in ("model_want", "chunk_hashes", "chunk", "chunk_request")},
     **{(name, part): INDEX for name in ("model_want", "chunk_request") for part in ("first", "count")},

@@ -17,6 +17,7 @@ from cocoon.core.units import UnitKind
 from cocoon.wire import market
 from cocoon.wire import messages as m
 from cocoon.wire.commitment import commit
+from cocoon.wire.gossip import Interest, OfferDelta, OfferDigest, OfferWant
 from cocoon.wire.judged import NO_ESCROW, Statement, Voucher, sign_cell
 from cocoon.wire.manifest import Manifest, ModelFile, chunk_hash, file_root, implicit, model_id, pack_manifest
 from cocoon.wire.schema import Message, digest, pack
@@ -150,6 +151,8 @@ OFFER = m.Offer(
     max_run_ms=30_000,
     max_payload_bytes=1 << 26,
     queue=8,
+    free_memory_bytes=1 << 33,
+    warm=word("warm"),
 )
 CALL = market.Call(
     network=NETWORK, nonce=word("call", 16), kind="infer", model=model_id(MANIFEST), model_bytes=1 << 20, units=300,
@@ -243,6 +246,10 @@ def _messages() -> list[Message]:
         m.ManifestReply(manifest=pack_manifest(MANIFEST)),
         m.ChunkRequest(model=model_id(MANIFEST), file=0, first=0, count=2),
         TWO_FILES,
+        Interest(kinds=("embed", "infer")),
+        OfferDigest(first=bytes(32), last=bytes([255]) * 32, held=((PROVIDER.key, BOOT, 300, 70_000),)),
+        OfferDelta(offers=((70_000, signed(OFFER).pack()),)),
+        OfferWant(providers=(PROVIDER.key,)),
     ]
 
 

@@ -10,6 +10,7 @@ import trio
 import trio.testing
 
 from cocoon.core.errors import LimitExceeded
+from cocoon.core.ids import PeerKey
 from cocoon.core.limits import DHT_KEYS_ANNOUNCED
 from cocoon.p2p.addresses import Address, parse_peer
 from cocoon.p2p.book import AddressBook
@@ -29,6 +30,19 @@ async def test_a_buyer_finds_a_seller_it_never_met_through_a_bootstrap():
             await buyer.join()
             assert await buyer.find_providers(KEY, 8) == [seller.peer]
             assert seller.peer in buyer.connections()
+
+
+async def test_a_peer_whose_address_nobody_told_is_met_by_its_key_alone():
+    async with mesh(dht_server=True) as boot:
+        known = tuple(boot.addresses())
+        async with mesh(dht_server=True, sells=True, bootstraps=known) as seller, mesh(bootstraps=known) as buyer:
+            await seller.join()
+            await buyer.join()
+            await until(lambda: boot.directory.nodes() == 1, trio.testing.wait_all_tasks_blocked)
+            assert await buyer.meet([seller.peer, PeerKey(os.urandom(32))]) == [seller.peer]
+            assert seller.peer in buyer.connections()
+            assert await buyer.meet([seller.peer]) == [seller.peer]
+            assert await buyer.meet([]) == []
 
 
 async def test_a_seller_that_provided_before_it_met_anybody_is_found_by_whoever_comes():

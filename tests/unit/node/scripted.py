@@ -20,6 +20,7 @@ from cocoon.core.units import SECOND_NS
 from cocoon.identity.keys import Identity, identity_of
 from cocoon.ledger.escrow import EscrowBirth
 from cocoon.ledger.lanes import LanePromised, LaneStage, LeaseReserved
+from cocoon.node.asking import Directory
 from cocoon.node.counter import OfferCounter
 from cocoon.node.link import WorkLink
 from cocoon.node.means import Purse
@@ -211,6 +212,7 @@ def purse_of(keys: Identity, streets: Streets, nursery: trio.Nursery) -> Purse:
     return Purse(
         identity=keys, network=NETWORK, mesh=streets, journal=journal, clock=Clock(), log=log,  # type: ignore[arg-type]
         regard=Regard(journal, Clock(), log, lambda: 0),  # type: ignore[arg-type]
+        directory=Directory(streets, NETWORK),  # type: ignore[arg-type]
         market=None,  # type: ignore[arg-type]
         lease_idle_ns=60 * SECOND_NS, tranche_nanoton=500, treasury=treasury_of(journal, nursery, log),
     )

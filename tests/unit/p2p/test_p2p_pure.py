@@ -21,9 +21,9 @@ from cocoon.core.limits import (
     RETRY_LAST_NS,
 )
 from cocoon.core.retry import Backoff
-from cocoon.p2p.addresses import Address, address_class, parse, parse_peer, readable, usable
+from cocoon.p2p.addresses import Address, address_block, address_class, parse, parse_peer, readable, usable
 from cocoon.p2p.heartbeat import Pulse
-from cocoon.p2p.lookup import Lookup, distance
+from cocoon.p2p.lookup import Lookup, distance, node_key
 
 KEY = hashlib.sha256(b"key").digest()
 SELF = PeerKey(b"\xff" * 32)
@@ -89,6 +89,19 @@ def test_classes_of_addresses():
     assert [address_class(ip) for ip in ("127.0.0.1", "::1", "10.1.2.3", "fe80::1", "8.8.8.8", None, "x")] == [
         "loopback", "loopback", "private", "private", "public", "public", "public",
     ]
+
+
+def test_a_block_is_what_one_owner_usually_holds():
+    seen = ("192.0.2.77", "2001:db8:1:2::3", "::ffff:192.0.2.9", "fe80::1%eth0", None, "x")
+    assert [address_block(ip) for ip in seen] == [
+        "192.0.2.0/24", "2001:db8:1::/48", "192.0.2.0/24", "fe80::/48", "", "",
+    ]
+
+
+def test_a_peer_is_the_nearest_node_to_its_own_key():
+    others = [PeerKey(bytes([n]) * 32) for n in range(60)]
+    assert all(min(others, key=lambda p: distance(node_key(peer), p)) == peer for peer in others)
+    assert distance(node_key(SELF), SELF) == 0
 
 
 def test_back_off_doubles_from_first_to_last_and_begins_anew_after_a_success():

@@ -26,6 +26,7 @@ def offer(**changes: Any) -> Offer:
         network=NETWORK, boot_id=bytes(8), seq=1, ttl_s=180, keys_digest=bytes(32), profile_digest=bytes(32),
         kinds=("infer",), setup_nanoton=0, prices=((1, 0),), max_model_bytes=1_000, max_memory_bytes=1 << 30,
         max_run_ms=30_000, max_payload_bytes=1 << 20, queue=0,
+        free_memory_bytes=1 << 30, warm=bytes(32),
     )
     return replace(lawful, **changes)
 

@@ -137,21 +137,21 @@ def test_whoever_never_measured_is_taken_for_the_slowest_who_did() -> None:
 # --- newcomers ---------------------------------------------------------------
 
 
-def explore(draw: Draw, newcomers: dict[PeerKey, bytes], *ranked: Quote) -> PeerKey:
+def explore(draw: Draw, newcomers: dict[PeerKey, str], *ranked: Quote) -> PeerKey:
     return explored(ranked, 10, lambda peer: peer in newcomers, newcomers, draw)[0].provider
 
 
 def test_a_newcomer_that_costs_little_more_is_tried_now_and_then() -> None:
     known, fair, dear = tender(ONE, setup_nanoton=100), tender(TWO, setup_nanoton=125), tender(THREE, setup_nanoton=126)
-    assert explore(Draw(EXPLORATION_PPM - 1, 0), {TWO: b"x"}, known, fair) == TWO
-    assert explore(Draw(EXPLORATION_PPM, 0), {TWO: b"x"}, known, fair) == ONE
-    assert explore(Draw(0, 0), {THREE: b"x"}, known, dear) == ONE
-    assert explore(Draw(0, 0), {ONE: b"x", TWO: b"y"}, known, fair) == ONE, "the best is one already"
+    assert explore(Draw(EXPLORATION_PPM - 1, 0), {TWO: "x"}, known, fair) == TWO
+    assert explore(Draw(EXPLORATION_PPM, 0), {TWO: "x"}, known, fair) == ONE
+    assert explore(Draw(0, 0), {THREE: "x"}, known, dear) == ONE
+    assert explore(Draw(0, 0), {ONE: "x", TWO: "y"}, known, fair) == ONE, "the best is one already"
 
 
 def test_a_thousand_identities_behind_one_address_get_what_one_newcomer_gets() -> None:
     honest, sybils = PeerKey(bytes(31) + b"\x01"), [PeerKey(n.to_bytes(32, "big")) for n in range(2, 1_002)]
-    newcomers = dict.fromkeys(sybils, b"\xc0\x00\x02") | {honest: b"\xc6\x33\x64"}
+    newcomers = dict.fromkeys(sybils, "192.0.2.0/24") | {honest: "198.51.100.0/24"}
     ranked = [tender(PeerKey(bytes([255]) * 32)), *(tender(peer) for peer in newcomers)]
     draws = stream(1, b"", "test")
     taken = Counter(

@@ -14,9 +14,10 @@ from cocoon.scheduler.selection import (
     Ranked,
     expected_cost_nanoton,
     rank,
+    shortlist,
     usual_ceiling_nanoton,
 )
-from tests.unit.scheduler.builders import quote
+from tests.unit.scheduler.builders import offer, quote
 
 FREE = Demand(kind="infer", model_bytes=10, runs=5, ceiling_nanoton=0)
 
@@ -79,3 +80,27 @@ def test_a_lone_seller_with_an_absurd_price_is_refused_with_its_figure() -> None
     ceiling = usual_ceiling_nanoton([absurd.offer], runs=1)
     demand = Demand(kind="infer", model_bytes=10, runs=1, ceiling_nanoton=ceiling)
     assert rank([absurd], demand) == AllAboveCeiling((1 << 64) - 1, USUAL_CEILING_NANOTON)
+
+
+ASKS = {peer(number): offer(prices=((1, 1_000 * number),)) for number in range(1, 21)}
+
+
+def test_a_shortlist_is_the_cheapest_that_fit_and_some_of_the_others_by_lot() -> None:
+    def asked(lot: int) -> list[PeerKey]:
+        return shortlist(ASKS, FREE, most=8, explored=2, below=lambda bound: min(lot, bound - 1))
+
+    assert asked(0) == [peer(number) for number in range(1, 9)]
+    assert asked(11) == [*(peer(number) for number in range(1, 7)), peer(18), peer(19)]
+
+
+@given(st.sets(st.integers(1, 20)), st.integers(0, 20))
+def test_a_shortlist_names_each_once_and_only_those_that_fit(chosen: set[int], lot: int) -> None:
+    offers = {peer(number): ASKS[peer(number)] for number in chosen} | {peer(99): offer(kinds=("map",))}
+    found = shortlist(offers, FREE, most=8, explored=2, below=lambda bound: lot % bound)
+    assert len(found) == len(set(found)) == min(8, len(chosen)) and set(found) <= set(offers) - {peer(99)}
+
+
+def test_who_is_reliable_comes_before_who_is_a_little_cheaper() -> None:
+    offers = {peer(1): offer(prices=((1, 1_000),)), peer(2): offer(prices=((1, 1_100),))}
+    trust = {peer(1): 500_000, peer(2): 900_000}
+    assert shortlist(offers, FREE, 8, 2, lambda _: 0, trust.__getitem__) == [peer(2), peer(1)]

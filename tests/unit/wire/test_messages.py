@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from cocoon.core.errors import Malformed, UsageError
-from cocoon.core.limits import OFFER_BYTES
+from cocoon.core.errors import BadSignature, Malformed, UsageError
+from cocoon.core.limits import CONTROL_FRAME_BYTES, OFFER_BYTES
 from cocoon.wire import messages as m
 from cocoon.wire.schema import Message, body_bytes, kinds, unpack_body
+from cocoon.wire.signing import claimed, open_signed
 from tests.vectors import samples
 from tests.vectors.spelling import canonical
 
@@ -22,6 +23,7 @@ NUMBERS = {
     "run_failure": 27, "tranche_close": 28, "receipt_issued": 29, "receipt": 30, "countersign": 31,
     "lease_close": 32, "manifest_request": 40, "manifest_reply": 41, "chunk_request": 42, "manifest": 50,
     "call": 70, "bid": 71, "bid_reply": 72, "decline": 73, "call_result": 74,
+    "interest": 60, "offer_digest": 61, "offer_delta": 62, "offer_want": 63,
 }  # fmt: skip
 SIGNED_BY = {
     "offer": "provider", "key_bundle": "provider", "lease_accept": "provider", "receipt": "provider",
@@ -60,6 +62,8 @@ IMPOSSIBLE: list[tuple[str, str, Any]] = [
     ("offer", "network", bytes(31)),
     ("offer", "boot_id", bytes(9)),
     ("offer", "ttl_s", 1 << 32),
+    ("offer", "warm", bytes(31)),
+    ("offer", "free_memory_bytes", -1),
     ("key_bundle", "public", bytes(1_215)),
     ("key_bundle", "public", bytes(2_049)),
     ("key_bundle", "suite", 256),
@@ -90,6 +94,20 @@ IMPOSSIBLE: list[tuple[str, str, Any]] = [
     ("refusal", "code", ""),
     ("refusal", "text", "x" * 513),
     ("refusal", "text", "two\nlines"),
+    ("interest", "kinds", ("infer", "embed")),
+    ("interest", "kinds", tuple(f"kind{i:02}" for i in range(17))),
+    ("offer_digest", "first", bytes([255]) * 32),
+    ("offer_digest", "last", bytes(32)),
+    ("offer_digest", "held", ((bytes([2]) * 32, bytes(8), 1, 1), (bytes([1]) * 32, bytes(8), 1, 1))),
+    ("offer_digest", "held", ((bytes([1]) * 32, bytes(8), 1, 1),) * 2),
+    ("offer_digest", "held", ((bytes([1]) * 32, bytes(8), 1, 1 << 32),)),
+    ("offer_digest", "held", tuple((i.to_bytes(32, "big"), bytes(8), 1, 1) for i in range(257))),
+    ("offer_delta", "offers", ()),
+    ("offer_delta", "offers", ((0, bytes(m.Offer.shape.max_bytes + 1)),)),
+    ("offer_delta", "offers", ((0, b""),) * 129),
+    ("offer_want", "providers", ()),
+    ("offer_want", "providers", (bytes(31),)),
+    ("offer_want", "providers", (bytes(32),) * 129),
 ]
 
 
@@ -117,7 +135,7 @@ def test_a_key_of_a_suite_that_we_do_not_know_passes_the_border() -> None:
 
 
 def test_the_largest_offer_fits_400_bytes() -> None:
-    u64 = ("seq", "setup_nanoton", "max_model_bytes", "max_memory_bytes", "max_payload_bytes")
+    u64 = ("seq", "setup_nanoton", "max_model_bytes", "max_memory_bytes", "max_payload_bytes", "free_memory_bytes")
     biggest = dataclasses.replace(
         samples.MESSAGES["offer"],  # type: ignore[type-var]
         kinds=tuple("abcd"[i] * 16 for i in range(4)),
@@ -130,11 +148,29 @@ def test_the_largest_offer_fits_400_bytes() -> None:
 
 def test_no_offer_body_above_400_bytes_is_read() -> None:
     body = body_bytes(samples.MESSAGES["offer"])
+    assert body[:3] == b"\xde\x00\x10", "a map of sixteen, with one more to come"
     room = OFFER_BYTES - len(body) - 3
-    header = bytes([body[0] + 1])
-    fits = header + body[1:] + canonical(64) + canonical(bytes(room))
+    header = b"\xde\x00\x11"
+    fits = header + body[3:] + canonical(64) + canonical(bytes(room))
     assert len(fits) == OFFER_BYTES
     assert unpack_body(m.Offer, fits) == samples.MESSAGES["offer"]
     with pytest.raises(Malformed) as caught:
-        unpack_body(m.Offer, header + body[1:] + canonical(64) + canonical(bytes(room + 1)))
+        unpack_body(m.Offer, header + body[3:] + canonical(64) + canonical(bytes(room + 1)))
     assert caught.value.code == "too_large"
+
+
+def test_every_frame_of_the_gossip_fits_a_control_frame_however_full_it_is() -> None:
+    assert {cls.shape.name for cls in kinds() if cls.shape.max_bytes > CONTROL_FRAME_BYTES} & {
+        "interest", "offer_digest", "offer_delta", "offer_want",
+    } == set()
+
+
+def test_what_an_envelope_claims_is_read_without_a_look_at_its_signature() -> None:
+    """For who decides whether a check is worth while; ``open_signed`` alone says that a claim is true."""
+    good = samples.signed(samples.OFFER).pack()
+    forged = good[:-1] + bytes([good[-1] ^ 1])
+    assert claimed(forged, m.Offer) == claimed(good, m.Offer) == (samples.PROVIDER.key, samples.OFFER)
+    with pytest.raises(BadSignature):
+        open_signed(forged, m.Offer)
+    with pytest.raises(Malformed):
+        claimed(good[:-1], m.Offer)

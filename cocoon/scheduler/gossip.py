@@ -1,0 +1,373 @@
+"""Gossip: how offers get from a provider to everybody who wants their kind, without anybody being asked.
+
+What is new is pushed to a few neighbours drawn by lot. What a push missed is
+found by digests: every interval one neighbour is told what is held in a
+stretch of keys, and answers with what is missing there and what it wants.
+
+Invariants
+    Nothing is pushed or answered that its receiver did not ask for by kind.
+    An offer is checked at most once at a time, and only if the table would take it.
+    A neighbour that sent what no honest peer passes on is dropped, and shunned for a while.
+
+Purity: pure. Draws come from the stream of (seed, peer, "gossip"). Spec: docs/spec/gossip.md, rules GOS-1 to GOS-14.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from cocoon.core.ids import NetworkId, PeerKey
+from cocoon.core.limits import (
+    GOSSIP_DELTA_OFFERS,
+    GOSSIP_DIGEST_OFFERS,
+    GOSSIP_FANOUT,
+    GOSSIP_INTERVAL_NS,
+    GOSSIP_PUSH_NS,
+    GOSSIP_SHUN_NS,
+    OFFER_TTL_S,
+)
+from cocoon.core.machine import DeadlinePassed, Effect, Event
+from cocoon.core.rng import Stream, stream
+from cocoon.scheduler.table import FIRST_KEY, LAST_KEY, Claim, OfferTable, Worth, worth_passing
+from cocoon.wire.gossip import Interest, OfferDelta, OfferDigest, OfferWant
+from cocoon.wire.messages import Offer
+from cocoon.wire.schema import Message
+
+# --- events ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourJoined(Event):
+    """A gossip stream with this peer is open. ``block``: its addresses; ``boot_id``: of its Hello."""
+
+    peer: PeerKey
+    block: str
+    boot_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourLeft(Event):
+    """Its stream ended."""
+
+    peer: PeerKey
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourFaulted(Event):
+    """It sent what is no frame of ours."""
+
+    peer: PeerKey
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class InterestHeard(Event):
+    """A neighbour said which kinds it wants."""
+
+    peer: PeerKey
+    interest: Interest
+
+
+@dataclass(frozen=True, slots=True)
+class DigestHeard(Event):
+    """A neighbour said what it holds."""
+
+    peer: PeerKey
+    digest: OfferDigest
+
+
+@dataclass(frozen=True, slots=True)
+class WantHeard(Event):
+    """A neighbour answered our digest."""
+
+    peer: PeerKey
+    want: OfferWant
+
+
+@dataclass(frozen=True, slots=True)
+class OffersHeard(Event):
+    """A neighbour sent offers; no signature is checked yet."""
+
+    peer: PeerKey
+    claims: tuple[Claim, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OffersVerified(Event):
+    """The answer to ``CheckOffers``. ``code`` is that of the first bad one, None if all are good."""
+
+    peer: PeerKey
+    checked: tuple[Claim, ...]
+    good: tuple[Claim, ...]
+    code: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class OfferPublished(Event):
+    """This peer's own standing offer is a new one."""
+
+    claim: Claim
+
+
+# --- effects ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SendGossip(Effect):
+    """Send this frame to a neighbour, or drop it if too much waits for it."""
+
+    peer: PeerKey
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class CheckOffers(Effect):
+    """Check these signatures, then tell ``OffersVerified``."""
+
+    peer: PeerKey
+    claims: tuple[Claim, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DropNeighbour(Effect):
+    """End the stream with this peer and open no other one: it is at fault."""
+
+    peer: PeerKey
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReportProvider(Effect):
+    """A provider that the table did not know, and the neighbour who brought it."""
+
+    provider: PeerKey
+    peer: PeerKey
+
+
+@dataclass(slots=True)
+class _Neighbour:
+    block: str
+    #: None until it has said what it wants.
+    kinds: frozenset[str] | None = None
+    answered_ns: int | None = None
+    #: Our last digest was not answered with a want yet.
+    asked: bool = False
+
+    def wants(self, offer: Offer) -> bool:
+        return self.kinds is not None and not self.kinds.isdisjoint(offer.kinds)
+
+
+@dataclass(slots=True)
+class Gossip:
+    """One peer's part in the gossip."""
+
+    own: PeerKey
+    network: NetworkId
+    #: Kinds whose offers are wanted here; what this peer sells itself is among them.
+    kinds: frozenset[str]
+    seed: int
+    table: OfferTable = field(default_factory=OfferTable)
+    _draws: Stream = field(init=False)
+    _neighbours: dict[PeerKey, _Neighbour] = field(default_factory=dict)
+    _shunned: dict[PeerKey, int] = field(default_factory=dict)
+    #: Providers whose offer is to be pushed, and who brought it.
+    _fresh: dict[PeerKey, PeerKey] = field(default_factory=dict)
+    _checking: set[tuple[PeerKey, bytes, int]] = field(default_factory=set)
+    _round_ns: int | None = None
+    _push_ns: int = 0
+
+    def __post_init__(self) -> None:
+        self._draws = stream(self.seed, self.own, "gossip")
+
+    def handle(self, now_ns: int, event: Event) -> list[Effect]:
+        """Take one fact. What comes from nobody's stream changes nothing."""
+        match event:
+            case NeighbourJoined(peer, block, boot_id):
+                return self._joined(now_ns, peer, block, boot_id)
+            case OfferPublished(claim):
+                self.table.take(now_ns, claim, None)
+                self._fresh[self.own] = self.own
+                return self._push(now_ns)
+            case OffersVerified():
+                return self._verified(now_ns, event)
+            case DeadlinePassed():
+                return [*self._push(now_ns), *self._round(now_ns)]
+            case NeighbourLeft(peer):
+                self._leave(peer)
+            case NeighbourFaulted(peer, code) if peer in self._neighbours:
+                return self._fault(now_ns, peer, code)
+            case InterestHeard(peer, interest) if peer in self._neighbours:
+                return self._interested(now_ns, peer, interest)
+            case DigestHeard(peer, digest) if peer in self._neighbours:
+                return self._answer(now_ns, peer, digest)
+            case WantHeard(peer, want) if peer in self._neighbours:
+                return self._satisfy(now_ns, peer, want)
+            case OffersHeard(peer, claims) if peer in self._neighbours:
+                return self._heard(now_ns, peer, claims)
+        return []
+
+    def deadline_ns(self) -> int | None:
+        """When the next digest or the next push is due."""
+        if self._fresh and self._round_ns is not None:
+            return min(self._push_ns, self._round_ns)
+        return self._round_ns
+
+    def shuns(self, now_ns: int, peer: PeerKey) -> bool:
+        """Whether no stream with ``peer`` is wanted now."""
+        return now_ns < self._shunned.get(peer, now_ns)
+
+    # --- neighbours --------------------------------------------------------
+
+    def _joined(self, now_ns: int, peer: PeerKey, block: str, boot_id: bytes) -> list[Effect]:
+        if self.shuns(now_ns, peer):
+            return [DropNeighbour(peer, "shunned")]
+        self._neighbours[peer] = _Neighbour(block)
+        self.table.introduce(peer, boot_id)
+        if self._round_ns is None:
+            # Peers that were started together do not speak all at the same moments.
+            self._round_ns = now_ns + self._draws.below(GOSSIP_INTERVAL_NS)
+        return [SendGossip(peer, Interest(kinds=tuple(sorted(self.kinds))))]
+
+    def _leave(self, peer: PeerKey) -> None:
+        self._neighbours.pop(peer, None)
+        self.table.part(peer)
+        if not self._neighbours:
+            self._round_ns = None
+
+    def _fault(self, now_ns: int, peer: PeerKey, code: str) -> list[Effect]:
+        self._leave(peer)
+        self._shunned = {who: until for who, until in self._shunned.items() if now_ns < until}
+        self._shunned[peer] = now_ns + GOSSIP_SHUN_NS
+        return [DropNeighbour(peer, code)]
+
+    def _interested(self, now_ns: int, peer: PeerKey, interest: Interest) -> list[Effect]:
+        neighbour = self._neighbours[peer]
+        first, neighbour.kinds = neighbour.kinds is None, frozenset(interest.kinds)
+        return [self._digest(now_ns, peer)] if first else []
+
+    # --- digests -----------------------------------------------------------
+
+    def _round(self, now_ns: int) -> list[Effect]:
+        if self._round_ns is None or now_ns < self._round_ns:
+            return []
+        self.table.expire(now_ns)
+        self._round_ns = now_ns + GOSSIP_INTERVAL_NS
+        there = sorted(peer for peer, one in self._neighbours.items() if one.kinds is not None)
+        return [self._digest(now_ns, there[self._draws.below(len(there))])] if there else []
+
+    def _digest(self, now_ns: int, peer: PeerKey) -> Effect:
+        """All that is held for ``peer``, or of a large table a stretch by lot, each line as likely as the other."""
+        neighbour = self._neighbours[peer]
+        neighbour.asked = True
+        providers = self.table.providers()
+        first, last = FIRST_KEY, LAST_KEY
+        if len(providers) > GOSSIP_DIGEST_OFFERS:
+            end = 1 + self._draws.below(len(providers) + GOSSIP_DIGEST_OFFERS - 1)
+            last = providers[end - 1] if end < len(providers) else LAST_KEY
+            first = providers[end - GOSSIP_DIGEST_OFFERS] if end > GOSSIP_DIGEST_OFFERS else FIRST_KEY
+        lines = tuple((*claim.name, claim.age_ms) for claim in self._passable(now_ns, neighbour, first, last))
+        return SendGossip(peer, OfferDigest(first=first, last=last, held=lines))
+
+    def _answer(self, now_ns: int, peer: PeerKey, digest: OfferDigest) -> list[Effect]:
+        neighbour = self._neighbours[peer]
+        last_ns = neighbour.answered_ns
+        if last_ns is not None and now_ns - last_ns < GOSSIP_INTERVAL_NS // 2:
+            return []                   # an answer is longer than a question: nobody gets many of them
+        neighbour.answered_ns = now_ns
+        theirs = {line[0]: (line[1], line[2]) for line in digest.held}
+        missing = [
+            claim for claim in self._passable(now_ns, neighbour, digest.first, digest.last)
+            if _newer(claim, theirs.get(claim.provider))
+        ]
+        wanted = [
+            provider for provider, boot, seq, age_ms in digest.held
+            if provider != self.own
+            and self.table.weigh(now_ns, (PeerKey(provider), boot, seq), age_ms, neighbour.block) is Worth.NEW
+        ][:GOSSIP_DELTA_OFFERS]
+        answer = self._delta(peer, missing)
+        return [*answer, *([SendGossip(peer, OfferWant(providers=tuple(wanted)))] if wanted else [])]
+
+    def _satisfy(self, now_ns: int, peer: PeerKey, want: OfferWant) -> list[Effect]:
+        neighbour = self._neighbours[peer]
+        if not neighbour.asked:
+            return []                   # one answer to one digest
+        neighbour.asked = False
+        found = (self.table.find(now_ns, PeerKey(provider)) for provider in dict.fromkeys(want.providers))
+        return self._delta(peer, [claim for claim in found if claim is not None and _passes(claim, neighbour)])
+
+    def _passable(self, now_ns: int, neighbour: _Neighbour, first: bytes, last: bytes) -> list[Claim]:
+        return [claim for claim in self.table.live(now_ns, first, last) if _passes(claim, neighbour)]
+
+    def _delta(self, peer: PeerKey, claims: list[Claim]) -> list[Effect]:
+        """One frame at most; what is left over comes with the next digests."""
+        offers = tuple((claim.age_ms, claim.packed) for claim in claims if claim.provider != peer)[:GOSSIP_DELTA_OFFERS]
+        return [SendGossip(peer, OfferDelta(offers=offers))] if offers else []
+
+    # --- offers ------------------------------------------------------------
+
+    def _heard(self, now_ns: int, peer: PeerKey, claims: Iterable[Claim]) -> list[Effect]:
+        block = self._neighbours[peer].block
+        worth: dict[tuple[PeerKey, bytes, int], Claim] = {}
+        for claim in claims:
+            if (code := self._flaw(claim.offer)) is not None:
+                return self._fault(now_ns, peer, code)
+            if claim.provider == self.own or self.kinds.isdisjoint(claim.offer.kinds) or claim.name in self._checking:
+                continue
+            if self.table.weigh(now_ns, claim.name, claim.age_ms, block, claim.offer.ttl_s) is Worth.NEW:
+                worth.setdefault(claim.name, claim)
+        self._checking.update(worth)
+        return [CheckOffers(peer, tuple(worth.values()))] if worth else []
+
+    def _flaw(self, offer: Offer) -> str | None:
+        """What no honest peer passes on, whoever signed it."""
+        if offer.network != self.network:
+            return "wrong_network_id"
+        return None if 1 <= offer.ttl_s <= OFFER_TTL_S else "wrong_ttl"
+
+    def _verified(self, now_ns: int, event: OffersVerified) -> list[Effect]:
+        effects: list[Effect] = []
+        peer = event.peer
+        self._checking.difference_update(claim.name for claim in event.checked)
+        if (neighbour := self._neighbours.get(peer)) is not None:
+            for claim in event.good:
+                known = self.table.knows(claim.provider)
+                if self.table.take(now_ns, claim, neighbour.block):
+                    self._fresh[claim.provider] = peer
+                    effects += [] if known else [ReportProvider(claim.provider, peer)]
+            if event.code is not None:
+                effects += self._fault(now_ns, peer, event.code)
+        return [*effects, *self._push(now_ns)]
+
+    def _push(self, now_ns: int) -> list[Effect]:
+        """What is new, to a few neighbours at once; again after ``GOSSIP_PUSH_NS`` at the earliest."""
+        if not self._fresh or now_ns < self._push_ns:
+            return []
+        self._push_ns = now_ns + GOSSIP_PUSH_NS
+        batch = dict(list(self._fresh.items())[:GOSSIP_DELTA_OFFERS])
+        self._fresh = {provider: by for provider, by in self._fresh.items() if provider not in batch}
+        claims = [claim for provider in batch if (claim := self.table.find(now_ns, provider)) is not None]
+        effects: list[Effect] = []
+        for peer in self._drawn(set(batch.values())):
+            neighbour = self._neighbours[peer]
+            due = [claim for claim in claims if _passes(claim, neighbour) and batch[claim.provider] != peer]
+            effects += self._delta(peer, due)
+        return effects
+
+    def _drawn(self, bringers: set[PeerKey]) -> list[PeerKey]:
+        """``GOSSIP_FANOUT`` neighbours, each as likely as the other, but not the one who brought everything."""
+        without = bringers if len(bringers) == 1 else set()
+        there = sorted(peer for peer, one in self._neighbours.items() if one.kinds is not None and peer not in without)
+        for index in range(min(GOSSIP_FANOUT, len(there))):
+            other = index + self._draws.below(len(there) - index)
+            there[index], there[other] = there[other], there[index]
+        return there[:GOSSIP_FANOUT]
+
+
+def _passes(claim: Claim, neighbour: _Neighbour) -> bool:
+    return neighbour.wants(claim.offer) and worth_passing(claim.age_ms, claim.offer.ttl_s)
+
+
+def _newer(claim: Claim, theirs: tuple[bytes, int] | None) -> bool:
+    """Whether who holds ``theirs`` of this provider may lack this; which boot is newer is for the receiver to say."""
+    return theirs is None or theirs[0] != claim.offer.boot_id or theirs[1] < claim.offer.seq

@@ -1,0 +1,256 @@
+"""One peer's part in the gossip: who is told what, who is believed, who is dropped (GOS-1 to GOS-14)."""
+
+from __future__ import annotations
+
+from cocoon.core.ids import NetworkId
+from cocoon.core.limits import (
+    GOSSIP_DELTA_OFFERS,
+    GOSSIP_DIGEST_OFFERS,
+    GOSSIP_FANOUT,
+    GOSSIP_INTERVAL_NS,
+    GOSSIP_PUSH_NS,
+    GOSSIP_SHUN_NS,
+    OFFER_TTL_S,
+)
+from cocoon.core.machine import DeadlinePassed, Effect
+from cocoon.core.units import SECOND_NS
+from cocoon.scheduler.gossip import (
+    CheckOffers,
+    DigestHeard,
+    DropNeighbour,
+    Gossip,
+    InterestHeard,
+    NeighbourFaulted,
+    NeighbourJoined,
+    NeighbourLeft,
+    OfferPublished,
+    OffersHeard,
+    OffersVerified,
+    ReportProvider,
+    SendGossip,
+    WantHeard,
+)
+from cocoon.scheduler.table import Claim
+from cocoon.wire.gossip import Interest, OfferDelta, OfferDigest, OfferWant
+from tests.unit.scheduler.gossip_world import BOOT, KINDS, claim, gossip, key
+
+A, B = key(1), key(2)
+EVERYTHING = Interest(kinds=tuple(KINDS))
+ALL_KEYS = {"first": bytes(32), "last": bytes([255]) * 32}
+
+
+def join(machine: Gossip, *numbers: int, kinds: Interest = EVERYTHING) -> list[Effect]:
+    effects: list[Effect] = []
+    for number in numbers:
+        effects += machine.handle(0, NeighbourJoined(key(number), f"block {number}", BOOT))
+        effects += machine.handle(0, InterestHeard(key(number), kinds))
+    return effects
+
+
+def learn(machine: Gossip, now_ns: int, number: int, *claims: Claim) -> list[Effect]:
+    """A neighbour sends offers, all of them good."""
+    effects = machine.handle(now_ns, OffersHeard(key(number), claims))
+    checks = [effect for effect in effects if isinstance(effect, CheckOffers)]
+    for check in checks:
+        effects += machine.handle(now_ns, OffersVerified(key(number), check.claims, check.claims, None))
+    return effects
+
+
+def sent(effects: list[Effect], kind: type) -> list[tuple[int, object]]:
+    return [
+        (int.from_bytes(effect.peer, "big"), effect.message)
+        for effect in effects if isinstance(effect, SendGossip) and isinstance(effect.message, kind)
+    ]
+
+
+def carried(effects: list[Effect]) -> list[tuple[int, list[bytes]]]:
+    """(to whom, packed offers) of each delta."""
+    return [
+        (to, [packed for _, packed in message.offers])
+        for to, message in sent(effects, OfferDelta) if isinstance(message, OfferDelta)
+    ]
+
+
+def test_both_sides_say_their_interest_first_and_then_what_they_hold() -> None:
+    machine = gossip()
+    effects = machine.handle(0, NeighbourJoined(A, "block", BOOT))
+    assert effects == [SendGossip(A, Interest(kinds=("infer",)))]
+    assert machine.handle(0, InterestHeard(A, EVERYTHING)) == [SendGossip(A, OfferDigest(**ALL_KEYS, held=()))]
+    assert machine.handle(0, InterestHeard(A, EVERYTHING)) == [], "one digest for a greeting, not for each word"
+
+
+def test_what_is_new_goes_to_a_few_neighbours_at_once_but_not_back() -> None:
+    machine = gossip()
+    join(machine, *range(1, 21))
+    effects = learn(machine, 1, 1, claim(99))
+    pushed = carried(effects)
+    assert len(pushed) == len({to for to, _ in pushed} - {1}) == GOSSIP_FANOUT
+    assert {tuple(offers) for _, offers in pushed} == {(claim(99).packed,)}
+    assert [effect for effect in effects if isinstance(effect, ReportProvider)] == [ReportProvider(key(99), A)]
+
+
+def test_what_comes_within_the_pause_after_a_push_travels_in_one_frame() -> None:
+    machine = gossip()
+    join(machine, 1, 2)
+    assert carried(learn(machine, 0, 1, claim(99))) == [(2, [claim(99).packed])]
+    assert carried(learn(machine, 1, 1, claim(98)) + learn(machine, 2, 1, claim(97))) == []
+    assert machine.deadline_ns() == GOSSIP_PUSH_NS
+    assert carried(machine.handle(GOSSIP_PUSH_NS, DeadlinePassed())) == [(2, [claim(98).packed, claim(97).packed])]
+
+
+def test_nobody_gets_offers_of_kinds_that_he_did_not_name() -> None:
+    machine = gossip(kinds=("embed", "infer"))
+    join(machine, 1, 2, kinds=Interest(kinds=("embed",)))
+    machine.handle(0, NeighbourJoined(key(3), "block", BOOT))
+    both, one = claim(99, kinds=("embed", "infer")), claim(98)
+    assert carried(learn(machine, 1, 1, both, one)) == [(2, [both.packed])]
+    digest = machine.handle(SECOND_NS, DigestHeard(B, OfferDigest(**ALL_KEYS, held=())))
+    assert carried(digest) == [(2, [both.packed])]
+
+
+def test_offers_of_kinds_that_are_not_wanted_here_are_not_checked() -> None:
+    machine = gossip()
+    join(machine, 1)
+    assert machine.handle(0, OffersHeard(A, (claim(99, kinds=("embed",)),))) == []
+
+
+def test_what_is_known_already_is_not_checked_again_nor_twice_at_a_time() -> None:
+    machine = gossip()
+    join(machine, 1, 2)
+    check = machine.handle(0, OffersHeard(A, (claim(99), claim(99))))
+    assert check == [CheckOffers(A, (claim(99),))]
+    assert machine.handle(0, OffersHeard(B, (claim(99),))) == [], "it is being checked"
+    machine.handle(0, OffersVerified(A, (claim(99),), (claim(99),), None))
+    assert machine.handle(1, OffersHeard(B, (claim(99, seq=0), claim(99)))) == []
+
+
+def test_a_check_that_was_given_up_may_be_made_again() -> None:
+    machine = gossip()
+    join(machine, 1, 2)
+    machine.handle(0, OffersHeard(A, (claim(99),)))
+    machine.handle(0, OffersVerified(A, (claim(99),), (), None))
+    assert machine.handle(0, OffersHeard(B, (claim(99),))) == [CheckOffers(B, (claim(99),))]
+
+
+def test_a_neighbour_is_dropped_and_shunned_for_what_no_honest_peer_passes_on() -> None:
+    faults = (
+        ("wrong_network_id", OffersHeard(A, (claim(99, network=NetworkId(bytes(32))),))),
+        ("wrong_ttl", OffersHeard(A, (claim(99, ttl_s=OFFER_TTL_S + 1),))),
+        ("wrong_ttl", OffersHeard(A, (claim(99, ttl_s=0),))),
+        ("bad_signature", OffersVerified(A, (claim(99),), (), "bad_signature")),
+        ("malformed", NeighbourFaulted(A, "malformed")),
+    )
+    for code, event in faults:
+        machine = gossip()
+        join(machine, 1)
+        assert machine.handle(5, event) == [DropNeighbour(A, code)]
+        assert machine.handle(6, OffersHeard(A, (claim(99),))) == [], "nothing more is heard of it"
+        assert machine.shuns(4 + GOSSIP_SHUN_NS, A) and not machine.shuns(5 + GOSSIP_SHUN_NS, A)
+        assert machine.handle(7, NeighbourJoined(A, "block", BOOT)) == [DropNeighbour(A, "shunned")]
+
+
+def test_what_was_good_before_the_bad_one_is_kept() -> None:
+    machine = gossip()
+    join(machine, 1, 2)
+    good, bad = claim(98), claim(99)
+    machine.handle(0, OffersHeard(A, (good, bad)))
+    effects = machine.handle(0, OffersVerified(A, (good, bad), (good,), "bad_signature"))
+    assert DropNeighbour(A, "bad_signature") in effects and carried(effects) == [(2, [good.packed])]
+
+
+def test_stale_and_own_offers_cost_their_sender_nothing() -> None:
+    machine = gossip()
+    join(machine, 1)
+    learn(machine, 0, 1, claim(99, seq=5))
+    for stale in (claim(99, seq=4), claim(99, seq=6, age_ms=179_000), claim(0, seq=9)):
+        assert machine.handle(1, OffersHeard(A, (stale,))) == []
+
+
+def test_a_digest_is_answered_with_what_is_missing_there_and_what_is_wanted_here() -> None:
+    machine = gossip()
+    join(machine, 1)
+    learn(machine, 0, 1, claim(50, seq=2), claim(60, seq=2), claim(70, seq=2), claim(80, seq=2))
+    held = ((50, 1), (60, 2), (70, 3), (90, 1))
+    lines = tuple((bytes(key(number)), BOOT, seq, 10) for number, seq in held)
+    answer = machine.handle(SECOND_NS, DigestHeard(A, OfferDigest(**ALL_KEYS, held=lines)))
+    assert carried(answer) == [(1, [claim(50, seq=2).packed, claim(80, seq=2).packed])]
+    assert sent(answer, OfferWant) == [(1, OfferWant(providers=(bytes(key(70)), bytes(key(90)))))]
+
+
+def test_a_digest_of_a_stretch_says_nothing_of_other_keys() -> None:
+    machine = gossip()
+    join(machine, 1)
+    learn(machine, 0, 1, *(claim(number) for number in (50, 60, 70)))
+    digest = OfferDigest(first=bytes(key(55)), last=bytes(key(65)), held=())
+    assert carried(machine.handle(SECOND_NS, DigestHeard(A, digest))) == [(1, [claim(60).packed])]
+
+
+def test_digests_in_a_row_are_answered_once_per_half_interval() -> None:
+    machine = gossip()
+    join(machine, 1)
+    learn(machine, 0, 1, claim(50))
+    asked = DigestHeard(A, OfferDigest(**ALL_KEYS, held=()))
+    assert machine.handle(SECOND_NS, asked) != []
+    assert machine.handle(SECOND_NS + 1, asked) == []
+    assert machine.handle(SECOND_NS + GOSSIP_INTERVAL_NS // 2, asked) != []
+
+
+def test_a_want_is_served_once_for_each_digest() -> None:
+    machine = gossip()
+    learned = gossip()
+    for one in (machine, learned):
+        join(one, 1)
+    learn(machine, 0, 1, claim(50))
+    want = WantHeard(A, OfferWant(providers=(bytes(key(50)), bytes(key(51)), bytes(key(50)))))
+    assert carried(machine.handle(1, want)) == [(1, [claim(50).packed])]
+    assert machine.handle(2, want) == []
+
+
+def test_a_large_table_is_told_in_stretches_and_each_line_is_within_the_ends() -> None:
+    machine = gossip()
+    join(machine, 1, 2)
+    providers = range(1_000, 1_000 + 2 * GOSSIP_DIGEST_OFFERS)
+    for first in range(0, len(providers), GOSSIP_DELTA_OFFERS):
+        learn(machine, 0, 1, *(claim(number) for number in providers[first : first + GOSSIP_DELTA_OFFERS]))
+    told: set[bytes] = set()
+    now_ns = 0
+    for _ in range(60):
+        now_ns += GOSSIP_INTERVAL_NS
+        for _, digest in sent(machine.handle(now_ns, DeadlinePassed()), OfferDigest):
+            assert isinstance(digest, OfferDigest) and digest.flaw() is None
+            told |= {line[0] for line in digest.held}
+    assert told == {bytes(key(number)) for number in providers}
+
+
+def test_the_own_offer_is_published_and_no_echo_of_it_is_believed() -> None:
+    machine = gossip(7)
+    join(machine, 1)
+    assert carried(machine.handle(0, OfferPublished(claim(7, seq=2)))) == [(1, [claim(7, seq=2).packed])]
+    assert machine.handle(1, OffersHeard(A, (claim(7, seq=3),))) == []
+
+
+def test_a_stranger_s_words_and_an_early_deadline_change_nothing() -> None:
+    machine = gossip()
+    assert machine.deadline_ns() is None
+    for event in (
+        InterestHeard(A, EVERYTHING), OffersHeard(A, (claim(9),)), NeighbourFaulted(A, "malformed"),
+        DigestHeard(A, OfferDigest(**ALL_KEYS, held=())), WantHeard(A, OfferWant(providers=(bytes(32),))),
+        OffersVerified(A, (claim(9),), (claim(9),), None), DeadlinePassed(), NeighbourLeft(A),
+    ):
+        assert machine.handle(0, event) == []
+    join(machine, 1)
+    due_ns = machine.deadline_ns()
+    assert due_ns is not None and machine.handle(due_ns - 1, DeadlinePassed()) == []
+    assert len(sent(machine.handle(due_ns, DeadlinePassed()), OfferDigest)) == 1
+    machine.handle(due_ns, NeighbourLeft(A))
+    assert machine.deadline_ns() is None
+
+
+def test_the_draws_follow_from_the_seed() -> None:
+    def pushes(seed: int) -> list[int]:
+        machine = gossip(seed=seed)
+        join(machine, *range(1, 21))
+        return [to for to, _ in carried(machine.handle(0, OfferPublished(claim(0))))]
+
+    assert pushes(1) == pushes(1) != pushes(2)
+    assert len(set(pushes(3))) == GOSSIP_FANOUT
