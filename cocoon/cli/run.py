@@ -223,7 +223,7 @@ def split_line(providers: Any) -> str:
     if len(worked) < 2:
         return ""
     return "split: " + "; ".join(
-        f"{share['units']} runs on {share['provider']}, {format_nanoton(share['price_nanoton'])}" for share in worked
+        f"{share['provider']} ran {share['units']} for {format_nanoton(share['price_nanoton'])}" for share in worked
     )
 
 

@@ -2,7 +2,7 @@
 
 The peer grants credit, one per unit; results come back in any order and are
 handed on in the order of the inputs. Both windows are bounded, so that a task
-of a million units holds no more memory than its sixty-four open ones.
+of a million units holds no more memory than its open ones.
 
 Invariants
     A unit is answered at most once, and only after it was sent.
@@ -136,9 +136,11 @@ class Flow:
         _check(salt, self._open[unit], result.input_hash, "input")
         _check(salt, outputs, result.output_hash, "output")
         result.outputs = decode_tensors(outputs)
-        self._unreceipted[(result.lease, result.number)] = result
-        for stretch in self._receipts:
-            self._cover(*stretch)
+        for lease, first, end, receipt in self._receipts:
+            if lease == result.lease and first <= result.number < end:
+                result.receipt = receipt
+        if result.receipt is None:
+            self._unreceipted[(result.lease, result.number)] = result
         return result
 
     def _receipt(self, message: Message) -> None:

@@ -13,9 +13,9 @@ from tests.loopback.conftest import settle
 from tests.loopback.town import Town
 from tests.models import five_models
 
-#: Far above the client's window: while a test has taken one result only, most units have not left the client, however
+#: Above the client's window: while a test has taken one result only, half of the units are still here, however
 #: fast the peers are.
-UNITS = 8 * limits.CLIENT_WINDOW_UNITS
+UNITS = 2 * limits.CLIENT_WINDOW_UNITS
 
 
 def model_file(folder: Path) -> Path:

@@ -10,8 +10,8 @@ from cocoon.core import limits
 from cocoon.core.errors import CocoonError, LaneClosing
 from tests.loopback.paid import inputs, market, paid_for, until
 
-#: Far above the client's window: most units are still here when the lane's end is brought forward.
-UNITS = 8 * limits.CLIENT_WINDOW_UNITS
+#: Above the client's window: half of the units are still here when the lane's end is brought forward.
+UNITS = 2 * limits.CLIENT_WINDOW_UNITS
 
 
 def test_a_lane_whose_end_is_brought_forward_takes_no_more_runs_and_is_claimed(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_the_number_of_providers_reaches_the_peer_and_the_split_is_told_in_one_l
         told = command("run", "model.onnx", *INPUTS, "--spread", "3", "--json")
     assert server.requests[0][1]["spread"] == 3
     *_, last = said.out.splitlines()
-    assert last == "split: 2 runs on 12D3KooWfirst, 0.00000007 TON; 1 runs on 12D3KooWsecond, 0.000000005 TON"
+    assert last == "split: 12D3KooWfirst ran 2 for 0.00000007 TON; 12D3KooWsecond ran 1 for 0.000000005 TON"
     assert told.objects[-1]["summary"]["providers"] == providers
 
 

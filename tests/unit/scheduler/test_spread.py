@@ -12,10 +12,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from cocoon.core.ids import PeerKey
 from cocoon.core.limits import RUNS_IN_FLIGHT, SPREAD_LEASES, SPREAD_UNITS, USUAL_CEILING_NANOTON
 from cocoon.core.machine import DeadlinePassed, Effect, Event
-from cocoon.core.units import SECOND_NS, bill_nanoton
+from cocoon.core.units import SECOND_NS, bill_nanoton, ceil_div
 from cocoon.scheduler import task
 from cocoon.scheduler.attempts import Attempts, Step
-from cocoon.scheduler.selection import AllAboveCeiling, NoneFits, Quote, Ranked, usual_spread
+from cocoon.scheduler.selection import AllAboveCeiling, NoneFits, Quote, Ranked, expected_cost_nanoton, usual_spread
 from cocoon.scheduler.spending import LeasePrice, Stake, most_nanoton
 from tests.unit.scheduler.builders import quote
 
@@ -232,6 +232,17 @@ def test_a_runner_up_is_asked_only_if_it_fits_into_what_is_left_of_the_ceiling(p
     assert effects == ([task.OpenLease(2, dear)] if taken else [task.FindSellers()])
 
 
+@pytest.mark.parametrize(("per_1000", "taken"), [(10_000, True), (10_001, False)])
+def test_what_may_still_come_from_a_lease_that_is_left_counts(per_1000: int, taken: bool) -> None:
+    first, other = seller(1, 0, 10_000), seller(2, 30, per_1000)
+    machine = spread(20, (first, other), ceiling=229, most=2)
+    machine.handle(0, task.LeaseOpened(1))
+    arrive(machine, 8)
+    machine.attempts.ceiling_nanoton = 70 + 30 + 130
+    effects = machine.handle(0, task.UnitDenied(1, 0, "worker_lost", "x"))
+    assert len(machine.attempts.live[1].out) == 7 and leased(effects) == ([other.provider] if taken else [])
+
+
 def test_a_warm_lease_without_a_ceiling_is_bound_by_the_usual_one() -> None:
     price = LeasePrice(0, USUAL_CEILING_NANOTON)
     machine = task.Task(2_000, DEADLINE_NS, Attempts(1, None))
@@ -272,14 +283,16 @@ PRICE_OF = {one.provider: price for one, price in zip(SELLERS, PRICES, strict=Tr
 
 
 class SpreadUnderAnyWeather(RuleBasedStateMachine):
-    """Leases open, fail and are lost in any order, answers come late and twice, prices differ, time jumps."""
+    """Leases open, fail and are lost in any order, answers come late and twice, prices differ."""
 
     @initialize(
-        units=st.integers(1, 60), most=st.integers(1, 4), ceiling=st.integers(0, 400) | st.none(),
-        warmed=st.lists(st.integers(0, len(PRICES) - 1), max_size=2, unique=True),
+        units=st.integers(1, 60), most=st.integers(1, 4), slack=st.none() | st.integers(-50, 50),
+        warmed=st.lists(st.integers(0, len(PRICES) - 1), max_size=1), found=st.permutations(range(len(PRICES))),
     )
-    def submit(self, units: int, most: int, ceiling: int | None, warmed: list[int]) -> None:
+    def submit(self, units: int, most: int, slack: int | None, warmed: list[int], found: list[int]) -> None:
+        """The ceiling, if there is one, is about what all units cost at the second seller that is found first."""
         warm = [SELLERS[number] for number in warmed]
+        ceiling = slack if slack is None else max(0, expected_cost_nanoton(SELLERS[found[1]].offer, units) + slack)
         self.now_ns = 0
         self.units = units
         self.most = most
@@ -292,11 +305,18 @@ class SpreadUnderAnyWeather(RuleBasedStateMachine):
         self.leases = {number: (one.provider, 0) for number, one in enumerate(warm[:most])}
         self.open = set(self.leases)
         self.opening: set[int] = set()
+        #: Attempts on whose lease another task has units too.
+        self.shared: set[int] = set()
         self.ceiling = ceiling
         self.task = task.Task(units, DEADLINE_NS, Attempts(most, ceiling))
         self.take(self.task.handle(0, task.TaskSubmitted(tuple(
             task.WarmLease(one.provider, LeasePrice.of(one.offer)) for one in warm
         ))))
+        if self.task.is_searching:
+            self.ranked(found)
+        for attempt in sorted(self.opening):
+            self.open_lease(attempt, None)
+        self.units_arrive(units)
 
     def bill(self, attempt: int, first: int, last: int) -> int:
         """What the units from ``first`` to ``last`` of this lease cost, counted from 0."""
@@ -326,21 +346,33 @@ class SpreadUnderAnyWeather(RuleBasedStateMachine):
     def tell(self, event: Event) -> None:
         self.take(self.task.handle(self.now_ns, event))
 
+    @precondition(lambda self: self.task.is_searching)
     @rule(numbers=st.lists(st.integers(0, len(PRICES) - 1), max_size=6, unique=True), usual=st.integers(0, 400))
-    def ranked(self, numbers: list[int], usual: int) -> None:
+    def ranked(self, numbers: list[int], usual: int = 100) -> None:
         chosen = [SELLERS[number] for number in numbers]
-        if self.task.is_searching and self.ceiling is None and chosen:
+        if self.ceiling is None and chosen:
             # As the service does: reckoned once, and never below what the task has at stake already.
             self.ceiling = usual + self.at_stake()
         self.tell(task.SellersRanked(Ranked(tuple(chosen)) if chosen else NoneFits(()), 6, self.ceiling))
 
     @precondition(lambda self: self.opening)
-    @rule(data=st.data())
-    def lease_opens(self, data: st.DataObject) -> None:
-        attempt = data.draw(st.sampled_from(sorted(self.opening)))
+    @rule(data=st.data(), others=st.none() | st.integers(0, 5))
+    def lease_opens(self, data: st.DataObject, others: int | None) -> None:
+        self.open_lease(data.draw(st.sampled_from(sorted(self.opening))), others)
+
+    def open_lease(self, attempt: int, others: int | None) -> None:
+        """``others`` are units of another task that are on its bill already."""
         self.opening.remove(attempt)
         self.open.add(attempt)
-        self.tell(task.LeaseOpened(attempt))
+        if others is None:
+            self.tell(task.LeaseOpened(attempt))
+            return
+        provider, _ = self.leases[attempt]
+        setup, per_1000 = PRICE_OF[provider]
+        self.leases[attempt] = (provider, others)
+        self.shared.add(attempt)
+        price = LeasePrice(0 if others else setup, per_1000, others, shared=True)
+        self.tell(task.LeaseOpened(attempt, price))
 
     @precondition(lambda self: self.opening)
     @rule(data=st.data(), code=st.sampled_from(["busy", "wrong_lease", "insufficient_funds"]))
@@ -360,7 +392,7 @@ class SpreadUnderAnyWeather(RuleBasedStateMachine):
         self.tell(task.LeaseFailed(attempt, code, "x"))
 
     @precondition(lambda self: self.credit > 0)
-    @rule(count=st.integers(1, 20))
+    @rule(count=st.integers(1, 60))
     def units_arrive(self, count: int) -> None:
         for _ in range(min(count, self.credit)):
             self.credit -= 1
@@ -373,6 +405,7 @@ class SpreadUnderAnyWeather(RuleBasedStateMachine):
             unit = data.draw(st.sampled_from(sorted(self.on)))
             attempt = self.on[unit]
             provider, billed = self.leases[attempt]
+            billed += data.draw(st.integers(0, 3)) if attempt in self.shared else 0
             price = self.bill(attempt, billed, billed + 1)
             self.leases[attempt] = (provider, billed + 1)
             self.spent += price
@@ -395,11 +428,12 @@ class SpreadUnderAnyWeather(RuleBasedStateMachine):
             if self.on.get(unit) != attempt:
                 self.tell(task.UnitDenied(attempt, unit, code, "x"))
 
+    @precondition(lambda self: self.task.settle_at_ns is not None)
     @rule()
     def settled(self) -> None:
         self.tell(task.ReceiptsSettled())
 
-    @rule(step_ns=st.integers(0, 5 * SECOND_NS))
+    @rule(step_ns=st.integers(0, 3 * SECOND_NS))
     def time_passes(self, step_ns: int) -> None:
         self.now_ns += step_ns
         self.tell(DeadlinePassed())
@@ -407,8 +441,15 @@ class SpreadUnderAnyWeather(RuleBasedStateMachine):
     def at_stake(self) -> int:
         """What was paid, and all that is out if every unit of it is answered."""
         out = {attempt: list(self.on.values()).count(attempt) for attempt in set(self.on.values())}
-        billed = {attempt: self.leases[attempt][1] for attempt in out}
-        return self.spent + sum(self.bill(one, billed[one], billed[one] + count) for one, count in out.items())
+        return self.spent + sum(self.at_most(attempt, count) for attempt, count in out.items())
+
+    def at_most(self, attempt: int, count: int) -> int:
+        """The most that so many units more cost on this lease; wherever on its bill they come if it is shared."""
+        provider, billed = self.leases[attempt]
+        if attempt not in self.shared:
+            return self.bill(attempt, billed, billed + count)
+        setup, per_1000 = PRICE_OF[provider]
+        return count * ceil_div(per_1000, 1_000) + (0 if billed else setup)
 
     @invariant()
     def a_task_is_lawful(self) -> None:
