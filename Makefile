@@ -26,7 +26,7 @@ help: ## this list
 setup: .venv/.cocoon build/magika/.done ## install Cocoon and the demo's model into .venv and build/
 	@echo "ready: .venv/bin/cocoon --help, or make demo"
 
-demo: .venv/.cocoon build/magika/.done ## three peers on this machine classify files; make demo FILES=/some/dir takes yours
+demo: .venv/.cocoon build/magika/.done ## five peers on this machine classify files; make demo FILES=/some/dir takes yours
 	@.venv/bin/cocoon demo $(if $(FILES),"$(FILES)")
 
 test: .venv/.dev build/magika/.done .venv-oracle/.done ## every test but the long ones (under 8 minutes on 2 cores)

@@ -81,12 +81,9 @@ class Purses:
         self.screen.lanes(self.clients["requester"].wallet())
 
     def settle(self) -> None:
-        """Settle what is owed, close the lanes, pay out, and anchor the receipts."""
-        self.screen.settlement()
+        """Settle what is owed, close the lanes, pay out, and anchor the receipts; ``close`` tells of it."""
         self.settled = {name: self.clients[name].settle() for name in sorted(self.clients, reverse=True)}
         self.earned = {name: self.clients[name].earnings() for name in self.providers}
-        for name, found in self.earned.items():
-            self.screen.settled(name, found, self.settled[name])
 
     @property
     def providers(self) -> list[str]:
@@ -108,7 +105,10 @@ class Purses:
             BooksNotClosed: something was not closed, paid or anchored.
             AuditFailed: a balance does not follow from the chain's transactions.
         """
+        self.screen.settlement()
         self._check_closed(promised_nanoton, receipts)
+        for name, found in self.earned.items():
+            self.screen.settled(name, found, self.settled[name])
         accounts = {name: self._account(name) for name in self.clients}
         supply = self.clients["requester"].supply()
         conserved = supply["conserved"] and all(account["conserved"] for account in accounts.values())

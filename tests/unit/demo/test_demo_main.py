@@ -21,7 +21,7 @@ from cocoon.demo.main import run_demo
 from cocoon.demo.model import Magika
 from cocoon.demo.purses import FUNDS_NANOTON, RUN_NANOTON, SETUP_NANOTON
 from cocoon.demo.screen import Screen, printable
-from cocoon.demo.verify import promised_nanoton, verify_answers
+from cocoon.demo.verify import find_receipts, promised_nanoton, verify_answers
 from cocoon.sdk import Result
 
 CONFIG = {
@@ -152,6 +152,7 @@ class Records:
         self.facts: dict[str, Any] = {
             "provider": "12D3KooWprovider",
             "lease": "aa" * 32,
+            "lane": 1,
             "seq": 1,
             "lines": [
                 {
@@ -167,12 +168,27 @@ class Records:
         self.asked.append(receipt)
         return self.facts
 
+    def receipts(self) -> list[dict[str, Any]]:
+        return [{"hash": "cc" * 32}]
+
 
 def test_one_receipt_over_many_answers_is_fetched_once() -> None:
     cases = [answered(1), answered(2)]
     records = Records(cases)
     assert verify_answers(records, cases) == [records.facts]  # type: ignore[arg-type]
     assert records.asked == ["cc" * 32]
+
+
+def test_the_receipts_of_a_provider_that_came_back_are_found_by_lease_and_number() -> None:
+    late, other = answered(1), answered(2)
+    assert late.result is not None and other.result is not None
+    records = Records([late, other])
+    late.result.receipt = None
+    find_receipts(records, [late, other])  # type: ignore[arg-type]
+    assert late.result.receipt == "cc" * 32
+    late.result.receipt, late.result.number = None, 7
+    find_receipts(records, [late])  # type: ignore[arg-type]
+    assert late.result.receipt is None, "a receipt of other runs is none of it"
 
 
 def test_an_answer_without_a_receipt_is_refused() -> None:

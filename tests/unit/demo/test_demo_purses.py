@@ -12,8 +12,8 @@ from cocoon.demo.purses import FUNDS_NANOTON, Purses
 from cocoon.demo.screen import Screen
 
 PRICE = 1_500_000
-FEES = {"requester": 30_000_000, "provider": 10_000_000}
-KEPT = {"requester": 280_000_000, "provider": 20_000_000}
+FEES = {"requester": 30_000_000, "provider-1": 10_000_000}
+KEPT = {"requester": 280_000_000, "provider-1": 20_000_000}
 
 
 class Party:
@@ -22,7 +22,7 @@ class Party:
     def __init__(self, name: str) -> None:
         self.name = name
         self.funded = 0
-        got = PRICE if name == "provider" else -PRICE
+        got = PRICE if name == "provider-1" else -PRICE
         end = FUNDS_NANOTON[name] - FEES[name] - KEPT[name] + got
         self.settled: dict[str, Any] = {
             "unsettled_leases": 0, "lanes_open": 0, "lanes_waiting": 0, "anchor": "ab" * 32, "anchor_tx": "cd" * 32,
@@ -70,11 +70,12 @@ class Market:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
-        self.parties = {name: Party(name) for name in ("provider", "requester")}
+        self.parties = {name: Party(name) for name in ("provider-1", "requester")}
         self.purses = Purses(self.parties, Screen(self.lines.append))  # type: ignore[arg-type]
         self.purses.fill()
 
     def close(self) -> dict[str, Any]:
+        self.purses.settle()
         return self.purses.close(PRICE, 3)
 
 
@@ -95,11 +96,11 @@ def test_closed_books_are_told_with_both_sums() -> None:
         ("requester", "settled", "unsettled_leases", 1, "1 unsettled leases"),
         ("requester", "settled", "lanes_open", 1, "1 lanes open"),
         ("requester", "settled", "lanes_waiting", 2, "2 lanes waiting"),
-        ("provider", "earned", "claimed_nanoton", PRICE - 1, f"{PRICE - 1} paid"),
-        ("provider", "earned", "claimed_nanoton", PRICE + 1, f"{PRICE + 1} paid"),
-        ("provider", "earned", "earned_nanoton", PRICE + 1, f"{PRICE + 1} vouched"),
-        ("provider", "settled", "anchored_receipts", 2, "2 of 3 receipts anchored"),
-        ("provider", "settled", "anchor_tx", "", "receipts anchored"),
+        ("provider-1", "earned", "claimed_nanoton", PRICE - 1, f"{PRICE - 1} paid"),
+        ("provider-1", "earned", "claimed_nanoton", PRICE + 1, f"{PRICE + 1} paid"),
+        ("provider-1", "earned", "earned_nanoton", PRICE + 1, f"{PRICE + 1} vouched"),
+        ("provider-1", "settled", "anchored_receipts", 2, "2 of 3 receipts anchored"),
+        ("provider-1", "settled", "anchor_tx", "", "receipts anchored"),
     ],
 )
 def test_what_is_left_open_fails_the_demonstration(who: str, what: str, field: str, value: object, told: str) -> None:
@@ -113,8 +114,8 @@ def test_what_is_left_open_fails_the_demonstration(who: str, what: str, field: s
 def test_sums_that_do_not_hold_are_shown_and_fail_the_demonstration() -> None:
     for spoil in (
         lambda parties: parties["requester"].chain.update(conserved=False),
-        lambda parties: parties["provider"].audited.update(clean=False),
-        lambda parties: parties["provider"].audited.update(balance_nanoton=1),
+        lambda parties: parties["provider-1"].audited.update(clean=False),
+        lambda parties: parties["provider-1"].audited.update(balance_nanoton=1),
         lambda parties: parties["requester"].audited["wallet"].update(fees_nanoton=1),
     ):
         market = Market()
