@@ -51,6 +51,8 @@ def lanes(here: Market) -> dict[int, dict[str, Any]]:
 def test_work_is_paid_the_moment_it_is_accepted(here: Market) -> None:
     before = paid_for(here)
     ran = here.run(here.model(), 12)
+    (bid,) = ran.event("bids")["bids"]
+    assert (bid["warm"], bid["lost"]) == (False, ""), "a model that it never saw, won, fetched and loaded"
     assert ran.prices == [SETUP_NANOTON + RUN_NANOTON] + 11 * [RUN_NANOTON], "set-up is paid once, with the first run"
     assert paid_for(here) - before == bill(12) == sum(ran.prices)
     assert all(result.receipt for result in ran.results)
@@ -228,6 +230,7 @@ def test_the_books_close_to_the_nanoton(here: Market) -> None:
     assert command(here, "wallet", "settle", "--json", peer=here.provider).code == 0
     earned = here.seller.earnings()
     assert earned["earned_nanoton"] == earned["claimed_nanoton"] == owed and earned["pending_nanoton"] == 0
+    assert earned["claimed_nanoton"] > earned["fees_nanoton"] > 0, "cold models, loaded for their buyer, were a profit"
     wallet = here.buyer.wallet()
     assert wallet["escrow_locked_nanoton"] == 0
     for client in (here.buyer, here.seller):
