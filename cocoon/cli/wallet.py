@@ -148,7 +148,7 @@ def earnings(
 def in_hindsight(found: dict[str, Any]) -> Iterator[str]:
     """What another ask would have changed, in sentences that claim no more than is known."""
     coins = {name: format_nanoton(value) for name, value in found.items() if name.endswith("_nanoton")}
-    yield f"if 1,000 runs had been bid at {coins['ask_nanoton']} in the {found['bid']} bids of the last day:"
+    yield f"if 1,000 runs had been bid at {coins['ask_nanoton']} in the {found['bid']} remembered bids of the last day:"
     yield f"  {found['lost_dearer']} were lost and dearer than the taken bid; of these"
     for name, text in (("lower_band", "in a lower band, or no dearer"), ("no_dearer", "no dearer than the taken one")):
         yield f"    {text}: at least {found[name + '_at_least']}, at most {found[name + '_at_most']}"

@@ -122,9 +122,9 @@ class Desk:
         """Offers now, the calls that this peer heard, the auctions that it held; in pages, the sums last."""
         await say_pages(caller, "offers", (await self._offers(caller, args))["offers"])
         now_ns, heard = self.purse.clock.now_ns(), [] if self.bids is None else self.bids.seen()
-        await say_pages(caller, "calls", [told_call(call, now_ns) for call in heard])
-        auctions = list(self.purse.market.auctions)
-        await say_pages(caller, "auctions", [told_auction(sold, at_ns, now_ns) for at_ns, sold in auctions])
+        held = tuple(self.purse.market.auctions)
+        await say_pages(caller, "calls", (told_call(call, now_ns) for call in heard))
+        await say_pages(caller, "auctions", (told_auction(sold, at_ns, now_ns) for at_ns, sold in held))
         return {"sums": told_tally(tally(heard))}
 
     # --- receipts ----------------------------------------------------------

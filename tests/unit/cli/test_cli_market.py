@@ -88,7 +88,7 @@ def test_hindsight_says_at_least_and_at_most(command: Command, home: Path) -> No
         }
         assert command("earnings", "--ask", "-1").code == 2
     assert said[2:] == [
-        "if 1,000 runs had been bid at 2 TON in the 4 bids of the last day:",
+        "if 1,000 runs had been bid at 2 TON in the 4 remembered bids of the last day:",
         "  3 were lost and dearer than the taken bid; of these",
         "    in a lower band, or no dearer: at least 2, at most 3",
         "    no dearer than the taken one: at least 1, at most 2",

@@ -134,14 +134,18 @@ def test_bids_that_would_have_won_are_worth_what_they_would_have_cost() -> None:
 
 
 amounts = st.integers(0, 400)
-bidders = st.tuples(amounts, amounts, st.integers(0, 3), st.integers(0, 3), st.integers(1, PPM))
+#: Set-up price, price of 1,000 runs, start (ms), run (us; 0 is not measured), reliability.
+bidders = st.tuples(st.sampled_from([0, 7]), amounts, st.integers(0, 1), st.integers(0, 2), st.sampled_from([1, PPM]))
 
 
-@given(ours=bidders, others=st.lists(bidders, min_size=1, max_size=2), units=st.integers(1, 3_000), ask=amounts)
-@example(ours=(0, 100, 0, 0, PPM), others=[(0, 91, 0, 0, PPM), (0, 400, 0, 3, PPM)], units=1_000, ask=90)
-@example(ours=(0, 105, 0, 1, PPM), others=[(0, 100, 0, 1, PPM)], units=1_000, ask=100)
+@given(
+    ours=bidders, others=st.lists(bidders, min_size=1, max_size=2), units=st.sampled_from([1, 999, 1_000, 3_001]),
+    ask=st.one_of(amounts, st.sampled_from(["below", "as", "above"])),
+)
+@example(ours=(0, 105, 0, 1, PPM), others=[(0, 100, 0, 1, PPM)], units=1_000, ask="as")
+@example(ours=(0, 100, 0, 0, PPM), others=[(0, 96, 0, 1, PPM), (0, 400, 0, 1 << 30, PPM)], units=1_000, ask="below")
 def test_at_least_is_never_more_and_at_most_never_less_than_what_happens(
-    ours: tuple[int, ...], others: list[tuple[int, ...]], units: int, ask: int
+    ours: tuple[int, ...], others: list[tuple[int, ...]], units: int, ask: int | str
 ) -> None:
     """Hold the auction, hear the bands, look back, and then really hold it at the other ask."""
     terms = dict(zip((WE, OTHER, THIRD), (ours, *others), strict=False))
@@ -155,6 +159,9 @@ def test_at_least_is_never_more_and_at_most_never_less_than_what_happens(
     said = bands(why.dearer_percent, why.cold, why.slower, why.less_reliable)
     call = seen(ours[1], units=units, setup_nanoton=ours[0], outcome="lost", bands=said, run_us=ours[3])
     assert cost_nanoton(call) == expected_cost_nanoton(mine.terms, units)
+    if isinstance(ask, str):                            # one of the asks at which it just becomes no dearer
+        nearest = (expected_cost_nanoton(taken.terms, units) - ours[0]) * 1_000 // units
+        ask = max(0, nearest + {"below": -1, "as": 0, "above": 1}[ask])
 
     found = at(ask, call)
 
