@@ -276,6 +276,8 @@ class Client:
             ask_nanoton: Also give ``what_if``: what this price of 1,000 runs would have changed in the calls of the
                 last day, as far as their outcomes tell (AUC-17).
         """
+        if by not in (None, "model", "day"):
+            raise UsageError(f"earnings are told by model or by day, not by {by!r:.80}")
         args: Message = {} if by is None else {"by": by}
         if ask_nanoton is not None:
             args["ask_nanoton"] = _amount(ask_nanoton, "ask_nanoton")
