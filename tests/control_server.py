@@ -29,6 +29,31 @@ PROVIDER = hashlib.sha256(b"provider").digest()
 LEASE = hashlib.sha256(b"lease").digest()
 TASK = hashlib.sha256(b"task").digest()[:16]
 MAX_BYTES = 80 << 20
+#: A peer that lost one call as a provider, and held one auction as a requester.
+MARKET: dict[str, list[dict[str, Any]]] = {
+    "offers": [{"provider": peer_id(PROVIDER), "setup_nanoton": 0, "run_nanoton_per_1000": 3}],
+    "calls": [{
+        "age_ms": 61_000, "kind": "infer", "model": "private", "units": 2, "bid_nanoton": 9, "answer": "bid",
+        "outcome": "lost", "reason": "up to 5 % dearer",
+    }],
+    "auctions": [{
+        "age_ms": 3_000, "units": 4, "ceiling_nanoton": 50,
+        "bids": [{
+            "provider": peer_id(PROVIDER), "expected_nanoton": 12, "completion_ms": 8, "warm": False, "taken": True,
+            "reason": "",
+        }],
+        "missed": [{"provider": peer_id(LEASE), "code": "unreachable"}],
+    }],
+}
+SUMS: dict[str, Any] = {
+    "heard": 2, "bid": 1, "won": 0, "lost": 1, "declined": {"busy": 1}, "reason": "up to 5 % dearer",
+}
+SOLD = {"units": 7, "earned_nanoton": 5, "receipts": 2}
+HINDSIGHT = {
+    "bid": 4, "lost_dearer": 3, "lower_band_at_least": 2, "lower_band_at_most": 3, "no_dearer_at_least": 1,
+    "no_dearer_at_most": 2, "won_at_least": 1, "gained_at_least_nanoton": 8, "won": 1, "won_nanoton": 10,
+    "won_at_ask_nanoton": 6,
+}
 
 
 class Talk:
@@ -129,6 +154,15 @@ def honest(talk: Talk, verb: str, args: dict[str, Any]) -> None:
         case "models_add":
             digest = hashlib.sha256(Path(args["path"]).read_bytes()).digest()
             talk.send({"done": {"model": digest, "public": args["public"]}})
+        case "market":
+            for part, items in MARKET.items():
+                talk.event("page", part=part, items=items)
+            talk.send({"done": {"sums": SUMS}})
+        case "earnings":
+            if "by" in args:
+                talk.event("page", part="groups", items=[{args["by"]: "x", **SOLD}])
+            what_if = {"what_if": {**HINDSIGHT, "ask_nanoton": args["ask_nanoton"]}} if "ask_nanoton" in args else {}
+            talk.send({"done": {"earned_nanoton": 5, "fees_nanoton": 0, "lanes": [], **what_if}})
         case "receipts_ls":
             talk.send({"done": {"receipts": [{"hash": receipt_hash(0), "runs": 1}]}})
         case "stop":

@@ -17,6 +17,9 @@ from typing import Any, TextIO
 
 from cocoon.core.errors import CocoonError
 
+#: Characters of a digest in a table.
+_SHORT = 16
+
 
 def printable(text: str) -> str:
     """``text`` with every control character replaced: a remote peer must not drive the terminal."""
@@ -115,6 +118,13 @@ def shown(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(shown(item) for item in value) or "-"
     return str(value)
+
+
+def brief(value: Any) -> str:
+    """A value for a table cell; long digests are cut."""
+    text = shown(value)
+    is_digest = len(text) == 64 and not text.strip("0123456789abcdef")
+    return text[:_SHORT] + "…" if is_digest else text
 
 
 def report(error: CocoonError, as_json: bool) -> None:

@@ -10,10 +10,9 @@ from typing import Any
 import click
 
 from cocoon.cli.options import common
-from cocoon.cli.output import Printer, forget_reader
+from cocoon.cli.output import Printer, brief, forget_reader
 from cocoon.core.units import format_nanoton
 
-_SHORT = 16
 #: What a person compares; --json has the rest of each offer.
 _QUOTED = ("provider", "expected_nanoton", "setup_nanoton", "run_nanoton_per_1000", "reliability_ppm", "seen", "misfit")
 
@@ -139,12 +138,3 @@ def quote(model: str, runs: int, home: str | None, printer: Printer) -> None:
 def _columns(rows: list[dict[str, Any]]) -> list[str]:
     """Every key of the rows, in the order of first sight."""
     return list(dict.fromkeys(key for row in rows for key in row))
-
-
-def brief(value: Any) -> str:
-    """A value for a table cell; long digests are cut."""
-    from cocoon.cli.output import shown
-
-    text = shown(value)
-    is_digest = len(text) == 64 and not text.strip("0123456789abcdef")
-    return text[:_SHORT] + "…" if is_digest else text

@@ -6,15 +6,17 @@ Purity: shell.
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import click
 
 from cocoon.cli.options import common
-from cocoon.cli.output import Printer, shown
+from cocoon.cli.output import Printer, brief, shown
 from cocoon.core.units import NANOTON_PER_TON, format_nanoton
 
 _FUND_NANOTON = 10 * NANOTON_PER_TON
+_SOLD = ("units", "earned_nanoton", "receipts")
 #: More than 24 words of eight letters, with any white space between.
 _WORDS_CHARS = 1_024
 
@@ -115,17 +117,49 @@ def recover(home: str | None, printer: Printer) -> None:
 
 
 @click.command()
+@click.option("--by", type=click.Choice(["model", "day"]), default=None, help="Also tell it apart by model, or by day.")
+@click.option("--ask", "ask_nanoton", metavar="NANOTON", type=click.IntRange(0, (1 << 64) - 1), default=None,
+              help="Also tell what this price of 1,000 runs would have changed in the calls of the last day.")
 @common
-def earnings(home: str | None, printer: Printer) -> None:
+def earnings(
+    by: Literal["model", "day"] | None, ask_nanoton: int | None, home: str | None, printer: Printer
+) -> None:
     """Show what this provider earned: promised, claimed, pending, and what that cost."""
     from cocoon.sdk import connect
 
-    found = connect(home).earnings()
-    lanes = found.pop("lanes")
+    found = connect(home).earnings(by, ask_nanoton)
+    lanes, groups, hindsight = found.pop("lanes"), found.pop("groups", []), found.pop("what_if", None)
     printer.fields(told(found))
-    for lane in lanes:
-        printer.item(lane)
-    printer.summary({**found, "lanes": len(lanes)})
+    for item in (*lanes, *groups):
+        printer.item(item)
+    if groups:
+        columns = (by or "", *_SOLD)
+        printer.table(columns, [[brief(group[column]) for column in columns] for group in groups])
+    summary = {**found, "lanes": len(lanes)}
+    if by is not None:
+        summary["groups"] = len(groups)
+    if hindsight is not None:
+        for line in in_hindsight(hindsight):
+            printer.line(line)
+        summary["what_if"] = hindsight
+    printer.summary(summary)
+
+
+def in_hindsight(found: dict[str, Any]) -> Iterator[str]:
+    """What another ask would have changed, in sentences that claim no more than is known."""
+    coins = {name: format_nanoton(value) for name, value in found.items() if name.endswith("_nanoton")}
+    yield f"if 1,000 runs had been bid at {coins['ask_nanoton']} in the {found['bid']} remembered bids of the last day:"
+    yield f"  {found['lost_dearer']} were lost and dearer than the taken bid; of these"
+    for name, text in (("lower_band", "in a lower band, or no dearer"), ("no_dearer", "no dearer than the taken one")):
+        yield f"    {text}: at least {found[name + '_at_least']}, at most {found[name + '_at_most']}"
+    yield (
+        f"    won, unless a newcomer was tried: at least {found['won_at_least']}, "
+        f"worth {coins['gained_at_least_nanoton']}"
+    )
+    yield (
+        f"  the {found['won']} that were won: at most {coins['won_at_ask_nanoton']} for all their units, "
+        f"instead of {coins['won_nanoton']}"
+    )
 
 
 @click.group()

@@ -2,13 +2,15 @@
 
 Every figure comes from proven chain state or from the journal, and says which.
 
-Purity: shell. Spec: docs/spec/lanes.md, rule LAN-30; anchoring.md, rules BAT-10 to BAT-17; control.md, rule CTL-12.
+Purity: shell. Spec: docs/spec/lanes.md, rule LAN-30; anchoring.md, rules BAT-10 to BAT-17; control.md, rules CTL-12 to
+CTL-20.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass
+from datetime import date
 from itertools import islice
 from typing import Any
 
@@ -18,26 +20,32 @@ from cocoon.config.network import MAINNET_GENESIS, NetworkFile
 from cocoon.core.errors import LimitExceeded, NoLedger, NotFound, UsageError
 from cocoon.core.ids import ReceiptHash, peer_id
 from cocoon.core.limits import TRANSACTIONS_READ
-from cocoon.core.units import NANOTON_PER_TON
+from cocoon.core.units import DAY_NS, NANOTON_PER_TON
 from cocoon.ledger.acts import EscrowHistory, history_of
 from cocoon.ledger.address import format_address
 from cocoon.ledger.audit import LaneBooks, audit_account, audit_escrow, audit_lanes, flow_of
 from cocoon.ledger.earnings import earnings_of
 from cocoon.ledger.lanes import LaneStage
 from cocoon.ledger.onchain import Transaction
+from cocoon.ledger.sales import Sales
 from cocoon.ledger.verify import ReceiptFacts, verify_record
 from cocoon.node import records
 from cocoon.node.anchors import Anchors
+from cocoon.node.bids import BidDesk
 from cocoon.node.buying import Buyer
 from cocoon.node.closing import Closing
 from cocoon.node.control import Args, Caller, Verb
 from cocoon.node.money import Money
 from cocoon.node.recovery import recover
+from cocoon.node.telling import MOST, say_pages
 from cocoon.node.till import Till
 from cocoon.node.treasury import Treasury
+from cocoon.scheduler.hindsight import what_if
 from cocoon.store.service import Journal
 
 _MOST_FUND_NANOTON = 1_000 * NANOTON_PER_TON
+#: Days of the journal's wall time count from here.
+_EPOCH = date(1970, 1, 1)
 #: Receipts that an audit takes out of the journal at a time.
 _RECEIPTS_READ = 64
 
@@ -55,6 +63,8 @@ class Accounts:
     #: None on a peer that does not sell.
     till: Till | None
     anchors: Anchors | None
+    #: None on a peer that does not sell.
+    bids: BidDesk | None = None
 
     async def collect(self) -> None:
         """A provider's last work: claim what is worth its fee, and anchor what is not anchored."""
@@ -134,6 +144,24 @@ class Accounts:
             "fees_nanoton": found.fees_nanoton, "lanes": [asdict(lane) for lane in found.lanes],
         }
 
+    async def sales(self, by: str) -> list[dict[str, Any]]:
+        """What our receipts earned, by model or by day (UTC, of the journal's clock when each was settled)."""
+        if by == "model":
+            models = Sales[bytes]()
+            async for _, facts in self._entries(records.RECEIPT_SETTLED):
+                models.take(facts.model, facts)
+            return [{"model": "others" if key is None else key, **asdict(sold)} for key, sold in models.by_earned()]
+        days = Sales[str]()
+        async for at_ns, facts in self._entries(records.RECEIPT_SETTLED):
+            days.take(date.fromordinal(_EPOCH.toordinal() + at_ns // DAY_NS).isoformat(), facts)
+        found = sorted(days.groups.items(), key=lambda item: item[0] or "")
+        return [{"day": "others" if key is None else key, **asdict(sold)} for key, sold in found]
+
+    def what_if(self, ask_nanoton: int) -> dict[str, Any]:
+        """What another ask would have changed in the calls of late; nothing on a peer that does not sell."""
+        found = what_if([], 0, ask_nanoton) if self.bids is None else self.bids.what_if(ask_nanoton)
+        return {name: min(MOST, value) for name, value in asdict(found).items()}
+
     async def audit(self) -> dict[str, Any]:
         """The journal against the chain, to the nanoton."""
         found = []
@@ -196,15 +224,19 @@ class Accounts:
     async def _receipts(self, kind: str) -> Mapping[tuple[bytes, int], list[ReceiptFacts]]:
         """Every receipt until now, by its lane; nothing happens between the last look into the journal and the end."""
         found: dict[tuple[bytes, int], list[ReceiptFacts]] = {}
+        async for _, facts in self._entries(kind):
+            if facts.lane:
+                found.setdefault((facts.escrow, facts.lane), []).append(facts)
+        return found
+
+    async def _entries(self, kind: str) -> AsyncIterator[tuple[int, ReceiptFacts]]:
+        """Every receipt until now with the wall time of its entry, checked."""
         after = 0
         while page := list(islice(self.journal.entries(kind, after), _RECEIPTS_READ)):
             for entry in page:
                 await trio.lowlevel.checkpoint()        # each has several signatures, and links must beat meanwhile
-                facts = verify_record(entry.body)
-                if facts.lane:
-                    found.setdefault((facts.escrow, facts.lane), []).append(facts)
+                yield entry.at_ns, verify_record(entry.body)
             after = page[-1].seq
-        return found
 
     async def _anchored(self) -> int:
         """What our anchor's account holds."""
@@ -251,7 +283,16 @@ def money_verbs(accounts: Accounts | None) -> dict[str, Verb]:
         return await here().recover()
 
     async def earnings(caller: Caller, args: Args) -> dict[str, Any]:
-        return await here().earnings()
+        books = here()
+        by, ask = args.get("by"), args.get("ask_nanoton")
+        if by not in (None, "model", "day"):
+            raise UsageError("'by' is model or day")
+        if ask is not None and (type(ask) is not int or not 0 <= ask <= MOST):
+            raise UsageError(f"'ask_nanoton' is a whole number from 0 to {MOST}")
+        if by is not None:
+            await say_pages(caller, "groups", await books.sales(by))
+        what_if = {} if ask is None else {"what_if": books.what_if(ask)}
+        return {**await books.earnings(), **what_if}
 
     async def audit(caller: Caller, args: Args) -> dict[str, Any]:
         return await here().audit()

@@ -28,6 +28,7 @@ from cocoon.scheduler.bidding import (
     ResultHeard,
     StandingBid,
 )
+from cocoon.scheduler.hindsight import WhatIf, what_if
 from cocoon.scheduler.pace import Pace
 from cocoon.scheduler.strategy import Strategy
 from cocoon.telemetry.log import get_logger
@@ -73,6 +74,10 @@ class BidDesk:
     def seen(self) -> list[CallSeen]:
         """The calls of late, oldest first."""
         return self._machine.seen()
+
+    def what_if(self, ask_nanoton: int) -> WhatIf:
+        """What another price of 1,000 runs would have changed in the calls of late (AUC-17)."""
+        return what_if(self.seen(), self._clock.now_ns(), ask_nanoton)
 
     async def _answer_all(self, stream: PeerStream) -> None:
         """Calls and results, one after the other, until the requester hangs up."""

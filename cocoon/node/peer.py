@@ -131,6 +131,7 @@ class _Peer:
         self._seller: Seller | None = None
         self._runtime: Runtime | None = None
         self._buyer: Buyer | None = None
+        self._bids: BidDesk | None = None
         self._accounts: Accounts | None = None
 
     @property
@@ -203,7 +204,9 @@ class _Peer:
             free_memory_bytes if runtime.device.provider == _CPU else lambda: 0,
         )
         counter.serve(self._mesh)
-        bids = BidDesk(parts.identity, counter, shelf, strategy_of(parts.settings), self._clock, terms.leases_max)
+        bids = self._bids = BidDesk(
+            parts.identity, counter, shelf, strategy_of(parts.settings), self._clock, terms.leases_max
+        )
         shop = Shop(
             identity=parts.identity, network=parts.network.id, counter=counter, bids=bids, shelf=shelf, runtime=runtime,
             journal=journal, terms=terms, mesh=self._mesh, clock=self._clock, log=get_logger("sell"),
@@ -254,9 +257,12 @@ class _Peer:
             nursery.start_soon(buyer.debts.run)
             closing = Closing(purse, treasury, nursery)
             closing.restore()
-            self._accounts = Accounts(parts.network, money, journal, treasury, closing, buyer, till, anchors)
+            self._accounts = Accounts(
+                parts.network, money, journal, treasury, closing, buyer, till, anchors, self._bids
+            )
         desk = Desk(
-            purse, buyer, shelf, self._status, self.shutdown, announces=self._announces, accounts=self._accounts
+            purse, buyer, shelf, self._status, self.shutdown, announces=self._announces, accounts=self._accounts,
+            bids=self._bids,
         )
         control = open_control(parts.home, desk.verbs(), get_logger("control"))
         self._control = await stack.enter_async_context(control)

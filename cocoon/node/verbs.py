@@ -30,12 +30,15 @@ from cocoon.ledger.verify import verify_record
 from cocoon.node import records
 from cocoon.node.accounts import Accounts, money_verbs
 from cocoon.node.asking import gather_offers
+from cocoon.node.bids import BidDesk
 from cocoon.node.buying import Buyer
 from cocoon.node.control import Args, Caller, Verb
 from cocoon.node.means import Order, Purse
 from cocoon.node.models import HeldModel, ModelShelf
 from cocoon.node.tasks import Submission, TaskRun
+from cocoon.node.telling import MOST, say_pages, told_auction, told_call, told_tally
 from cocoon.p2p.blobs import fetch_manifest
+from cocoon.scheduler.hindsight import tally
 from cocoon.scheduler.reputation import Standing
 from cocoon.scheduler.selection import (
     Demand,
@@ -51,8 +54,8 @@ from cocoon.scheduler.selection import (
 KIND = "infer"
 #: Items of a list in one reply; a frame holds at most ``CODEC_ITEMS`` values.
 _PAGE = 1_024
-#: The largest amount that can be told, and more than any task can cost.
-_MOST_NANOTON, _ANY_NANOTON = (1 << 64) - 1, 1 << 128
+#: More than any task can cost.
+_ANY_NANOTON = 1 << 128
 _LONGEST_MS = 30 * 24 * 3_600 * 1_000
 
 
@@ -69,12 +72,15 @@ class Desk:
     announces: bool
     #: None on a network without a ledger.
     accounts: Accounts | None
+    #: None on a peer that does not sell.
+    bids: BidDesk | None
     tasks_open: int = 0
 
     def verbs(self) -> dict[str, Verb]:
         """What a client may ask."""
         return {
-            "status": self._status, "offers": self._offers, "quote": self._quote, "run": self._run,
+            "status": self._status, "offers": self._offers, "quote": self._quote, "market": self._market,
+            "run": self._run,
             "receipts_ls": self._receipts, "receipts_show": self._receipt, "receipts_export": self._export,
             "models_add": self._add_model, "models_ls": self._models, "stop": self._stop, **money_verbs(self.accounts),
         }
@@ -105,12 +111,21 @@ class Desk:
             "ceiling_nanoton": usual_ceiling_nanoton([quote.offer for quote in quotes], runs),
             "quotes": [
                 {
-                    "expected_nanoton": min(_MOST_NANOTON, expected_cost_nanoton(quote.offer, runs)),
+                    "expected_nanoton": min(MOST, expected_cost_nanoton(quote.offer, runs)),
                     "misfit": misfit(quote.offer, demand) or "", **brief(quote, purse.regard.standing(quote.provider)),
                 }
                 for quote in (*ranked, *(quote for quote in quotes if misfit(quote.offer, demand)))
             ],
         }
+
+    async def _market(self, caller: Caller, args: Args) -> dict[str, Any]:
+        """Offers now, the calls that this peer heard, the auctions that it held; in pages, the sums last."""
+        await say_pages(caller, "offers", (await self._offers(caller, args))["offers"])
+        now_ns, heard = self.purse.clock.now_ns(), [] if self.bids is None else self.bids.seen()
+        held = tuple(self.purse.market.auctions)
+        await say_pages(caller, "calls", (told_call(call, now_ns) for call in heard))
+        await say_pages(caller, "auctions", (told_auction(sold, at_ns, now_ns) for at_ns, sold in held))
+        return {"sums": told_tally(tally(heard))}
 
     # --- receipts ----------------------------------------------------------
 
@@ -204,7 +219,7 @@ class Desk:
     async def _serve_run(self, caller: Caller, args: Args) -> dict[str, Any]:
         model, private = await self._model(_text(args, "model"))
         units = _count(args, "units", 1, UNITS_PER_TASK)
-        ceiling = None if args.get("max_price_nanoton") is None else _count(args, "max_price_nanoton", 0, _MOST_NANOTON)
+        ceiling = None if args.get("max_price_nanoton") is None else _count(args, "max_price_nanoton", 0, MOST)
         order = Order(model, private, KIND, units, ceiling)
         spread = usual_spread(units) if args.get("spread") is None else _count(args, "spread", 1, PROVIDERS_ASKED)
         submission = Submission(order, units, _count(args, "deadline_ms", 1, _LONGEST_MS), spread)

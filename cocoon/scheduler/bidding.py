@@ -103,6 +103,7 @@ class CallSeen:
         answer: ``bid``, or the code of the refusal.
         outcome: ``won``, or ``lost`` as the requester said; empty while neither is known.
         bands: What the requester said of a lost bid.
+        run_us: Of one run, as the bid had it; 0 if the model never ran here.
     """
 
     at_ns: int
@@ -114,6 +115,7 @@ class CallSeen:
     answer: str = "bid"
     outcome: str = ""
     bands: CallResult | None = None
+    run_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +182,9 @@ class Bidding:
                 self._remember(heard, CallSeen(now_ns, call.kind, call.model, call.units, answer=no[0]))
             return DeclineCall(heard.id, *no)
         setup, prices = self.strategy.price(heard.leases_open * PPM // heard.leases_max)
-        self._remember(heard, CallSeen(now_ns, call.kind, call.model, call.units, setup, prices))
+        self._remember(heard, CallSeen(
+            now_ns, call.kind, call.model, call.units, setup, prices, run_us=heard.run_us
+        ))
         return MakeBid(heard.id, setup, prices, heard.start_ms, heard.run_us, heard.warm)
 
     def _refusal(self, now_ns: int, heard: CallHeard) -> tuple[str, str] | None:

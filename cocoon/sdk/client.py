@@ -20,7 +20,7 @@ from cocoon.core import limits
 from cocoon.core.errors import LocalPeerLost, NoLocalPeer, NotFound, UsageError
 from cocoon.core.units import SECOND_NS
 from cocoon.sdk.control import Message, call
-from cocoon.sdk.fields import plain, take_bytes, take_maps
+from cocoon.sdk.fields import plain, take_bytes, take_map, take_maps, take_text
 from cocoon.sdk.home import checked_home, find_peer
 from cocoon.sdk.results import Failure, Outcome, Result
 
@@ -185,6 +185,20 @@ class Client:
             raise UsageError(f"a quote is for 1 to {limits.UNITS_PER_TASK} runs, not {runs!r}")
         return self._ask("quote", {"model": _model(model), "runs": runs})
 
+    def market(self) -> dict[str, Any]:
+        """What the peer sees of the market since it started; bounded lists, oldest first.
+
+        Returns:
+            ``offers`` as from ``offers``; ``calls`` that it heard as a provider (``age_ms``, ``kind``, ``model``, an id
+            or "private", ``units``, ``bid_nanoton`` for all units, ``answer``, ``outcome``, ``reason``); ``auctions``
+            that it held as a requester (``age_ms``, ``units``, ``ceiling_nanoton``, ``bids``, ``missed``); and ``sums``
+            of the calls: ``heard``, ``bid``, ``won``, ``lost``, ``declined`` (code to number), and ``reason``, what was
+            said most often of lost bids.
+        """
+        parts: dict[str, list[dict[str, Any]]] = {"offers": [], "calls": [], "auctions": []}
+        done = self._paged("market", {}, parts)
+        return {**parts, "sums": plain(take_map(done, "sums"))}
+
     def receipts(self) -> list[dict[str, Any]]:
         """The receipts in the peer's journal, oldest first, without their run lines."""
         return self._list("receipts_ls", "receipts")
@@ -252,9 +266,25 @@ class Client:
         """
         return self._ask("recover", {})
 
-    def earnings(self) -> dict[str, Any]:
-        """What the peer earned by its vouchers, what the chain paid of it, and what that cost."""
-        return self._ask("earnings", {})
+    def earnings(
+        self, by: Literal["model", "day"] | None = None, ask_nanoton: int | None = None
+    ) -> dict[str, Any]:
+        """What the peer earned by its vouchers, what the chain paid of it, and what that cost.
+
+        Args:
+            by: Also give ``groups``: ``model`` (or ``day``, UTC), ``units``, ``earned_nanoton``, ``receipts``.
+            ask_nanoton: Also give ``what_if``: what this price of 1,000 runs would have changed in the calls of the
+                last day, as far as their outcomes tell (AUC-17).
+        """
+        if by not in (None, "model", "day"):
+            raise UsageError(f"earnings are told by model or by day, not by {by!r:.80}")
+        args: Message = {} if by is None else {"by": by}
+        if ask_nanoton is not None:
+            args["ask_nanoton"] = _amount(ask_nanoton, "ask_nanoton")
+        parts: dict[str, list[dict[str, Any]]] = {} if by is None else {"groups": []}
+        done = self._paged("earnings", args, parts)
+        answer: dict[str, Any] = {**plain(done), **parts}
+        return answer
 
     def audit(self) -> dict[str, Any]:
         """The peer's journal against the chain: ``clean``, or a list of ``differences``."""
@@ -303,6 +333,15 @@ class Client:
         answer: list[dict[str, Any]] = plain(found)
         return answer
 
+    def _paged(self, verb: str, args: Message, parts: dict[str, list[dict[str, Any]]]) -> Message:
+        """Fill ``parts`` from the pages that name one of them; the final answer (CTL-11)."""
+
+        def page(event: Message) -> None:
+            if event["event"] == "page" and (found := parts.get(take_text(event, "part"))) is not None:
+                found.extend(plain(take_maps(event, "items")))
+
+        return call(find_peer(self.home), verb, args, page)
+
     def _ask(self, verb: str, args: Message) -> dict[str, Any]:
         answer: dict[str, Any] = plain(call(find_peer(self.home), verb, args))
         return answer
@@ -338,10 +377,10 @@ def _digest(text: str) -> str:
     return text
 
 
-def _amount(amount_nanoton: int) -> int:
+def _amount(amount_nanoton: int, name: str = "max_price_nanoton") -> int:
     is_whole = isinstance(amount_nanoton, int) and not isinstance(amount_nanoton, bool)
     if not is_whole or not 0 <= amount_nanoton < 1 << 64:
-        raise UsageError(f"max_price_nanoton is a whole number from 0 below 2**64, not {amount_nanoton!r}")
+        raise UsageError(f"{name} is a whole number from 0 below 2**64, not {amount_nanoton!r}")
     return amount_nanoton
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from tests.loopback.paid import (
     Market,
     accepted,
     at_result,
+    bill,
     covered,
     failed,
     inputs,
@@ -47,6 +49,47 @@ def sellers(here: Market) -> int:
 
 def second(here: Market) -> Peer:
     return next(peer for peer in here.place.peers if peer.name == "second")
+
+
+def test_each_side_sees_its_own_part_of_the_market(here: Market) -> None:
+    """The first auction of the town, before anybody is killed: one call, one winner, one that was dearer."""
+    here.run(here.model(), 3)
+    (auction,), bought = told(here, here.requester, "auctions")
+    assert [(bid["expected_nanoton"], bid["taken"], bid["reason"]) for bid in auction["bids"]] == [
+        (bill(3), True, ""), (bill(6), False, "more than 50 % dearer"),
+    ]
+    assert (bought["auctions"], bought["offers"], bought["calls"]) == (1, 2, 0), "who only buys hears no call"
+
+    (call,), sold = told(here, here.provider, "calls")
+    assert (sold["heard"], sold["bid"], sold["won"], sold["lost"]) == (1, 1, 1, 0)
+    assert (call["model"], call["units"], call["bid_nanoton"], call["outcome"]) == ("private", 3, bill(3), "won")
+    until(lambda: told(here, second(here), "calls")[1]["lost"], "why the second provider lost")
+    (call,), sold = told(here, second(here), "calls")
+    assert (sold["won"], call["outcome"], call["reason"]) == (0, "lost", sold["reason"]) and "dearer" in call["reason"]
+    buyer = peer_id_of(here.requester)
+    assert all(buyer not in repr(told(here, peer, "calls")) for peer in (here.provider, second(here)))
+
+    *_, model, last = command(here, here.provider, "earnings", "--by", "model", "--ask", str(1_100 * RUN_NANOTON))
+    assert (model["units"], model["earned_nanoton"]) == (3, last["summary"]["earned_nanoton"])
+    hindsight = last["summary"]["what_if"]
+    assert (hindsight["won_nanoton"], hindsight["lost_dearer"]) == (bill(3), 0)
+    assert hindsight["won_at_ask_nanoton"] == SETUP_NANOTON + 33 * RUN_NANOTON // 10
+    cheaper = command(here, second(here), "earnings", "--ask", str(999 * RUN_NANOTON))[-1]["summary"]["what_if"]
+    assert (cheaper["lost_dearer"], cheaper["no_dearer_at_least"], cheaper["no_dearer_at_most"]) == (1, 0, 1)
+    here.buyer.settle()                                 # no warm lease is left for the next test to lose
+
+
+def command(here: Market, peer: Peer, *words: str) -> list[dict[str, Any]]:
+    """What a command says of a peer, object by object."""
+    done = here.place.cocoon(peer, *words, "--json")
+    assert done.code == 0, done
+    return done.objects
+
+
+def told(here: Market, peer: Peer, part: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """One part of what `cocoon market` says, and its sums."""
+    *items, last = command(here, peer, "market")
+    return [item for item in items if item["part"] == part], last["summary"]
 
 
 def test_the_runner_up_finishes_what_a_killed_provider_began_and_each_unit_is_accepted_once(here: Market) -> None:

@@ -94,3 +94,22 @@ def test_the_listing_speaks_json_line_by_line(settled: Settled) -> None:
     assert offers.code == 0
     assert offers.objects[-1] == {"summary": {"offers": 1}}
     assert json.loads(offers.out.splitlines()[0])["execution_provider"]
+
+
+def test_the_market_of_a_free_town_names_no_private_model_and_a_bootstrap_has_no_part_in_it(
+    settled: Settled, tmp_path: Path
+) -> None:
+    _, model, inputs = five_models()[2]
+    (tmp_path / "model.onnx").write_bytes(model)
+    save(tmp_path / "in.npz", inputs)
+    words = ("run", str(tmp_path / "model.onnx"), "--input", str(tmp_path / "in.npz"), "--json")
+    assert settled.town.cocoon(settled.requester, *words).code == 0
+    sold = settled.town.cocoon(settled.provider, "market", "--json").objects
+    calls = [item for item in sold if item.get("part") == "calls"]
+    assert {(call["model"], call["bid_nanoton"], call["outcome"]) for call in calls} <= {
+        ("private", 0, "won"), ("private", 0, "")
+    }
+    assert sold[-1]["summary"]["won"] >= 1 and sold[-1]["summary"]["lost"] == 0
+    bought = settled.town.cocoon(settled.requester, "market", "--json").objects[-1]["summary"]
+    assert bought["calls"] == 0 < bought["auctions"]
+    assert settled.town.cocoon(settled.bootstrap, "market", "--json").error["code"] == "no_local_peer"

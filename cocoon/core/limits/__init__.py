@@ -7,7 +7,7 @@ others say where they come from.
 from __future__ import annotations
 
 from cocoon.core.limits.chain import *  # noqa: F403 (one door to all of them)
-from cocoon.core.units import GIB, KIB, MIB, MILLISECOND_NS, NANOTON_PER_TON, SECOND_NS
+from cocoon.core.units import DAY_NS, GIB, KIB, MIB, MILLISECOND_NS, NANOTON_PER_TON, SECOND_NS
 
 # --- time ------------------------------------------------------------------
 HANDSHAKE_NS = 5 * SECOND_NS
@@ -32,6 +32,8 @@ BID_HONOURED_NS = BID_BINDS_NS + 5 * SECOND_NS
 """As its provider counts it: the award travels, too."""
 CALL_NS = 50 * MILLISECOND_NS
 """Between two calls of one requester, on average: 20 a second (D9)."""
+CALLS_LOOKED_BACK_NS = DAY_NS
+"""Calls that `cocoon earnings --ask` looks back at: demand has a daily course, prices move within days."""
 LEASE_REPLY_NS = 2 * SECOND_NS
 """From lease proposal to countersignature; a provider decides from memory and one journal commit."""
 SEND_STALL_NS = 30 * SECOND_NS
@@ -197,6 +199,8 @@ AUCTIONS_REMEMBERED = 256
 """Auctions that a requester can show its owner, each with at most PROVIDERS_ASKED bids."""
 CALLS_REMEMBERED = 1_024
 """Calls that a provider can show its owner, with what became of them."""
+SALES_GROUPS = 1_024
+"""Models (or days) that earnings are told apart by; what is sold beyond that is told as one sum."""
 BIDS_HONOURED = 1_024
 """Bids that still bind: 65 s at 15 calls a second; then the oldest is answered with `bid_expired`."""
 MODELS_PACED = 256

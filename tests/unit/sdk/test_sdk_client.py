@@ -17,13 +17,25 @@ from cocoon.core.errors import (
     BadInput,
     DtypeUnsupported,
     InputsMismatch,
+    Malformed,
     NoProvider,
     NotFound,
     UsageError,
 )
 from cocoon.core.ids import peer_id
 from cocoon.sdk import Failure, Result, connect
-from tests.control_server import LEASE, PROVIDER, Talk, receipt_hash, result_of, run_task, serving
+from tests.control_server import (
+    HINDSIGHT,
+    LEASE,
+    PROVIDER,
+    SOLD,
+    SUMS,
+    Talk,
+    receipt_hash,
+    result_of,
+    run_task,
+    serving,
+)
 
 INPUTS = {"x": np.arange(6, dtype=np.float32).reshape(2, 3)}
 
@@ -337,6 +349,38 @@ def test_a_long_list_comes_in_pages(home: Path) -> None:
         client = connect(home)
         assert [item["hash"] for item in client.receipts()] == [receipt_hash(n).hex() for n in (1, 2, 3)]
         assert len(client.models()) == 2
+
+
+def test_the_market_comes_in_parts(home: Path) -> None:
+    def paged(talk: Talk, verb: str, args: dict[str, Any]) -> None:
+        for part in ("calls", "auctions", "calls", "of another version"):
+            talk.event("page", part=part, items=[{"model": LEASE, "part": part}])
+        talk.send({"done": {"sums": SUMS}})
+
+    with serving(home, paged):
+        found = connect(home).market()
+    assert found == {
+        "offers": [], "calls": 2 * [{"model": LEASE.hex(), "part": "calls"}],
+        "auctions": [{"model": LEASE.hex(), "part": "auctions"}], "sums": SUMS,
+    }
+
+
+@pytest.mark.parametrize("page", [{}, {"part": 1, "items": []}, {"part": "calls", "items": [1]}, {"part": "calls"}])
+def test_a_page_in_another_form_is_a_typed_error(home: Path, page: dict[str, Any]) -> None:
+    with serving(home, lambda talk, verb, args: talk.event("page", **page)), pytest.raises(Malformed):
+        connect(home).market()
+
+
+def test_earnings_take_a_division_and_an_ask(home: Path) -> None:
+    with serving(home) as server:
+        client = connect(home)
+        assert "groups" not in client.earnings() and client.earnings("day")["groups"] == [{"day": "x", **SOLD}]
+        assert client.earnings(ask_nanoton=0)["what_if"] == {**HINDSIGHT, "ask_nanoton": 0}
+        asked = len(server.requests)
+        for wrong in ({"by": "buyer"}, {"ask_nanoton": -1}, {"ask_nanoton": True}, {"ask_nanoton": 1 << 64}):
+            with pytest.raises(UsageError):
+                client.earnings(**wrong)  # type: ignore[arg-type]
+        assert len(server.requests) == asked
 
 
 def test_a_peer_that_ends_before_it_answers_has_stopped(home: Path) -> None:
