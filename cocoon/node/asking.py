@@ -22,13 +22,13 @@ from cocoon.node.driver import Driver
 from cocoon.node.gossip import OfferGossip
 from cocoon.p2p.service import Mesh
 from cocoon.scheduler.offers import AskOffer, Gathering, GatheringEnded, OfferMissed, OfferReceived, SellersFound
-from cocoon.scheduler.selection import Demand, Quote
+from cocoon.scheduler.selection import Demand, Missed, Quote
 from cocoon.wire.messages import SUITE_MLKEM768_X25519, KeyBundle, Offer, OfferReply, OfferRequest, Profile, Refusal
 from cocoon.wire.schema import pack, packed_digest, unpack
 from cocoon.wire.signing import open_signed
 
-#: Verified offers or bids, and a code for whoever gave none.
-Answers = tuple[tuple[Quote, ...], tuple[tuple[PeerKey, str], ...]]
+#: Verified offers or bids, and who gave none.
+Answers = tuple[tuple[Quote, ...], tuple[Missed, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ async def _ask_all(directory: Directory, kind: str, clock: Clock, sellers: Seque
             try:
                 quote = await ask_offer(directory.mesh, directory.network, kind, peer)
             except CocoonError as error:
-                await driver.post(OfferMissed(peer, error.code))
+                await driver.post(OfferMissed(Missed(peer, error.code, error.text)))
             else:
                 await driver.post(OfferReceived(quote))
 

@@ -24,7 +24,7 @@ from cocoon.node.regard import Regard
 from cocoon.p2p.service import Mesh
 from cocoon.p2p.streams import PeerStream
 from cocoon.scheduler.auction import Auction, AuctionEnded, Bidder, BiddersChosen, BidMissed, BidReceived, SendCall
-from cocoon.scheduler.selection import Quote
+from cocoon.scheduler.selection import Missed, Quote
 from cocoon.telemetry.log import Log
 from cocoon.wire.market import Bid, BidReply, Call, CallResult, Decline
 from cocoon.wire.messages import OfferReply, Refusal
@@ -92,7 +92,7 @@ class Caller:
                 try:
                     quote = await self._ask(peer, call)
                 except CocoonError as error:
-                    await driver.post(BidMissed(peer, error.code))
+                    await driver.post(BidMissed(Missed(peer, error.code, error.text)))
                     await self._regard.failed(peer, error)
                 else:
                     await driver.post(BidReceived(quote))

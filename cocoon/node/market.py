@@ -20,7 +20,16 @@ from cocoon.node.calling import Caller
 from cocoon.node.regard import Regard
 from cocoon.privacy.padding import padded_bytes
 from cocoon.scheduler.auction import Draw, Verdict, explored, verdict
-from cocoon.scheduler.selection import AllAboveCeiling, Demand, NoneFits, Quote, Ranked, rank, usual_ceiling_nanoton
+from cocoon.scheduler.selection import (
+    AllAboveCeiling,
+    Demand,
+    Missed,
+    NoneFits,
+    Quote,
+    Ranked,
+    rank,
+    usual_ceiling_nanoton,
+)
 from cocoon.wire.market import NO_MODEL, Call, CallResult
 from cocoon.wire.schema import digest
 
@@ -54,7 +63,7 @@ class Sold:
 
     verdict: Ranked | NoneFits | AllAboveCeiling
     quotes: tuple[Quote, ...]
-    missed: tuple[tuple[PeerKey, str], ...]
+    missed: tuple[Missed, ...]
     ceiling_nanoton: int
     units: int
     lost: dict[PeerKey, Verdict]
@@ -100,7 +109,7 @@ class Market:
         )
 
     def _judge(
-        self, wanted: Wanted, quotes: Sequence[Quote], missed: tuple[tuple[PeerKey, str], ...]
+        self, wanted: Wanted, quotes: Sequence[Quote], missed: tuple[Missed, ...]
     ) -> Sold:
         units, reliability_ppm = wanted.units, self._regard.reliability_ppm
         ceiling = wanted.ceiling_nanoton

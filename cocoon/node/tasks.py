@@ -270,9 +270,9 @@ class TaskRun:
             "event": "bids", "ceiling_nanoton": sold.ceiling_nanoton,
             "bids": [self._brief(quote, sold) for quote in (*ranked, *(q for q in sold.quotes if q not in ranked))],
             "chosen": peer_id(ranked[0].provider) if ranked else "",
-            "missed": [{"provider": peer_id(who), "code": code} for who, code in sold.missed],
+            "missed": [{"provider": peer_id(one.peer), "code": one.code} for one in sold.missed],
         })
-        await self.post(task.SellersRanked(sold.verdict, len(sold.quotes) + len(sold.missed)))
+        await self.post(task.SellersRanked(sold.verdict, missed=sold.missed))
 
     @property
     def _ms_left(self) -> int:

@@ -75,7 +75,7 @@ def told_auction(sold: Sold, at_ns: int, now_ns: int) -> dict[str, Any]:
             }
             for quote in (*ranked, *(quote for quote in sold.quotes if quote not in ranked))
         ],
-        "missed": [{"provider": peer_id(peer), "code": code} for peer, code in sold.missed],
+        "missed": [{"provider": peer_id(one.peer), "code": one.code} for one in sold.missed],
     }
 
 

@@ -28,7 +28,14 @@ from cocoon.core.limits import (
 )
 from cocoon.core.machine import Effect, Event
 from cocoon.core.units import PPM
-from cocoon.scheduler.selection import Quote, expected_completion_ns, expected_cost_nanoton, slowest_run_us
+from cocoon.scheduler.selection import (
+    Missed,
+    Quote,
+    expected_completion_ns,
+    expected_cost_nanoton,
+    slowest_run_us,
+    unheard,
+)
 
 #: Upper ends of the bands in which a loser learns how much dearer it was, in per cent.
 _BANDS_PERCENT = (5, 10, 25, 50)
@@ -61,8 +68,7 @@ class BidReceived(Event):
 class BidMissed(Event):
     """A bidder declined, could not be reached, or its answer was refused with ``code``."""
 
-    peer: PeerKey
-    code: str
+    missed: Missed
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +83,7 @@ class AuctionEnded(Effect):
     """All bids that came in time, and a code for whoever gave none."""
 
     quotes: tuple[Quote, ...]
-    missed: tuple[tuple[PeerKey, str], ...]
+    missed: tuple[Missed, ...]
 
 
 @dataclass(slots=True)
@@ -89,7 +95,7 @@ class Auction:
     ends_at_ns: int = 0
     waiting: set[PeerKey] = field(default_factory=set)
     quotes: list[Quote] = field(default_factory=list)
-    missed: dict[PeerKey, str] = field(default_factory=dict)
+    missed: dict[PeerKey, Missed] = field(default_factory=dict)
     ended: bool = False
 
     def handle(self, now_ns: int, event: Event) -> list[Effect]:
@@ -106,12 +112,12 @@ class Auction:
             case BidReceived(quote) if quote.provider in self.waiting:
                 self.waiting.discard(quote.provider)
                 self.quotes.append(quote)
-            case BidMissed(peer, code) if peer in self.waiting:
-                self.waiting.discard(peer)
-                self.missed[peer] = code
+            case BidMissed(missed) if missed.peer in self.waiting:
+                self.waiting.discard(missed.peer)
+                self.missed[missed.peer] = missed
         due_ns = self._due_ns()
         if due_ns is not None and now_ns >= due_ns:
-            self.missed.update(dict.fromkeys(self.waiting, "unreachable"))
+            self.missed.update((peer, unheard(peer)) for peer in self.waiting)
             self.waiting.clear()
         return self._end() if due_ns is not None and not self.waiting else []
 
@@ -124,7 +130,7 @@ class Auction:
 
     def _end(self) -> list[Effect]:
         self.ended = True
-        return [AuctionEnded(tuple(self.quotes), tuple(sorted(self.missed.items())))]
+        return [AuctionEnded(tuple(self.quotes), tuple(self.missed[peer] for peer in sorted(self.missed)))]
 
 
 def _patience_ns(bidders: Sequence[Bidder]) -> int:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from cocoon.core.ids import PeerKey
 from cocoon.core.limits import OFFER_NS, OFFER_REFRESH_NS, PROVIDERS_ASKED
 from cocoon.core.machine import DeadlinePassed, Effect, Event
-from cocoon.scheduler.selection import Quote
+from cocoon.scheduler.selection import Missed, Quote, unheard
 
 # --- the provider's side ---------------------------------------------------
 
@@ -89,8 +89,7 @@ class OfferReceived(Event):
 class OfferMissed(Event):
     """A seller could not be reached, or its answer was refused with ``code``."""
 
-    peer: PeerKey
-    code: str
+    missed: Missed
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +104,7 @@ class GatheringEnded(Effect):
     """All that could be had; ``missed`` maps each silent seller to a code."""
 
     quotes: tuple[Quote, ...]
-    missed: tuple[tuple[PeerKey, str], ...]
+    missed: tuple[Missed, ...]
 
 
 @dataclass(slots=True)
@@ -115,7 +114,7 @@ class Gathering:
     closes_at_ns: int | None = None
     waiting: set[PeerKey] = field(default_factory=set)
     quotes: list[Quote] = field(default_factory=list)
-    missed: dict[PeerKey, str] = field(default_factory=dict)
+    missed: dict[PeerKey, Missed] = field(default_factory=dict)
     ended: bool = False
 
     def handle(self, now_ns: int, event: Event) -> list[Effect]:
@@ -131,11 +130,11 @@ class Gathering:
             case OfferReceived(quote) if quote.provider in self.waiting:
                 self.waiting.discard(quote.provider)
                 self.quotes.append(quote)
-            case OfferMissed(peer, code) if peer in self.waiting:
-                self.waiting.discard(peer)
-                self.missed[peer] = code
+            case OfferMissed(missed) if missed.peer in self.waiting:
+                self.waiting.discard(missed.peer)
+                self.missed[missed.peer] = missed
             case DeadlinePassed() if self.closes_at_ns is not None and now_ns >= self.closes_at_ns:
-                self.missed.update(dict.fromkeys(self.waiting, "unreachable"))
+                self.missed.update((peer, unheard(peer)) for peer in self.waiting)
                 self.waiting.clear()
         return self._end() if self.closes_at_ns is not None and not self.waiting else []
 
@@ -145,4 +144,4 @@ class Gathering:
 
     def _end(self) -> list[Effect]:
         self.ended = True
-        return [GatheringEnded(tuple(self.quotes), tuple(sorted(self.missed.items())))]
+        return [GatheringEnded(tuple(self.quotes), tuple(self.missed[peer] for peer in sorted(self.missed)))]

@@ -6,7 +6,7 @@ Purity: pure. Spec: docs/spec/scheduling.md, rules SCH-1 to SCH-3, SCH-19, SCH-2
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from cocoon.core.ids import PeerKey, peer_id
@@ -72,6 +72,20 @@ class Quote:
     def warm(self) -> bool:
         """The model is with this provider already, as it says in its bid."""
         return self.bid is not None and self.bid.warm
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """A seller that gave no offer or no bid, and why; two are the same if they have the same code."""
+
+    peer: PeerKey
+    code: str
+    text: str = field(default="", compare=False)
+
+
+def unheard(peer: PeerKey) -> Missed:
+    """A seller that said nothing in time."""
+    return Missed(peer, "unreachable", "nothing was heard in time")
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,11 +27,11 @@ from enum import Enum
 from typing import ClassVar
 
 from cocoon.core.errors import PeerFault, from_code
-from cocoon.core.ids import PeerKey
+from cocoon.core.ids import PeerKey, peer_id
 from cocoon.core.limits import RECEIPT_REPLY_NS, RUNS_IN_FLIGHT, TASK_LEASES_LOST, TASK_SEARCHES
 from cocoon.core.machine import DeadlinePassed, Effect, Event
 from cocoon.scheduler.attempts import Attempt, Attempts, Step
-from cocoon.scheduler.selection import AllAboveCeiling, NoneFits, Quote, Ranked
+from cocoon.scheduler.selection import AllAboveCeiling, Missed, NoneFits, Quote, Ranked
 from cocoon.scheduler.spending import LeasePrice
 
 #: The lease ended before the unit was begun; it may go to another lease without being run twice.
@@ -49,6 +49,8 @@ NEXT_SELLER_CODES = UNBEGUN_CODES | {
     # it says what makes no sense before a run, or asks for a part that the model does not have
     "inputs_mismatch", "run_failed", "run_lost", "not_found",
 }
+#: A seller said nothing, or was not there to say it.
+SILENCE_CODES = frozenset({"unreachable", "stream_closed", "provider_lost"})
 #: A unit's own fault: the other units go on.
 UNIT_CODES = frozenset({
     "inputs_mismatch", "limit_exceeded", "run_lost", "run_failed", "dtype_unsupported", "memory_exceeded",
@@ -72,14 +74,16 @@ class TaskSubmitted(Event):
 
 @dataclass(frozen=True, slots=True)
 class SellersRanked(Event):
-    """The gathering ended with this verdict; ``asked`` counts the sellers that were asked.
+    """The auction ended with this verdict.
 
-    ``ceiling_nanoton`` is what the whole task may cost, if that is known by now.
+    Attributes:
+        ceiling_nanoton: What the whole task may cost, if that is known by now.
+        missed: Who was called and made no bid.
     """
 
     verdict: Ranked | NoneFits | AllAboveCeiling
-    asked: int
     ceiling_nanoton: int | None = None
+    missed: tuple[Missed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,10 +274,10 @@ class Task:
     def _lease(self, event: Event) -> list[Effect]:
         attempts = self.attempts
         match event:
-            case SellersRanked(verdict, asked, ceiling) if self.is_searching:
+            case SellersRanked(verdict, ceiling, missed) if self.is_searching:
                 self.is_searching = False
                 attempts.ceiling_nanoton = attempts.ceiling_nanoton if ceiling is None else ceiling
-                return self._ranked(verdict, asked)
+                return self._ranked(verdict, missed)
             case LeaseOpened(number, price) if attempts.at(number, Step.LEASING):
                 one = attempts.live[number]
                 one.step, one.price = Step.RUNNING, price or one.price
@@ -286,7 +290,7 @@ class Task:
                 return self._leave(number, code, text)
         return []
 
-    def _ranked(self, verdict: Ranked | NoneFits | AllAboveCeiling, asked: int) -> list[Effect]:
+    def _ranked(self, verdict: Ranked | NoneFits | AllAboveCeiling, missed: Sequence[Missed]) -> list[Effect]:
         match verdict:
             case Ranked(quotes):
                 self.sellers = deque(quote for quote in quotes if quote.provider not in self.spurned)
@@ -295,8 +299,7 @@ class Task:
                 above = f"the lowest ask is {lowest} nanoton, above the ceiling of {ceiling}"
                 return self._nobody("ceiling_exceeded", f"{above}; --max-price {lowest} would take it")
             case NoneFits(reasons):
-                nobody = f"{asked} sellers asked, none answered with an offer"
-                return self._nobody("no_provider", "; ".join(reasons) or nobody)
+                return self._nobody(*(("no_provider", "; ".join(reasons)) if reasons else _nobody_bid(missed)))
 
     def _nobody(self, code: str, text: str) -> list[Effect]:
         """No seller; if one was lost before, that is the cause, and not that there is no second one."""
@@ -469,6 +472,16 @@ class Task:
         self.attempts.live.clear()
         self.waiting.clear()
         return [EndTask(code, text)]
+
+
+def _nobody_bid(missed: Sequence[Missed]) -> tuple[str, str]:
+    """Code and text of an auction without a bid: what all who were called said, if that is one thing."""
+    said = {one.code for one in missed}
+    if len(said) == 1 and said <= NEXT_SELLER_CODES - SILENCE_CODES:
+        others = f"; so say all {len(missed)} sellers" if len(missed) > 1 else ""
+        return missed[0].code, missed[0].text + others
+    why = "; ".join(f"{peer_id(one.peer)} {one.code}" for one in missed)
+    return "no_provider", f"{len(missed)} sellers called, none made a bid" + (f": {why}" if why else "")
 
 
 def _another_may_do(code: str) -> bool:

@@ -22,6 +22,7 @@ from cocoon.node.regard import Regard
 from cocoon.node.stock import Terms
 from cocoon.p2p.streams import PeerStream
 from cocoon.scheduler.bidding import CallSeen
+from cocoon.scheduler.selection import Missed
 from cocoon.scheduler.strategy import Strategy
 from cocoon.wire.market import Bid, BidReply, Call, CallResult, Decline
 from cocoon.wire.messages import Refusal
@@ -104,7 +105,7 @@ async def test_a_bidder_that_is_silent_or_gone_costs_no_more_than_the_auction(
         ended = await calls.call([SELLER.key, OTHER.key, third.key], fresh())
         assert trio.current_time() - began_s <= AUCTION_MOST_NS / SECOND_NS
         assert [quote.provider for quote in ended.quotes] == [SELLER.key]
-        assert dict(ended.missed) == {OTHER.key: "unreachable", third.key: "stream_closed"}
+        assert {one.peer: one.code for one in ended.missed} == {OTHER.key: "unreachable", third.key: "stream_closed"}
         assert regard.is_newcomer(OTHER.key) and regard.is_newcomer(third.key), "silence is nobody's lie"
 
 
@@ -122,7 +123,7 @@ async def test_a_stream_that_ended_is_opened_again(autojump_clock: trio.testing.
 
     async with caller() as (calls, streets, _):
         streets.handlers[SELLER.key, CALL_PROTOCOL] = hangs_up_once
-        assert (await calls.call([SELLER.key], fresh())).missed == ((SELLER.key, "stream_closed"),)
+        assert (await calls.call([SELLER.key], fresh())).missed == (Missed(SELLER.key, "stream_closed"),)
         assert len((await calls.call([SELLER.key], fresh())).quotes) == 1
 
 
@@ -149,7 +150,7 @@ async def test_a_loser_hears_why_on_the_same_stream(autojump_clock: trio.testing
 
 async def test_who_takes_no_lease_declines(autojump_clock: trio.testing.MockClock) -> None:
     async with caller(desk(closed=Draining("ends"))) as (calls, _, _):
-        assert (await calls.call([SELLER.key], fresh())).missed == ((SELLER.key, "draining"),)
+        assert (await calls.call([SELLER.key], fresh())).missed == (Missed(SELLER.key, "draining"),)
 
 
 # --- lies --------------------------------------------------------------------
@@ -197,7 +198,7 @@ async def test_each_lie_in_a_bid_has_its_code_and_is_remembered(
 
     async with caller() as (calls, streets, regard):
         streets.handlers[SELLER.key, CALL_PROTOCOL] = lying
-        assert (await calls.call([SELLER.key], fresh())).missed == ((SELLER.key, code),)
+        assert (await calls.call([SELLER.key], fresh())).missed == (Missed(SELLER.key, code),)
         await trio.testing.wait_all_tasks_blocked()
         assert regard.standing(SELLER.key).lied == 1
 

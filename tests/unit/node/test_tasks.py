@@ -100,9 +100,9 @@ async def test_the_usual_ceiling_that_a_search_told_reaches_the_machine_with_its
     )
     run._machine.handle(0, TaskSubmitted())
     run._ceiling_nanoton = 70
-    await run.post(SellersRanked(Ranked((tender(),)), 1))
+    await run.post(SellersRanked(Ranked((tender(),))))
     event = run._driver._facts.receive_nowait()
-    assert event == SellersRanked(Ranked((tender(),)), 1, 70)
+    assert event == SellersRanked(Ranked((tender(),)), 70)
 
 
 def test_the_summary_names_every_provider_and_first_who_ran_most() -> None:

@@ -18,7 +18,7 @@ from cocoon.node.market import Sold
 from cocoon.node.telling import MOST, say_pages, told_auction, told_call
 from cocoon.scheduler.auction import verdict
 from cocoon.scheduler.bidding import CallSeen
-from cocoon.scheduler.selection import AllAboveCeiling, NoneFits, Quote, Ranked
+from cocoon.scheduler.selection import AllAboveCeiling, Missed, NoneFits, Quote, Ranked
 from cocoon.wire.codec import decode, encode
 from cocoon.wire.market import NO_MODEL
 from tests.unit.ledger.test_record import settled
@@ -79,7 +79,7 @@ def test_a_bid_for_more_than_can_be_told_is_told_as_the_most() -> None:
 def test_an_auction_is_told_with_every_bid_and_every_silence() -> None:
     cheap = tender(ONE, 5, 1_000, start_ms=2, run_us=1_000)
     dear = tender(TWO, 5, 1_200, start_ms=3, run_us=2_000, warm=True)
-    assert told_auction(sold(cheap, dear, missed=((THREE, "unreachable"),)), SECOND_NS, 2 * SECOND_NS) == {
+    assert told_auction(sold(cheap, dear, missed=(Missed(THREE, "unreachable"),)), SECOND_NS, 2 * SECOND_NS) == {
         "age_ms": 1_000, "units": 10, "ceiling_nanoton": 1_000,
         "bids": [
             {"provider": peer_id(ONE), "expected_nanoton": 15, "completion_ms": 12, "warm": False, "taken": True,

@@ -32,7 +32,7 @@ from cocoon.scheduler.auction import (
     explored,
     verdict,
 )
-from cocoon.scheduler.selection import Demand, Quote, Ranked, expected_cost_nanoton, rank
+from cocoon.scheduler.selection import Demand, Missed, Quote, Ranked, expected_cost_nanoton, rank
 from tests.unit.scheduler.builders import quote, tender
 
 PEERS = tuple(PeerKey(bytes([n]) * 32) for n in range(1, 20))
@@ -61,7 +61,7 @@ def test_without_bidders_it_ends_at_once() -> None:
 def test_it_closes_early_when_all_have_answered() -> None:
     auction = called(ONE, TWO)
     assert auction.handle(1, BidReceived(tender(ONE))) == []
-    assert auction.handle(2, BidMissed(TWO, "busy")) == [AuctionEnded((tender(ONE),), ((TWO, "busy"),))]
+    assert auction.handle(2, BidMissed(Missed(TWO, "busy"))) == [AuctionEnded((tender(ONE),), (Missed(TWO, "busy"),))]
     assert auction.deadline_ns() is None and auction.handle(3, BidReceived(tender(TWO))) == []
 
 
@@ -73,21 +73,21 @@ def test_it_waits_twice_the_slowest_round_trip_within_bounds(round_trip_ns: int 
     auction.handle(1, BidReceived(tender(TWO)))
     assert auction.deadline_ns() == closes_ns
     assert auction.handle(closes_ns - 1, DeadlinePassed()) == []
-    assert auction.handle(closes_ns, DeadlinePassed()) == [AuctionEnded((tender(TWO),), ((ONE, "unreachable"),))]
+    assert auction.handle(closes_ns, DeadlinePassed()) == [AuctionEnded((tender(TWO),), (Missed(ONE, "unreachable"),))]
 
 
 def test_while_nobody_has_bid_it_waits_for_the_first() -> None:
     auction = called(ONE, TWO)
     assert auction.handle(AUCTION_SOONEST_NS, DeadlinePassed()) == [] and auction.deadline_ns() == AUCTION_MOST_NS
-    ended = AuctionEnded((tender(TWO),), ((ONE, "unreachable"),))
+    ended = AuctionEnded((tender(TWO),), (Missed(ONE, "unreachable"),))
     assert auction.handle(AUCTION_SOONEST_NS + 1, BidReceived(tender(TWO))) == [ended]
     silent = called(ONE)
-    assert silent.handle(AUCTION_MOST_NS, DeadlinePassed()) == [AuctionEnded((), ((ONE, "unreachable"),))]
+    assert silent.handle(AUCTION_MOST_NS, DeadlinePassed()) == [AuctionEnded((), (Missed(ONE, "unreachable"),))]
 
 
 facts = st.one_of(
     st.sampled_from(PEERS[:4]).map(lambda peer: BidReceived(tender(peer))),
-    st.sampled_from(PEERS[:4]).map(lambda peer: BidMissed(peer, "busy")),
+    st.sampled_from(PEERS[:4]).map(lambda peer: BidMissed(Missed(peer, "busy"))),
     st.just(DeadlinePassed()),
 )
 
@@ -99,7 +99,7 @@ def test_it_ends_once_and_only_those_called_answer_each_once(events: list[object
         for effect in auction.handle(number * 200 * MS, event):  # type: ignore[arg-type]
             assert isinstance(effect, AuctionEnded) and count
             ended += 1
-            answered = [quote.provider for quote in effect.quotes] + [peer for peer, _ in effect.missed]
+            answered = [quote.provider for quote in effect.quotes] + [one.peer for one in effect.missed]
             assert sorted(answered) == sorted(PEERS[:count])
     assert ended <= 1
 

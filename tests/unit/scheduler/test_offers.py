@@ -20,6 +20,7 @@ from cocoon.scheduler.offers import (
     SignOffer,
     StandingOffer,
 )
+from cocoon.scheduler.selection import Missed
 from tests.unit.scheduler.builders import quote
 
 PEERS = tuple(PeerKey(bytes([n]) * 32) for n in range(1, 20))
@@ -53,7 +54,7 @@ def test_silent_sellers_are_missed_at_the_deadline() -> None:
     gathering.handle(5, OfferReceived(quote(PEERS[0])))
     assert gathering.handle(OFFER_NS - 1, DeadlinePassed()) == []
     assert gathering.handle(OFFER_NS, DeadlinePassed()) == [
-        GatheringEnded((quote(PEERS[0]),), ((PEERS[1], "unreachable"),))
+        GatheringEnded((quote(PEERS[0]),), (Missed(PEERS[1], "unreachable"),))
     ]
 
 
@@ -62,7 +63,7 @@ def test_a_gathering_ends_exactly_once_whatever_arrives_twice_or_unasked(script:
     gathering, ended = Gathering(), 0
     gathering.handle(0, SellersFound(PEERS[:6]))
     for arrived, who in script:
-        event = OfferReceived(quote(PEERS[who])) if arrived else OfferMissed(PEERS[who], "unreachable")
+        event = OfferReceived(quote(PEERS[who])) if arrived else OfferMissed(Missed(PEERS[who], "unreachable"))
         ended += len(gathering.handle(1, event))
     ended += len(gathering.handle(OFFER_NS, DeadlinePassed()))
     ended += len(gathering.handle(OFFER_NS, DeadlinePassed()))

@@ -31,7 +31,7 @@ def spread(units: int, sellers: Sequence[Quote], *, ceiling: int = 1 << 40, most
     """A task whose leases are proposed."""
     machine = task.Task(units, DEADLINE_NS, Attempts(most, ceiling))
     machine.handle(0, task.TaskSubmitted())
-    machine.handle(0, task.SellersRanked(Ranked(tuple(sellers)), len(sellers)))
+    machine.handle(0, task.SellersRanked(Ranked(tuple(sellers))))
     return machine
 
 
@@ -68,7 +68,7 @@ def test_a_small_task_stays_on_one_lease_and_a_large_one_takes_three() -> None:
 def test_a_task_is_leased_to_as_many_sellers_as_it_spreads_over_and_to_no_more() -> None:
     machine = task.Task(100, DEADLINE_NS, Attempts(3, 0))
     machine.handle(0, task.TaskSubmitted())
-    effects = machine.handle(0, task.SellersRanked(Ranked(tuple(FREE)), 5))
+    effects = machine.handle(0, task.SellersRanked(Ranked(tuple(FREE))))
     assert effects == [task.OpenLease(number, FREE[number - 1]) for number in (1, 2, 3)]
     assert [one.provider for one in machine.sellers] == [FREE[3].provider, FREE[4].provider]
 
@@ -119,7 +119,7 @@ def test_a_task_begins_on_all_warm_leases_and_looks_for_more_meanwhile() -> None
     effects = machine.handle(0, task.TaskSubmitted(warm))
     assert effects == [task.FindSellers(), task.GrantCredit(3 * RUNS_IN_FLIGHT)]
     assert ordered(arrive(machine, 2)) == [(0, 0), (1, 1)]
-    found = machine.handle(0, task.SellersRanked(Ranked((FREE[0], FREE[2])), 2, 0))
+    found = machine.handle(0, task.SellersRanked(Ranked((FREE[0], FREE[2])), 0))
     assert leased(found) == [FREE[2].provider], "one provider twice"
 
 
@@ -127,7 +127,7 @@ def test_a_task_begins_on_all_warm_leases_and_looks_for_more_meanwhile() -> None
 def test_who_finds_no_further_seller_goes_on_with_those_it_has(verdict: NoneFits | AllAboveCeiling) -> None:
     machine = task.Task(100, DEADLINE_NS, Attempts(3, None))
     machine.handle(0, task.TaskSubmitted((task.WarmLease(FREE[0].provider, LeasePrice()),)))
-    assert machine.handle(0, task.SellersRanked(verdict, 1, 4)) == []
+    assert machine.handle(0, task.SellersRanked(verdict, 4)) == []
     assert ordered(arrive(machine, 1)) == [(0, 0)]
 
 
@@ -164,7 +164,7 @@ def test_when_the_last_of_several_is_lost_a_search_finds_others() -> None:
     machine.handle(0, task.LeaseOpened(2))
     assert machine.handle(0, task.LeaseFailed(1, "provider_lost", "x")) == []
     assert machine.handle(0, task.LeaseFailed(2, "worker_lost", "x")) == [task.FindSellers()]
-    assert leased(machine.handle(0, task.SellersRanked(Ranked(tuple(FREE[:3])), 3))) == [FREE[2].provider]
+    assert leased(machine.handle(0, task.SellersRanked(Ranked(tuple(FREE[:3]))))) == [FREE[2].provider]
 
 
 def test_all_providers_are_asked_for_their_receipts_and_who_is_lost_then_is_settled_later() -> None:
@@ -353,7 +353,7 @@ class SpreadUnderAnyWeather(RuleBasedStateMachine):
         if self.ceiling is None and chosen:
             # As the service does: reckoned once, and never below what the task has at stake already.
             self.ceiling = usual + self.at_stake()
-        self.tell(task.SellersRanked(Ranked(tuple(chosen)) if chosen else NoneFits(()), 6, self.ceiling))
+        self.tell(task.SellersRanked(Ranked(tuple(chosen)) if chosen else NoneFits(()), self.ceiling))
 
     @precondition(lambda self: self.opening)
     @rule(data=st.data(), others=st.none() | st.integers(0, 5))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from cocoon.core.errors import PEER_CODES
-from cocoon.core.ids import PeerKey
+from cocoon.core.ids import PeerKey, peer_id
 from cocoon.core.limits import PROVIDERS_ASKED, RECEIPT_REPLY_NS, RUNS_IN_FLIGHT, TASK_LEASES_LOST, TASK_SEARCHES
 from cocoon.core.machine import DeadlinePassed, Effect
 from cocoon.core.units import SECOND_NS
 from cocoon.scheduler import task
 from cocoon.scheduler.attempts import Step
-from cocoon.scheduler.selection import AllAboveCeiling, NoneFits, Quote, Ranked
+from cocoon.scheduler.selection import AllAboveCeiling, Missed, NoneFits, Quote, Ranked
 from cocoon.scheduler.spending import LeasePrice
 from tests.unit.scheduler.builders import quote
 
@@ -23,7 +23,7 @@ WARM = PeerKey(bytes([9]) * 32)
 def running(units: int = 1) -> task.Task:
     machine = task.Task(units, DEADLINE_NS)
     assert machine.handle(0, task.TaskSubmitted()) == [task.FindSellers()]
-    assert machine.handle(0, task.SellersRanked(Ranked((FIRST, SECOND)), 2)) == [task.OpenLease(1, FIRST)]
+    assert machine.handle(0, task.SellersRanked(Ranked((FIRST, SECOND)))) == [task.OpenLease(1, FIRST)]
     assert machine.handle(0, task.LeaseOpened(1)) == [task.GrantCredit(min(units, 2 * RUNS_IN_FLIGHT))]
     return machine
 
@@ -55,7 +55,7 @@ def test_a_busy_or_faulty_seller_leads_to_the_next_and_a_bad_model_to_the_end() 
     for code, expected in verdicts:
         machine = task.Task(1, DEADLINE_NS)
         machine.handle(0, task.TaskSubmitted())
-        machine.handle(0, task.SellersRanked(Ranked((FIRST, SECOND)), 2))
+        machine.handle(0, task.SellersRanked(Ranked((FIRST, SECOND))))
         assert machine.handle(0, task.LeaseFailed(1, code, "x")) == expected
 
 
@@ -63,7 +63,7 @@ def leasing(*sellers: Quote) -> task.Task:
     """A task that has just proposed a lease to the first of ``sellers``."""
     machine = task.Task(1, DEADLINE_NS)
     machine.handle(0, task.TaskSubmitted())
-    assert machine.handle(0, task.SellersRanked(Ranked(sellers), len(sellers))) == [task.OpenLease(1, sellers[0])]
+    assert machine.handle(0, task.SellersRanked(Ranked(sellers))) == [task.OpenLease(1, sellers[0])]
     return machine
 
 
@@ -97,13 +97,13 @@ def test_without_a_seller_or_above_the_ceiling_the_task_ends_with_its_code() -> 
     for verdict, code in ((NoneFits(()), "no_provider"), (AllAboveCeiling(5, 4), "ceiling_exceeded")):
         machine = task.Task(1, DEADLINE_NS)
         machine.handle(0, task.TaskSubmitted())
-        assert ends(machine.handle(0, task.SellersRanked(verdict, 1))) == [code]
+        assert ends(machine.handle(0, task.SellersRanked(verdict))) == [code]
 
 
 def test_who_meets_only_dear_offers_is_told_the_max_price_that_would_do() -> None:
     machine = task.Task(1, DEADLINE_NS)
     machine.handle(0, task.TaskSubmitted())
-    (end,) = machine.handle(0, task.SellersRanked(AllAboveCeiling(lowest_nanoton=70, ceiling_nanoton=50), 1))
+    (end,) = machine.handle(0, task.SellersRanked(AllAboveCeiling(lowest_nanoton=70, ceiling_nanoton=50)))
     text = "the lowest ask is 70 nanoton, above the ceiling of 50; --max-price 70 would take it"
     assert end == task.EndTask("ceiling_exceeded", text)
 
@@ -114,7 +114,7 @@ def test_a_unit_that_was_never_begun_moves_to_a_new_lease() -> None:
     machine.handle(0, task.UnitArrived())
     assert machine.handle(0, task.UnitDenied(1, 0, "idle", "x")) == []
     assert machine.handle(0, task.UnitDenied(1, 1, "idle", "x")) == [task.FindSellers()]
-    machine.handle(0, task.SellersRanked(Ranked((SECOND,)), 1))
+    machine.handle(0, task.SellersRanked(Ranked((SECOND,))))
     assert machine.handle(0, task.LeaseOpened(2)) == [task.OrderRun(2, 0), task.OrderRun(2, 1)]
 
 
@@ -149,9 +149,9 @@ def test_after_the_last_seller_a_search_finds_others_and_who_was_lost_is_out_of_
     assert machine.handle(0, task.UnitDenied(1, 0, "bad_seal", "x")) == [task.OpenLease(2, SECOND)]
     machine.handle(0, task.LeaseOpened(2))
     assert machine.handle(0, task.UnitDenied(2, 0, "provider_lost", "x")) == [task.FindSellers()]
-    assert machine.handle(0, task.SellersRanked(Ranked((FIRST, SECOND, THIRD)), 3)) == [task.OpenLease(3, THIRD)]
+    assert machine.handle(0, task.SellersRanked(Ranked((FIRST, SECOND, THIRD)))) == [task.OpenLease(3, THIRD)]
     assert machine.handle(0, task.LeaseFailed(3, "busy", "x")) == [task.FindSellers()]
-    (end,) = machine.handle(0, task.SellersRanked(Ranked((FIRST, SECOND)), 2))
+    (end,) = machine.handle(0, task.SellersRanked(Ranked((FIRST, SECOND))))
     assert end == task.EndTask("provider_lost", "x; and nobody took over: no other sells it")
 
 
@@ -193,7 +193,7 @@ def test_a_unit_on_which_every_worker_dies_ends_the_task_after_a_few() -> None:
     while not ends(effects):
         if effects == [task.FindSellers()]:
             another = quote(PeerKey(bytes([50 + attempt]) * 32))
-            effects = machine.handle(0, task.SellersRanked(Ranked((another,)), 1))
+            effects = machine.handle(0, task.SellersRanked(Ranked((another,))))
         attempt += 1
         assert machine.handle(0, task.LeaseOpened(attempt)) == [task.OrderRun(attempt, 0)]
         effects = machine.handle(0, task.UnitDenied(attempt, 0, "worker_lost", "x"))
@@ -207,7 +207,7 @@ def test_a_task_that_finds_nobody_to_take_over_ends_with_what_its_provider_was_l
     machine = running()
     machine.handle(0, task.LeaseFailed(1, "provider_lost", "silent"))
     assert machine.handle(0, task.LeaseFailed(2, "busy", "x")) == [task.FindSellers()]
-    assert machine.handle(0, task.SellersRanked(verdict, 1))[0].code == "provider_lost"  # type: ignore[attr-defined]
+    assert machine.handle(0, task.SellersRanked(verdict))[0].code == "provider_lost"  # type: ignore[attr-defined]
 
 
 def test_what_every_provider_would_say_ends_the_task_at_once() -> None:
@@ -223,7 +223,7 @@ def test_a_lease_given_back_between_two_units_is_replaced() -> None:
     machine.handle(0, task.UnitAnswered(1, 0, 0))
     assert machine.handle(0, task.LeaseFailed(1, "draining", "x")) == [task.FindSellers()]
     assert machine.handle(0, task.UnitArrived()) == []
-    machine.handle(0, task.SellersRanked(Ranked((SECOND,)), 1))
+    machine.handle(0, task.SellersRanked(Ranked((SECOND,))))
     assert machine.handle(0, task.LeaseOpened(2)) == [task.OrderRun(2, 1)]
 
 
@@ -232,7 +232,7 @@ def test_providers_that_give_every_lease_back_do_not_keep_a_task_busy() -> None:
     machine.handle(0, task.UnitArrived())
     for attempt in range(1, TASK_SEARCHES + 1):
         assert machine.handle(0, task.UnitDenied(attempt, 0, "draining", "x")) == [task.FindSellers()]
-        machine.handle(0, task.SellersRanked(Ranked((FIRST,)), 1))
+        machine.handle(0, task.SellersRanked(Ranked((FIRST,))))
         assert machine.handle(0, task.LeaseOpened(attempt + 1)) == [task.OrderRun(attempt + 1, 0)]
     assert ends(machine.handle(0, task.UnitDenied(attempt + 1, 0, "draining", "x"))) == ["draining"]
 
@@ -262,3 +262,22 @@ def test_a_missing_receipt_ends_the_task_with_its_code() -> None:
 def test_the_deadline_ends_any_phase() -> None:
     for machine in (task.Task(1, DEADLINE_NS), running()):
         assert ends(machine.handle(DEADLINE_NS, DeadlinePassed())) == ["deadline_exceeded"]
+
+
+@pytest.mark.parametrize(("said", "code", "text"), [
+    ((), "no_provider", "0 sellers called, none made a bid"),
+    (("busy",), "busy", "8 of 8 leases are open"),
+    (("busy", "busy"), "busy", "8 of 8 leases are open; so say all 2 sellers"),
+    (("storage_full",), "storage_full", "8 of 8 leases are open"),
+    (("unreachable",), "no_provider", "1 sellers called, none made a bid: {0} unreachable"),
+    (("busy", "draining"), "no_provider", "2 sellers called, none made a bid: {0} busy; {1} draining"),
+    (("bad_signature",), "no_provider", "1 sellers called, none made a bid: {0} bad_signature"),
+])
+def test_an_auction_without_a_bid_says_what_all_said(said: tuple[str, ...], code: str, text: str) -> None:
+    peers = [PeerKey(bytes([number]) * 32) for number in (1, 2)]
+    missed = tuple(Missed(peer, one, "8 of 8 leases are open") for peer, one in zip(peers, said, strict=False))
+    machine = task.Task(1, 10**12)
+    machine.handle(0, task.TaskSubmitted())
+    assert machine.handle(0, task.SellersRanked(NoneFits(()), None, missed)) == [
+        task.EndTask(code, text.format(*map(peer_id, peers)))
+    ]
