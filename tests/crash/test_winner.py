@@ -58,7 +58,8 @@ STEPS = {
 }
 #: An auction that is lost with its bid, a lease that is lost with results under way, and one whose money is.
 FEW = ("bid-sent", "result-sent", "voucher-heard")
-#: The task is done by then.
+#: The lease takes no run yet, so that the task never heard of it; and the task is done by then.
+NO_LEASE = tuple(STEPS)[: tuple(STEPS).index("run-not-journalled")]
 AT_THE_END = ("lease-closing", "lane-left")
 
 
@@ -68,7 +69,9 @@ class Scene:
 
     here: Market
     sellers: dict[str, Peer] = field(default_factory=dict)
+    #: Receipts, hex; of the last task who gave a lease, in order.
     told: set[str] = field(default_factory=set)
+    leases: list[str] = field(default_factory=list)
 
     def start(self, name: str, root: tuple[str, ...] = ()) -> Peer:
         """A provider, up on its home."""
@@ -82,6 +85,12 @@ class Scene:
         """What the client is told."""
         if event["event"] == "receipt":
             self.told.add(take_hex(event, "hash"))
+        elif event["event"] == "lease":
+            self.leases.append(event["provider"])
+
+    def named(self, *sellers: str) -> list[str]:
+        """Peer ids of these providers."""
+        return [str(cocoon.connect(self.sellers[name].home).status()["peer"]) for name in sellers]
 
     def everybody_sells(self) -> None:
         """The requester has an offer of each provider."""
@@ -120,6 +129,7 @@ def outlive(scene: Scene, step: str) -> None:
     before, already = mark(winner), len(journals.accepted(here.requester.home))
     winner = scene.start("winner", case.root)
     scene.everybody_sells()
+    scene.leases.clear()
     results = here.buyer.run(
         here.model(), inputs(UNITS), deadline_s=60, max_price_nanoton=CEILING_NANOTON, on_event=scene.hear
     )
@@ -134,6 +144,9 @@ def outlive(scene: Scene, step: str) -> None:
     assert sorted(unit.unit for unit in units) == list(range(UNITS)), "a unit was accepted twice, or not at all"
     assert {unit.unit: peer_id(unit.provider) for unit in units} == {one.unit: one.provider for one in results}
     scene.start("winner")
+    took_part = ["runner"] if step in NO_LEASE else ["winner"] if step in AT_THE_END else ["winner", "runner"]
+    assert scene.leases == scene.named(*took_part)
+    assert {one.provider for one in results} <= {*scene.leases}
     all_is_paid(scene)
 
 
@@ -148,7 +161,7 @@ def all_is_paid(scene: Scene) -> None:
     assert accepted(here.requester).items() <= covered(here.requester).items(), "an accepted unit is under no receipt"
     for name, seller in scene.sellers.items():
         client, promised = cocoon.connect(seller.home), vouched(here.requester, to=seller)
-        assert sum(promised.values()) == owed[str(client.status()["peer"])], f"promised to the {name}"
+        assert [sum(promised.values())] == [owed[peer] for peer in scene.named(name)], f"promised to the {name}"
         assert kept(seller) == promised, f"the {name} holds other vouchers than it was promised"
         assert client.audit()["clean"], client.audit()["differences"]
     homes = [seller.home for seller in scene.sellers.values()]
