@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import median
 
 from bench.ledger import anchor, demo, first_task, vouchers
+from bench.market import match
 from bench.peers import peers
 from bench.rows import ROOT, Row
 
@@ -50,7 +51,7 @@ def install() -> list[Row]:
 
 
 MEASURES: tuple[Callable[[], list[Row]], ...] = (
-    help_time, peers, vouchers, anchor, first_task, demo, install,
+    help_time, peers, match, vouchers, anchor, first_task, demo, install,
 )
 
 
@@ -68,10 +69,10 @@ def _quiet(command: list[str]) -> None:
 def main(names: list[str]) -> int:
     """Print the rows of every measure, or of the named ones."""
     chosen = [measure for measure in MEASURES if not names or measure.__name__ in names]
-    print(f"{'figure':<44} {'value':>12}   goal")
+    print(f"{'figure':<58} {'value':>12}   goal")
     for measure in chosen:
         for row in measure():
-            print(f"{row.what:<44} {row.value:>12}   {row.goal}", flush=True)
+            print(f"{row.what:<58} {row.value:>12}   {row.goal}", flush=True)
     return 0 if chosen else 1
 
 

@@ -117,12 +117,13 @@ class Caller:
         if line is not None and line.stream is not None:
             self._nursery.start_soon(self._send, line.stream, result)
 
-    async def _send(self, stream: PeerStream, result: CallResult) -> None:
+    async def _send(self, stream: PeerStream, message: Call | CallResult) -> None:
+        """Never from a task's own nursery: half a message, left by one that hung up, would end the stream for all."""
         try:
             with trio.move_on_after(AUCTION_MOST_NS / SECOND_NS):
-                await stream.send(pack(result))
-        except StreamClosed as error:
-            self._log.info("result_not_told", peer=stream.peer, code=error.code)
+                await stream.send(pack(message))
+        except StreamClosed as error:                   # the reader hears of it, too, and tells who waits
+            self._log.info("bidder_not_told", peer=stream.peer, code=error.code)
 
     def _round_trip_ns(self, peer: PeerKey) -> int | None:
         line = self._lines.get(peer)
@@ -136,7 +137,7 @@ class Caller:
         line.waiting[call_id] = answers
         asked_ns = self._clock.now_ns()
         try:
-            await stream.send(pack(call))
+            self._nursery.start_soon(self._send, stream, call)
             said = await answer.receive()
         finally:
             line.waiting.pop(call_id, None)

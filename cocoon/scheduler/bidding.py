@@ -14,7 +14,7 @@ Purity: pure. Spec: docs/spec/auction.md, rules AUC-8 to AUC-12.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -152,7 +152,7 @@ class Bidding:
                 self._bids[digest] = StandingBid(
                     call_id, requester, seen.kind, seen.model, seen.setup_nanoton, seen.prices, until_ns
                 )
-                _cut(self._bids, BIDS_HONOURED)
+                self._make_room()
             case BidTaken(digest) if digest in self._bids:
                 self._learn(self._bids.pop(digest).call, "won", None)
             case ResultHeard(requester, result) if self._calls.get(result.call, (None,))[0] == requester:
@@ -217,6 +217,13 @@ class Bidding:
         requester, seen = self._calls.get(call_id, (None, None))
         if requester is not None and seen is not None and seen.answer == "bid" and seen.outcome != "won":
             self._calls[call_id] = requester, replace(seen, outcome=outcome, bands=bands)
+
+    def _make_room(self) -> None:
+        """Whoever holds most bids loses its oldest, so that no caller can push out those of others."""
+        if len(self._bids) > BIDS_HONOURED:
+            held = Counter(bid.requester for bid in self._bids.values())
+            most = max(held, key=lambda requester: (held[requester], requester))
+            del self._bids[next(digest for digest, bid in self._bids.items() if bid.requester == most)]
 
     def _forget(self, now_ns: int) -> None:
         while self._bids and next(iter(self._bids.values())).until_ns <= now_ns:

@@ -1,8 +1,8 @@
 """A provider that plays by the rules except where a test tells it to lie.
 
-It runs in a thread of this process on a real mesh: it founds a network, sells,
-answers offers, agrees to leases and speaks on the sealed link. It executes no
-model; its outputs are the inputs.
+It runs in a thread of this process on a real mesh: it founds a network or joins
+one, sells, answers offers and calls, agrees to leases and speaks on the sealed
+link. It executes no model; its outputs are the inputs.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from cocoon.privacy.link import SealedReader, SealedWriter, session_keys
 from cocoon.telemetry.log import get_logger
 from cocoon.wire.commitment import commit
 from cocoon.wire.judged import Statement, Voucher
-from cocoon.wire.market import Bid, BidReply, Call, CallResult
+from cocoon.wire.market import Bid, BidReply, Call, CallResult, Decline
 from cocoon.wire.messages import (
     Chunk,
     ChunkHashes,
@@ -135,6 +135,8 @@ class HostileProvider:
     turns: dict[type[Message], Turn] = field(default_factory=dict)
     #: Replaces all that it does once a lease is proposed.
     greet: Callable[[PeerStream], Awaitable[None]] | None = None
+    #: Makes the answer to a call out of the honest one.
+    bid: Callable[[Call, BidReply], BidReply | Decline] | None = None
     #: Codes of the requester's ``LeaseClose``.
     heard: queue.Queue[str] = field(default_factory=queue.Queue)
     countersigned: queue.Queue[Countersign] = field(default_factory=queue.Queue)
@@ -182,6 +184,8 @@ class HostileProvider:
         settings = MeshSettings(network=self.network.id, boot_id=self.boot, sells=True, dht_server=True)
         log = get_logger("hostile")
         async with open_mesh(settings, self.identity.seed, AddressBook(), MonotonicClock(), log) as mesh:
+            for bootstrap in self.network.bootstraps:
+                await mesh.connect(bootstrap)
             mesh.serve(OFFER_PROTOCOL, self._offer)
             mesh.serve(CALL_PROTOCOL, self._call)
             mesh.serve(LEASE_PROTOCOL, self._lease)
@@ -196,7 +200,7 @@ class HostileProvider:
         await stream.send(pack(self._offered()[1]))
 
     async def _call(self, stream: PeerStream) -> None:
-        """Bid what the offer asks, for whatever is called for."""
+        """Bid what the offer asks, for whatever is called for, unless told otherwise."""
         while True:
             message = unpack(await stream.receive(), Call, CallResult)
             if isinstance(message, CallResult):
@@ -206,9 +210,10 @@ class HostileProvider:
                 network=self.network.id, call=digest(message), offer=digest(offer),
                 setup_nanoton=offer.setup_nanoton, prices=offer.prices, start_ms=0, run_us=0, warm=False,
             )
-            await stream.send(pack(BidReply(
+            honest = BidReply(
                 call=digest(message), bid=self.sign(bid), offer=reply.offer, keys=reply.keys, profile=reply.profile
-            )))
+            )
+            await stream.send(pack(honest if self.bid is None else self.bid(message, honest)))
 
     def _offered(self) -> tuple[Offer, OfferReply]:
         bundle = KeyBundle(
@@ -278,3 +283,12 @@ def _head(opening: LeaseOpen) -> Head:
         return Head()
     return Head(shown.seq, ReceiptHash(shown.head), shown.total_nanoton)
 
+
+def says(*words: Message) -> Callable[[PeerStream], Awaitable[None]]:
+    """Answers a lease with these words."""
+
+    async def greet(stream: PeerStream) -> None:
+        for word in words:
+            await stream.send(pack(word))
+
+    return greet

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import cocoon
 from cocoon.core.errors import CocoonError
 from cocoon.core.limits import MODEL_FILES
 from cocoon.node import records
+from cocoon.wire.market import NO_MODEL, BidReply, Call
 from cocoon.wire.messages import (
     LeaseClose,
     ModelOffer,
@@ -76,7 +77,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
 @pytest.fixture
 def market(stage: Market) -> Iterator[Market]:
     """With a provider that is honest until told otherwise; the requester must survive."""
-    stage.provider.lie = None
+    stage.provider.lie, stage.provider.bid = None, None
     stage.provider.turns.clear()
     for heard in (stage.provider.heard, stage.provider.countersigned):
         while not heard.empty():
@@ -92,6 +93,20 @@ def test_without_a_lie_the_same_provider_is_believed(market: Market) -> None:
         records.LEASE_BOUGHT: 1, records.UNIT_ACCEPTED: 2, records.RECEIPT_ACCEPTED: 1,
     }
     assert market.provider.countersigned.get(timeout=PATIENCE_S)
+
+
+def test_a_call_tells_neither_the_ceiling_nor_a_private_model(market: Market) -> None:
+    """Calls for two models of one size under two ceilings differ in nothing but their nonce and their time."""
+    calls: list[Call] = []
+
+    def listen(call: Call, honest: BidReply) -> BidReply:
+        calls.append(call)
+        return honest
+
+    market.provider.bid = listen
+    assert [market.attempt(max_price_nanoton=ceiling)[0] for ceiling in (1_000, 123_456_789)] == ["done", "done"]
+    one, other = (replace(call, nonce=bytes(16), deadline_ms=1) for call in calls)
+    assert one == other and one.model == NO_MODEL
 
 
 OFFERS = lies("offer", "key_bundle", "bid")

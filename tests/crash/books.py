@@ -59,13 +59,14 @@ def paid_runs(found: Iterable[ReceiptFacts]) -> Counter[Run]:
     return Counter((facts.lease, statement.number) for facts in found for statement in facts.statements)
 
 
-def check_receipts(requester: Path, provider: Path, told: Set[str]) -> int:
-    """No unit paid twice, none accepted and not paid, and both hold the same receipts; runs paid without a unit.
+def check_receipts(requester: Path, providers: Sequence[Path], told: Set[str]) -> int:
+    """No unit paid twice, none accepted and not paid, and both sides hold the same; returns runs paid without a unit.
 
     Args:
+        providers: Homes of all that the requester ever bought from.
         told: Every receipt that the requester's client was told of, hex: its peer knows all of them.
     """
-    left, right = bought(requester), sold(provider)
+    left, right = bought(requester), [facts for home in providers for facts in sold(home)]
     assert told <= {facts.receipt.hex() for facts in left.receipts}, "a receipt was told and is not in the journal"
     paid = paid_runs(left.receipts)
     assert set(paid.values()) <= {1}, "a run is under two receipts"

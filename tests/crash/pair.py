@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -105,17 +105,7 @@ class Pair:
 
     def start(self, who: str, *more: str, root: Sequence[str] = ()) -> Peer:
         """Start a peer on its home; it is ready. Under the tests' root if a place is named."""
-        home = self.town.directory / who
-        module = ("tests.crash.root", *root) if root else ("cocoon",)
-        environment = {**self.town.environment(home, **_SETTINGS), "PYTHONPATH": str(_REPOSITORY)}
-        with (self.town.directory / f"{who}.err").open("ab") as errors:
-            process = subprocess.Popen(
-                [sys.executable, "-m", *module, *_COMMANDS[who], *more], stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=errors, env=environment, cwd=self.town.directory,
-            )
-        peer = self.peers[who] = Peer(who, home, process)
-        self.town.peers.append(peer)
-        peer.wait_line("ready")
+        peer = self.peers[who] = begin(self.town, who, *_COMMANDS[who], *more, root=root, **_SETTINGS)
         return peer
 
     def task(self) -> None:
@@ -152,22 +142,11 @@ class Pair:
         """Start the victim under the root, work until it dies, and see in its journal that it died there."""
         peer = self.peers[case.who]
         assert peer.terminate() == 0, peer.last_words()
-        errors = self.town.directory / f"{case.who}.err"
-        before, said = _head(peer.home), errors.stat().st_size
+        before = mark(peer)
         peer = self.start(case.who, root=case.root)
         with ThreadPoolExecutor(1) as pool:
             work = pool.submit(self._work, peer, case.who)
-            try:
-                ended = peer.process.wait(PATIENCE_S)
-            except subprocess.TimeoutExpired:
-                peer.kill()                             # so that the work ends, too
-                raise AssertionError(f"{case} was not reached: {peer.last_words()}") from None
-            with journal(peer.home) as reader:
-                found = counted(reader.entries(), before)
-            print(f"{case}: {dict(found)}")
-            words = errors.read_bytes()[said:].decode().splitlines()
-            assert ended == -signal.SIGKILL and words[-1:] == [last_word(case.side, case.name)], (case, ended, words)
-            assert {name: found[name] for name, _ in case.evidence} == dict(case.evidence), case
+            see_death(case, peer, before)
             if case.who == "requester":
                 work.result(2 * PATIENCE_S)                 # its only peer is gone
             self.start(case.who)
@@ -194,7 +173,7 @@ class Pair:
         settled = [self.settle("requester"), self.settle("provider")]
         requester, provider = self.peers["requester"], self.peers["provider"]
         books.check_settlement(provider.home, settled, cocoon.connect(provider.home).earnings())
-        orphans = books.check_receipts(requester.home, provider.home, self.told)
+        orphans = books.check_receipts(requester.home, [provider.home], self.told)
         assert orphans - self.orphans <= (case.who == "requester"), "a run was paid for no unit"
         self.orphans = orphans
         for who, peer in self.peers.items():
@@ -207,7 +186,49 @@ class Pair:
             assert audit["clean"], (who, audit["differences"])
 
 
-def _head(home: Path) -> int:
-    """Number of the newest record in a journal."""
-    with journal(home) as reader:
-        return reader.head()[0]
+def begin(town: Town, who: str, *command: str, root: Sequence[str] = (), **settings: str) -> Peer:
+    """Start a peer on its home; it is ready. Under the tests' root if a place is named."""
+    home = town.directory / who
+    module = ("tests.crash.root", *root) if root else ("cocoon",)
+    environment = {**town.environment(home, **settings), "PYTHONPATH": str(_REPOSITORY)}
+    with (town.directory / f"{who}.err").open("ab") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *module, *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
+            env=environment, cwd=town.directory,
+        )
+    peer = Peer(who, home, process)
+    town.peers.append(peer)
+    peer.wait_line("ready")
+    return peer
+
+
+class Mark(NamedTuple):
+    """Where a peer's journal and its last words ended."""
+
+    record: int
+    said: int
+
+
+def mark(peer: Peer) -> Mark:
+    """Both as they are now, between two lives of the peer."""
+    with journal(peer.home) as reader:
+        return Mark(reader.head()[0], _errors(peer).stat().st_size)
+
+
+def _errors(peer: Peer) -> Path:
+    return peer.home.parent / f"{peer.name}.err"
+
+
+def see_death(case: Case, peer: Peer, before: Mark) -> None:
+    """Wait for the end of ``peer``, and see in its last word and its journal that it died where ``case`` says."""
+    try:
+        ended = peer.process.wait(PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        peer.kill()                                     # so that whoever works with it ends, too
+        raise AssertionError(f"{case} was not reached: {peer.last_words()}") from None
+    with journal(peer.home) as reader:
+        found = counted(reader.entries(), before.record)
+    print(f"{case}: {dict(found)}")
+    words = _errors(peer).read_bytes()[before.said:].decode().splitlines()
+    assert ended == -signal.SIGKILL and words[-1:] == [last_word(case.side, case.name)], (case, ended, words)
+    assert {name: found[name] for name, _ in case.evidence} == dict(case.evidence), case

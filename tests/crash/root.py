@@ -6,8 +6,9 @@
 ``row:NAME`` is a record of the journal (``sites.Names``): before it is handed to
 the disk, or after it is durable. ``sent:NAME`` is a message to another peer,
 ``external:NAME`` one of the wallet to the chain: before it leaves, or after the
-call that sent it returned. What is sent again, or journalled under a key that is
-taken, is not counted again. Its last word is ``died SIDE NAME`` on standard error.
+call that sent it returned. ``heard:NAME`` is a message of another peer, after it
+was read. What is sent or heard again, or journalled under a key that is taken,
+is not counted again. Its last word is ``died SIDE NAME`` on standard error.
 The product has no such switch; it is wrapped here.
 """
 
@@ -45,6 +46,18 @@ class Trap:
                 self.die()
             result = await inner(*args, **more)
             if any(counts) and self.side == "after":
+                self.die()
+            return result
+
+        return watched
+
+    def behind(self, inner: Wrapped, namer: Callable[..., Iterable[Named]]) -> Wrapped:
+        """``inner``, watched for what it brings; ``namer`` says what that is."""
+
+        async def watched(*args: Any, **more: Any) -> Any:
+            result = await inner(*args, **more)
+            counts = [self._counts(name, identity) for name, identity in namer(result)]
+            if any(counts):
                 self.die()
             return result
 
@@ -93,6 +106,12 @@ def set_trap(trap: Trap) -> None:
     )
     PeerStream.send = trap.around(
         PeerStream.send, lambda stream, payload: [(f"sent:{name}", bytes(payload)) for name in spoken(payload)]
+    )
+    WorkLink.receive = trap.behind(
+        WorkLink.receive, lambda message: [(f"heard:{type(message).__name__}", pack(message))]
+    )
+    PeerStream.receive = trap.behind(
+        PeerStream.receive, lambda payload: [(f"heard:{name}", bytes(payload)) for name in spoken(payload)]
     )
     # The wallet has one message under way at a time: the one that it signed last.
     Chain.send = trap.around(Chain.send, lambda chain, message: [(f"external:{wallet[0]}", message.hash())])

@@ -18,6 +18,7 @@ from cocoon.ledger.till import TILL_FACTS
 from cocoon.node import records
 from cocoon.store.chain import Entry
 from cocoon.store.writer import Row
+from cocoon.wire.market import BidReply, Call
 from cocoon.wire.messages import CloseAgree, CloseAsk, LeaseAccept, LeaseOpen
 from cocoon.wire.schema import Message, unpack
 from cocoon.wire.signing import open_signed
@@ -62,8 +63,8 @@ def counted(entries: Iterable[Entry], after: int = 0) -> Counter[str]:
 
 
 def spoken(payload: bytes) -> Iterator[str]:
-    """The message of a lease or a close inside one open frame, by its class; nothing if it is another."""
-    for kind in (LeaseOpen, CloseAsk, CloseAgree):
+    """The message of a call, a lease or a close inside one open frame, by its class; nothing if it is another."""
+    for kind in (Call, BidReply, LeaseOpen, CloseAsk, CloseAgree):
         if _reads(payload, kind):
             yield kind.__name__
     try:

@@ -55,3 +55,15 @@ async def test_of_several_rows_in_one_batch_each_is_counted() -> None:
     for batch in (["row:fact", "row:fact"], ["row:fact", "row:fact"]):
         await watched(batch)
     assert trap.deaths == [2]
+
+
+async def test_it_dies_of_what_it_hears_once_it_is_read() -> None:
+    trap = Harmless("heard:Word", "after", 2)
+
+    async def read(word: bytes) -> bytes:
+        trap.done.append(word)
+        return word
+
+    watched = trap.behind(read, lambda word: [("heard:Word", word)])
+    assert [await watched(word) for word in (b"a", b"a", b"b", b"c")] == [b"a", b"a", b"b", b"c"]
+    assert trap.deaths == [3]

@@ -12,8 +12,9 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -183,6 +184,25 @@ class Command:
             [sys.executable, "-m", "cocoon", *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, env=environment, cwd=directory,
         )
+
+    def follow(self, hear: Callable[[dict[str, Any]], None], patience_s: float = PATIENCE_S) -> Outcome:
+        """Hear each JSON line as it is said, then as ``finish``; standard error must fit into a pipe."""
+        assert self.process.stdout is not None and self.process.stderr is not None
+        late = threading.Timer(patience_s, self.process.kill)
+        late.start()
+        said: list[bytes] = []
+        try:
+            for line in self.process.stdout:
+                said.append(line)
+                hear(json.loads(line))
+            errors = self.process.stderr.read()
+            self.process.wait()
+        finally:
+            late.cancel()
+            self.process.stdout.close()
+            self.process.stderr.close()
+        took_s = time.monotonic() - self._started
+        return Outcome(self.process.returncode, b"".join(said).decode(), errors.decode(), took_s)
 
     def finish(self, patience_s: float = PATIENCE_S) -> Outcome:
         """Wait for its end; a command that hangs fails the test."""

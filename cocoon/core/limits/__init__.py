@@ -202,7 +202,7 @@ CALLS_REMEMBERED = 1_024
 SALES_GROUPS = 1_024
 """Models (or days) that earnings are told apart by; what is sold beyond that is told as one sum."""
 BIDS_HONOURED = 1_024
-"""Bids that still bind: 65 s at 15 calls a second; then the oldest is answered with `bid_expired`."""
+"""Bids that still bind: 65 s at 15 calls a second; then whoever holds most of them loses its oldest."""
 MODELS_PACED = 256
 """Models whose times are remembered for bids; then the one that ran longest ago is forgotten."""
 CALL_STREAMS = 24

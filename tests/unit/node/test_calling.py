@@ -28,7 +28,7 @@ from cocoon.wire.market import Bid, BidReply, Call, CallResult, Decline
 from cocoon.wire.messages import Refusal
 from cocoon.wire.schema import digest, pack, unpack
 from cocoon.wire.signing import open_signed, sign
-from tests.unit.node.scripted import Clock, Heard, Memory, Streets, connected, identity
+from tests.unit.node.scripted import Clock, Heard, Memory, Raw, Streets, connected, identity
 from tests.unit.scheduler.builders import NETWORK, PROFILE, call
 
 BUYER, SELLER, OTHER = identity(1), identity(2), identity(3)
@@ -125,6 +125,47 @@ async def test_a_stream_that_ended_is_opened_again(autojump_clock: trio.testing.
         streets.handlers[SELLER.key, CALL_PROTOCOL] = hangs_up_once
         assert (await calls.call([SELLER.key], fresh())).missed == (Missed(SELLER.key, "stream_closed"),)
         assert len((await calls.call([SELLER.key], fresh())).quotes) == 1
+
+
+class Slow(Raw):
+    """Takes nothing more until ``go``: the other side gives no credit."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner._end)
+        self.go = trio.Event()
+
+    async def write(self, data: bytes) -> None:
+        await self.go.wait()
+        await super().write(data)
+
+
+async def test_a_task_that_hangs_up_while_it_calls_costs_no_other_auction_its_bid(
+    autojump_clock: trio.testing.MockClock
+) -> None:
+    """The stream is everybody's: half a call on it would end it for all of them."""
+    async with caller(desk()) as (calls, _, _):
+        await calls.call([SELLER.key], fresh())
+        stream = calls._lines[SELLER.key].stream
+        assert stream is not None
+        slow = stream._raw = Slow(stream._raw)
+        ended, user = [], trio.CancelScope()
+
+        async def hangs_up() -> None:
+            with user:
+                await calls.call([SELLER.key], fresh())
+
+        async def other() -> None:
+            ended.append(await calls.call([SELLER.key], fresh()))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hangs_up)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(other)
+            await trio.testing.wait_all_tasks_blocked()
+            user.cancel()
+            await trio.testing.wait_all_tasks_blocked()
+            slow.go.set()
+        assert [len(one.quotes) for one in ended] == [1], ended
 
 
 async def test_the_warm_set_is_bounded(autojump_clock: trio.testing.MockClock) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import trio
 
 from cocoon.core.errors import CocoonError, LaneBusy, StorageFull, StreamClosed
 from cocoon.core.ids import LeaseId
+from cocoon.node import records
 from cocoon.node.bids import BidDesk
 from cocoon.node.counter import OfferCounter
 from cocoon.node.means import Shop
@@ -111,6 +113,38 @@ async def test_a_requester_that_is_gone_before_the_answer_leaves_its_place(till:
     assert not seller._open and at.counter.capacity.leases_open == 0
     with trio.fail_after(1):
         await seller.drained()
+
+
+class Gate(Till):
+    """Asks the chain of each lease until all are there, as long as a slow one takes."""
+
+    def __init__(self, leases: int) -> None:
+        super().__init__()
+        self._missing = leases
+        self._open = trio.Event()
+
+    async def enter(self, *args: object, **more: object) -> Entry:
+        self._missing -= 1
+        if not self._missing:
+            self._open.set()
+        await self._open.wait()
+        return FREE
+
+
+async def test_of_two_leases_under_one_bid_that_wait_for_the_chain_one_is_made() -> None:
+    at = shop(Gate(2))
+    seller, first = Seller(at), paid_lease(at)
+    second = sign(replace(first.message, nonce=os.urandom(16), lane=2), REQUESTER)
+
+    async def propose(lease: Signed[Lease]) -> None:
+        with pytest.raises(StreamClosed):               # what it answers reaches nobody; what it signed is journalled
+            await seller._take(await vanishing(opening(lease)))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(propose, first)
+        nursery.start_soon(propose, second)
+    assert len(list(at.journal.entries(records.LEASE_SOLD))) == 1
+    assert not seller._open
 
 
 class Closes:

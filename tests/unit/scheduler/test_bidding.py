@@ -131,6 +131,17 @@ def test_what_is_remembered_is_bounded() -> None:
     assert len(bidding._bids) == BIDS_HONOURED and len(bidding._due_ns) == CALLERS
 
 
+def test_a_flood_of_calls_pushes_out_its_own_bids_only() -> None:
+    bidding = with_bid()
+    for number in range(2, BIDS_HONOURED + 50):
+        flood = heard(number, STRANGER)
+        bidding.handle(number * CALL_NS, flood)
+        bidding.handle(1, BidSigned(flood.id, flood.id))
+    assert len(bidding._bids) == BIDS_HONOURED
+    assert bidding.bid(1, b"bid", REQUESTER) is not None
+    assert bidding.bid(1, heard(2).id, STRANGER) is None, "its oldest made room"
+
+
 # --- what became of it -------------------------------------------------------
 
 BANDS = CallResult(call=heard(1).id, dearer_percent=25, cold=True, slower=False, less_reliable=False)
