@@ -43,6 +43,8 @@ class _Line:
         self.opening = trio.Lock()
         self.stream: PeerStream | None = None
         self.round_trip_ns: int | None = None
+        #: The last offer that was verified here; the next bid most often comes with the same.
+        self.offered: tuple[OfferReply, Quote] | None = None
         self.waiting: dict[bytes, trio.MemorySendChannel[_Answer | CocoonError]] = {}
 
     async def read(self) -> None:
@@ -146,7 +148,10 @@ class Caller:
         line.round_trip_ns = self._clock.now_ns() - asked_ns
         if isinstance(said, Decline):
             raise from_peer(said.code, said.text)
-        return verify_bid(said, call, self._network, peer, asked_ns)
+        offer = OfferReply(offer=said.offer, keys=said.keys, profile=said.profile)
+        if line.offered is None or line.offered[0] != offer:
+            line.offered = offer, verify_offer(offer, self._network, peer)
+        return verify_bid(said, call, line.offered[1], asked_ns)
 
     def _line(self, peer: PeerKey) -> _Line:
         line = self._lines.setdefault(peer, _Line(peer))
@@ -166,16 +171,15 @@ class Caller:
             return line.stream
 
 
-def verify_bid(reply: BidReply, call: Call, network: NetworkId, peer: PeerKey, called_ns: int) -> Quote:
-    """Check a bid with the offer that it names and the bodies of that.
+def verify_bid(reply: BidReply, call: Call, quote: Quote, called_ns: int) -> Quote:
+    """Check a bid against its call and the verified offer beside it.
 
     Raises:
         BadSignature, Malformed, WrongField: what does not fit; above all a bid above its own ask (``wrong_price``).
     """
-    quote = verify_offer(OfferReply(offer=reply.offer, keys=reply.keys, profile=reply.profile), network, peer)
-    bid = open_signed(reply.bid, Bid, signer=peer)
+    bid = open_signed(reply.bid, Bid, signer=quote.provider)
     said = bid.message
-    if said.network != network:
+    if said.network != call.network:
         raise wrong("network_id", "the bid is for another network")
     if said.call != digest(call):
         raise wrong("call", "the bid is for another call")

@@ -124,9 +124,19 @@ _original_new_stream = swarm_connection.SwarmConn.new_stream
 
 
 async def _shielded_credit(self: yamux.YamuxStream, *, bytes_read: int = 0) -> None:
-    """The bytes have already left the buffer: a cancellation here would lose them."""
+    """Give credit for what was read, an eighth of the window at a time.
+
+    The library sends a frame for every read, which costs both sides more than a
+    small message does. The bytes have already left the buffer: a cancellation
+    here would lose them.
+    """
+    unreleased: int = getattr(self, "cocoon_unreleased", 0) + bytes_read
+    if unreleased < self.target_recv_window // 8:
+        self.cocoon_unreleased = unreleased  # type: ignore[attr-defined]
+        return
+    self.cocoon_unreleased = 0  # type: ignore[attr-defined]
     with trio.CancelScope(shield=True):
-        await _original_credit(self, bytes_read=bytes_read)
+        await _original_credit(self, bytes_read=unreleased)
 
 
 async def _shielded_close(self: NetStream) -> None:

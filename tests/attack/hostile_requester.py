@@ -20,6 +20,7 @@ from cocoon.core.errors import StreamClosed
 from cocoon.core.ids import LeaseId, ModelId, PeerKey
 from cocoon.core.limits import CHUNK_BYTES
 from cocoon.identity.keys import HPKE_SEED_BYTES, Identity, identity_of
+from cocoon.node.asking import verify_offer
 from cocoon.node.bids import CALL_PROTOCOL
 from cocoon.node.calling import verify_bid
 from cocoon.node.clock import MonotonicClock
@@ -45,6 +46,7 @@ from cocoon.wire.messages import (
     ModelOffer,
     ModelReady,
     ModelWant,
+    OfferReply,
     ReceiptIssued,
     Refusal,
     RunFailure,
@@ -175,7 +177,8 @@ class Customer:
         call = self.call(**changes)
         said = await self.answer(call)
         assert isinstance(said, BidReply), said
-        return verify_bid(said, call, self.network.id, self.provider, 0)
+        offer = OfferReply(offer=said.offer, keys=said.keys, profile=said.profile)
+        return verify_bid(said, call, verify_offer(offer, self.network.id, self.provider), 0)
 
     def lease(self, quote: Quote, model: bytes = ADDER, **changes: Any) -> Signed[Lease]:
         """A lawful lease under ``quote``, except for ``changes``."""

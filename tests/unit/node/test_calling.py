@@ -15,6 +15,7 @@ import trio.testing
 from cocoon.core.errors import CocoonError, Draining
 from cocoon.core.limits import AUCTION_MOST_NS, BID_BINDS_NS, CALL_STREAMS
 from cocoon.core.units import SECOND_NS
+from cocoon.node.asking import verify_offer
 from cocoon.node.bids import CALL_PROTOCOL, BidDesk
 from cocoon.node.calling import Caller, verify_bid
 from cocoon.node.counter import OfferCounter
@@ -22,10 +23,10 @@ from cocoon.node.regard import Regard
 from cocoon.node.stock import Terms
 from cocoon.p2p.streams import PeerStream
 from cocoon.scheduler.bidding import CallSeen
-from cocoon.scheduler.selection import Missed
+from cocoon.scheduler.selection import Missed, Quote
 from cocoon.scheduler.strategy import Strategy
 from cocoon.wire.market import Bid, BidReply, Call, CallResult, Decline
-from cocoon.wire.messages import Refusal
+from cocoon.wire.messages import OfferReply, Refusal
 from cocoon.wire.schema import digest, pack, unpack
 from cocoon.wire.signing import open_signed, sign
 from tests.unit.node.scripted import Clock, Heard, Memory, Raw, Streets, connected, identity
@@ -249,8 +250,13 @@ def test_a_bid_for_an_earlier_call_is_refused() -> None:
     reply = seller._answer(BUYER.key, call())
     assert isinstance(reply, BidReply)
     with pytest.raises(CocoonError) as refused:
-        verify_bid(reply, fresh(), NETWORK, SELLER.key, 0)
+        verify_bid(reply, fresh(), offered(reply), 0)
     assert refused.value.code == "wrong_call"
+
+
+def offered(reply: BidReply) -> Quote:
+    """The verified offer of a bid."""
+    return verify_offer(OfferReply(offer=reply.offer, keys=reply.keys, profile=reply.profile), NETWORK, SELLER.key)
 
 
 def desk_now() -> BidDesk:
