@@ -11,7 +11,7 @@ from functools import partial
 
 import trio
 
-from cocoon.core.errors import CreditRefused, Draining, LeaseIdle, LeaseReturned, PeerFault, StorageFull
+from cocoon.core.errors import CreditRefused, Draining, LeaseIdle, LeaseReturned, PeerFault, ProviderBusy, StorageFull
 from cocoon.core.ids import LeaseId, ModelId, PeerKey
 from cocoon.core.limits import LEASE_DURATION_S, LEASES_PER_REQUESTER, RUNS_PER_LEASE
 from cocoon.core.units import PRICE_UNITS
@@ -174,6 +174,9 @@ class Buyer:
         except CreditRefused:
             if self._purse.treasury is not None:
                 await self._purse.treasury.arrived(lease.message.lane)
+            raise
+        except ProviderBusy as error:
+            await self._purse.regard.refused(quote.provider, error.code)
             raise
         except PeerFault as error:
             await self._purse.regard.failed(quote.provider, error)

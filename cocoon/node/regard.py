@@ -60,11 +60,15 @@ class Regard:
     def is_newcomer(self, provider: PeerKey) -> bool:
         """Whether no lease with it ever ended, as far as this peer remembers."""
         standing = self.standing(provider)
-        return not (standing.kept or standing.lost or standing.lied)
+        return not (standing.kept or standing.lost or standing.lied or standing.refused)
 
     async def kept(self, provider: PeerKey) -> None:
         """A lease on which work was done ended as agreed."""
         await self._saw(OutcomeSeen(provider, Outcome.KEPT, ""))
+
+    async def refused(self, provider: PeerKey, code: str) -> None:
+        """It did not keep a bid that still binds it: it has no place, after all."""
+        await self._saw(OutcomeSeen(provider, Outcome.REFUSED, code))
 
     async def failed(self, provider: PeerKey, error: CocoonError) -> None:
         """A lease ended by ``error``: a lie or a loss if that is the provider's doing, else nothing."""

@@ -1,7 +1,7 @@
 """Reputation: what this peer has seen of each provider itself, fading with time; nobody else's word counts.
 
-Three things are counted: leases that ended as agreed, leases that were lost, and
-lies. Each count halves every ``REPUTATION_HALF_LIFE_NS``. A stranger begins with
+Four things are counted: leases that ended as agreed, leases that were lost, bids
+that were not kept, and lies. Each count halves every ``REPUTATION_HALF_LIFE_NS``. A stranger begins with
 a few good leases to its name, so that a newcomer gets work and one accident of an
 old acquaintance does not end it.
 
@@ -29,6 +29,8 @@ _ONE = 1 << 20
 _PRIOR_KEPT, _PRIOR_LOST = 9 * _ONE, _ONE
 #: A lie weighs as much as so many lost leases: it is no accident.
 _LIE = 8
+#: So many bids that came to nothing weigh as much as a lost lease: each costs a buyer a moment only.
+_REFUSALS = 4
 #: Decay goes in sixteenths of a half-life; 65536 x 2^(-1/16), rounded.
 _STEPS, _STEP = 16, 62_757
 #: After so many half-lives nothing is left of a count of 16.
@@ -40,12 +42,13 @@ class Outcome(Enum):
 
     KEPT = "kept"
     LOST = "lost"
+    REFUSED = "refused"
     LIED = "lied"
 
 
 @dataclass(frozen=True, slots=True)
 class OutcomeSeen(Event):
-    """A lease with this provider ended so; ``code`` is the error that ended it, empty if it was kept."""
+    """A lease with this provider, or its bid, ended so; ``code`` is the error that ended it, empty if it was kept."""
 
     provider: PeerKey
     outcome: Outcome
@@ -66,15 +69,16 @@ class Standing:
     kept: int = 0
     lost: int = 0
     lied: int = 0
+    refused: int = 0
     last_code: str = ""
     last_age_ns: int = 0
 
     def reason(self) -> str:
         """In words, for people."""
-        if not (self.kept or self.lost or self.lied):
+        counted = (self.kept, "kept"), (self.lost, "lost"), (self.refused, "bids refused"), (self.lied, "lied")
+        said = [f"{count} {name}" for count, name in counted if count]
+        if not said:
             return "nothing known lately"
-        said = [f"{count} {name}" for count, name in
-                ((self.kept, "kept"), (self.lost, "lost"), (self.lied, "lied")) if count]
         return ", ".join(said) + (f", last by {self.last_code}" if self.last_code else "")
 
 
@@ -86,6 +90,7 @@ class _Counts:
     kept: int = 0
     lost: int = 0
     lied: int = 0
+    refused: int = 0
     last_code: str = ""
     last_ns: int = 0
 
@@ -95,12 +100,14 @@ class _Counts:
         steps = max(0, now_ns - self.at_ns) // step_ns
         self.at_ns += steps * step_ns
         for _ in range(min(steps, _FORGOTTEN_STEPS)):
-            self.kept, self.lost, self.lied = (count * _STEP >> 16 for count in (self.kept, self.lost, self.lied))
+            self.kept, self.lost, self.lied, self.refused = (
+                count * _STEP >> 16 for count in (self.kept, self.lost, self.lied, self.refused)
+            )
 
     @property
     def weight(self) -> int:
         """How much would be forgotten with it."""
-        return self.kept + self.lost + self.lied
+        return self.kept + self.lost + self.lied + self.refused // _REFUSALS
 
 
 @dataclass(slots=True)
@@ -120,6 +127,8 @@ class Reputation:
                         counts.kept += _ONE
                     case Outcome.LOST:
                         counts.lost += _ONE
+                    case Outcome.REFUSED:
+                        counts.refused += _ONE
                     case Outcome.LIED:
                         counts.lied += _ONE
                 if outcome is not Outcome.KEPT:
@@ -133,8 +142,8 @@ class Reputation:
             return Standing(_reliability_ppm(0, 0))
         counts.fade(now_ns)
         return Standing(
-            _reliability_ppm(counts.kept, counts.lost + _LIE * counts.lied),
-            counts.kept // _ONE, counts.lost // _ONE, counts.lied // _ONE, counts.last_code,
+            _reliability_ppm(counts.kept, counts.lost + counts.refused // _REFUSALS + _LIE * counts.lied),
+            counts.kept // _ONE, counts.lost // _ONE, counts.lied // _ONE, counts.refused // _ONE, counts.last_code,
             max(0, now_ns - counts.last_ns) if counts.last_code else 0,
         )
 

@@ -114,3 +114,10 @@ def test_the_ceiling_is_for_what_is_paid() -> None:
 
 def test_a_standing_without_a_fault_names_none() -> None:
     assert Standing(PPM, kept=3).reason() == "3 kept"
+
+
+def test_bids_that_were_not_kept_weigh_a_quarter_of_a_lost_lease() -> None:
+    four, lost = seen(*[Outcome.REFUSED] * 4), seen(Outcome.LOST)
+    assert four.standing(0, ONE).reliability_ppm == lost.standing(0, ONE).reliability_ppm
+    assert seen(Outcome.REFUSED).standing(0, ONE).reliability_ppm > lost.standing(0, ONE).reliability_ppm
+    assert four.standing(0, ONE).reason() == "4 bids refused, last by provider_lost"
