@@ -56,10 +56,10 @@ class BidDesk:
         self._leases_max = leases_max
         self._log = get_logger("sell")
         self._machine = Bidding(strategy)
-        self._closed: Callable[[PeerKey], CocoonError | None]
+        self._closed: Callable[[], CocoonError | None]
 
-    def serve(self, mesh: Mesh, closed: Callable[[PeerKey], CocoonError | None]) -> None:
-        """Take calls from ``mesh``; ``closed`` says why a requester gets no lease now, None if it does."""
+    def serve(self, mesh: Mesh, closed: Callable[[], CocoonError | None]) -> None:
+        """Take calls from ``mesh``; ``closed`` says why no lease is taken now, None if one is."""
         self._closed = closed
         mesh.serve(CALL_PROTOCOL, self._answer_all)
 
@@ -100,7 +100,7 @@ class BidDesk:
         offer = self._counter.current()
         if call.network != offer.message.network:
             raise wrong("network_id", "the call is for another network")
-        now_ns, call_id, closed = self._clock.now_ns(), digest(call), self._closed(requester)
+        now_ns, call_id, closed = self._clock.now_ns(), digest(call), self._closed()
         self._machine.handle(now_ns, DeadlinePassed())
         warm = call.model != NO_MODEL and self._shelf.find(ModelId(call.model)) is not None
         heard = CallHeard(

@@ -176,7 +176,9 @@ class Buyer:
                 await self._purse.treasury.arrived(lease.message.lane)
             raise
         except ProviderBusy as error:
-            await self._purse.regard.refused(quote.provider, error.code)
+            # Perhaps our own leases fill the places that it has for us: then nobody broke a word.
+            if all(held.provider != quote.provider for held in self._kept):
+                await self._purse.regard.refused(quote.provider, error.code)
             raise
         except PeerFault as error:
             await self._purse.regard.failed(quote.provider, error)

@@ -214,7 +214,7 @@ class _Peer:
         )
         self._seller = Seller(shop)
         self._seller.serve()
-        bids.serve(self._mesh, self._seller.closed_to)
+        bids.serve(self._mesh, self._seller.closed)
         return till, anchors
 
     async def _collect(self, money: Money, journal: Journal, nursery: trio.Nursery) -> tuple[Till, Anchors]:

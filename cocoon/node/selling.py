@@ -10,7 +10,7 @@ from collections import Counter
 
 import trio
 
-from cocoon.core.errors import BadSeal, BidExpired, CocoonError, Draining, ProviderBusy, Replayed, StorageFull, wrong
+from cocoon.core.errors import BadSeal, BidExpired, CocoonError, Draining, Replayed, StorageFull, wrong
 from cocoon.core.ids import LeaseId, PeerKey
 from cocoon.core.limits import CHUNK_BYTES, MESSAGE_HEADER_BYTES
 from cocoon.ledger.terms import terms_of
@@ -57,12 +57,6 @@ class Seller:
         if self._shop.journal.low:
             return StorageFull("this provider's disk is nearly full")
         return None
-
-    def closed_to(self, requester: PeerKey) -> CocoonError | None:
-        """Why this requester need not call; None if a bid would be kept."""
-        mine, most = Counter(self._open.values())[requester], self._shop.terms.leases_max_of_requester
-        full = ProviderBusy(f"{mine} of {most} leases of this requester are open") if mine >= most else None
-        return self.closed() or full
 
     async def _take(self, stream: PeerStream) -> None:
         try:

@@ -42,7 +42,7 @@ def desk(keys: Any = SELLER, closed: CocoonError | None = None) -> BidDesk:
     counter = OfferCounter(lambda: keys, NETWORK, bytes(8), terms, PROFILE, Clock())
     strategy = Strategy(ask_setup_nanoton=100, asks=ASKS, max_model_bytes=terms.max_model_bytes)
     made = BidDesk(keys, counter, None, strategy, Clock(), 8)  # type: ignore[arg-type]
-    made._closed = lambda _: closed
+    made._closed = lambda: closed
     return made
 
 

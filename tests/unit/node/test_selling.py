@@ -61,7 +61,7 @@ def shop(till: Till) -> Shop:
     counter = OfferCounter(lambda: PROVIDER, builders.NETWORK, bytes(8), PRICED, builders.PROFILE, Clock())
     strategy = Strategy(asks=PRICED.prices, max_model_bytes=PRICED.max_model_bytes)
     bids = BidDesk(PROVIDER, counter, None, strategy, Clock(), PRICED.leases_max)  # type: ignore[arg-type]
-    bids._closed = lambda _: None
+    bids._closed = lambda: None
     rest: dict[str, Any] = {"bids": bids, "shelf": None, "runtime": None, "mesh": None, "anchors": None}
     return Shop(
         identity=PROVIDER, network=builders.NETWORK, counter=counter, journal=Memory(),  # type: ignore[arg-type]
