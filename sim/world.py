@@ -39,6 +39,8 @@ from sim.scenario import Providers, Requesters, Scenario
 
 #: Coins of a peer at the beginning, on a paid network.
 _PURSE_NANOTON = 1_000 * NANOTON_PER_TON
+#: Seconds before the end at which everybody claims.
+_CLAIM_S = 5
 #: How often sizes of tables are looked at.
 _LOOK_NS = SECOND_NS
 #: After the last accident peers find each other again: streams are opened anew, backed-off retries come round.
@@ -93,6 +95,7 @@ class World:
         for fault in self.faults:
             self.heap.at(fault.at_ns, self._strike, fault)
         self.heap.after(_LOOK_NS, self._look)
+        self.heap.at((self.scenario.seconds - _CLAIM_S) * SECOND_NS, self._claim)
         try:
             self.heap.run(self.scenario.seconds * SECOND_NS)
         except CocoonError as error:                    # what a shell would have ended its peer with
@@ -205,6 +208,12 @@ class World:
             if task.requester == peer.number and task.life == peer.life and task.ended_ns is None:
                 task.ended_ns, task.code = self.heap.now_ns, "local_peer_lost"
         self.heap.at(until_ns, peer.start)
+
+    def _claim(self) -> None:
+        """In the end every provider's owner wants what is due."""
+        for number, selling in self.sellers.items():
+            if selling.till is not None and self.ground.peers[number].alive:
+                selling.till.claim_all()
 
     # --- what is looked at -------------------------------------------------------------
 

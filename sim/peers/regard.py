@@ -5,15 +5,13 @@ Purity: pure. Spec: docs/spec/scheduling.md, rules SCH-21 to SCH-23; simulation.
 
 from __future__ import annotations
 
-from cocoon.core.errors import CocoonError, PeerFault
+from cocoon.core.errors import CocoonError
 from cocoon.core.ids import PeerKey
 from cocoon.core.units import SECOND_NS
 from cocoon.node import records
-from cocoon.scheduler.reputation import Outcome, OutcomeSeen, Reputation
+from cocoon.scheduler.reputation import Outcome, OutcomeSeen, Reputation, outcome_of
 from sim.engine.journal import Row
 from sim.peers.ground import Peer
-
-_LOST_CODES = frozenset({"provider_lost", "worker_lost", "receipt_missing"})
 
 
 class Regard:
@@ -43,10 +41,8 @@ class Regard:
 
     async def failed(self, provider: PeerKey, error: CocoonError) -> None:
         """A lease ended by ``error``: a lie or a loss if that is the provider's doing, else nothing."""
-        if isinstance(error, PeerFault) and error.code not in _LOST_CODES:
-            await self._saw(OutcomeSeen(provider, Outcome.LIED, error.code))
-        elif error.code in _LOST_CODES:
-            await self._saw(OutcomeSeen(provider, Outcome.LOST, error.code))
+        if (outcome := outcome_of(error)) is not None:
+            await self._saw(OutcomeSeen(provider, outcome, error.code))
 
     async def _saw(self, fact: OutcomeSeen) -> None:
         self._peer.drive(self.reputation, fact)

@@ -11,7 +11,16 @@ from cocoon.core.errors import ChainUnreachable, LaneUnproven, wrong
 from cocoon.core.ids import LeaseId
 from cocoon.core.limits import LANE_PROOF_NS, TRANCHE_NANOTON
 from cocoon.core.machine import Effect
-from cocoon.ledger.claims import ClaimEnded, ClaimKeeper, LaneSeen, LaneUnseen, LookAtLane, SendClaim, VoucherSettled
+from cocoon.ledger.claims import (
+    ClaimAsked,
+    ClaimEnded,
+    ClaimKeeper,
+    LaneSeen,
+    LaneUnseen,
+    LookAtLane,
+    SendClaim,
+    VoucherSettled,
+)
 from cocoon.ledger.exposure import CREDIT_FACTS, CreditBook, CreditEnded, CreditFact, WorkLost, lost_nanoton
 from cocoon.ledger.journal import replay
 from cocoon.ledger.receipt import ReceiptIssuer
@@ -183,6 +192,11 @@ class Till:
                 self.lanes.record(fact)
 
     # --- claims ------------------------------------------------------------------
+
+    def claim_all(self) -> None:
+        """The owner wants what is due."""
+        for keeper in self._keepers.values():
+            keeper.post(ClaimAsked())
 
     def _tell(self, lane: SoldLane, event: Any) -> None:
         key = (lane.escrow, lane.lane)
