@@ -22,6 +22,8 @@ _FORM = 1
 class Recording:
     """One run."""
 
+    #: As it was written, and as it was read.
+    text: str
     scenario: Scenario
     seed: int
     faults: tuple[Fault, ...]
@@ -33,6 +35,11 @@ def pack_recording(scenario: str, found: Report) -> str:
     return json.dumps({
         "form": _FORM, "scenario": scenario, "seed": found.seed, "digest": found.digest, "faults": found.faults,
     }, indent=1) + "\n"
+
+
+def pack_again(recording: Recording, found: Report) -> str:
+    """As ``pack_recording``, of a recording that was run again."""
+    return pack_recording(recording.text, found)
 
 
 def unpack_recording(text: str) -> Recording:
@@ -48,7 +55,7 @@ def unpack_recording(text: str) -> Recording:
     match table:
         case {"form": 1, "scenario": str(scenario), "seed": int(seed), "digest": str(digest), "faults": list(faults)}:
             read = read_scenario(scenario)
-            return Recording(read, seed, tuple(_fault(item, read.peers) for item in faults), digest)
+            return Recording(scenario, read, seed, tuple(_fault(item, read.peers) for item in faults), digest)
     raise BadScenario("this is no recording of a simulated world")
 
 

@@ -66,6 +66,21 @@ def replay(file: str, as_json: bool) -> int:
     return _end(Printer(as_json), {**found.summary(), "same": same}, _broken(found.breaches) or other)
 
 
+@sim.command("shrink")
+@click.argument("file")
+@click.argument("output")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line; the last one sums up.")
+def shrink(file: str, output: str, as_json: bool) -> int:
+    """Leave out of a recorded world that broke a rule every accident that it does not need, and write OUTPUT."""
+    from sim.recording import pack_again, replayed, unpack_recording
+    from sim.shrinking import shrunk
+
+    recording = shrunk(unpack_recording(_read(file)))
+    found = replayed(recording)
+    _write(output, pack_again(recording, found))
+    return _end(Printer(as_json), found.summary(), None)
+
+
 def _broken(breaches: tuple[str, ...]) -> Any:
     from cocoon.core.errors import RuleBroken
 

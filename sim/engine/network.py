@@ -28,6 +28,10 @@ RETRANSMIT_NS = 200 * MILLISECOND_NS
 _DIAL_WAYS = 6
 #: Ways that a frame can take longer than the shortest one, at most, as a share of it.
 _JITTER_PPM = 250_000
+#: TCP gives up later than this, but by then a connection is not what it was.
+_RETRIES = 6
+#: One draw of 64 bits decides two things: the low bits one, the others the other.
+_LOT_BITS = 32
 
 
 class Host(Protocol):
@@ -161,10 +165,11 @@ class Network:
         """Deliver in order behind what this end sent before."""
         self.frames += 1
         source, target = end.host, end.peer
-        delay_ns, lost = self._delay_ns(source, target), 0
-        while lost < 6 and source.weather.below(PPM) < self.weather.loss_ppm:
+        lot = source.weather.bits64()
+        delay_ns, lost = _delay_ns(source, target, lot), 0
+        while lost < _RETRIES and (lot >> _LOT_BITS) % PPM < self.weather.loss_ppm:
             delay_ns += RETRANSMIT_NS << lost
-            lost += 1
+            lost, lot = lost + 1, source.weather.bits64()
         start_ns = max(self.heap.now_ns, self.blocked(source.number, target.number))
         end.arrives_ns = max(end.arrives_ns + 1, start_ns + delay_ns)
         self.heap.at(end.arrives_ns, call, *args)
@@ -173,12 +178,14 @@ class Network:
         """Deliver loosely."""
         self.frames += 1
         draws, weather = end.host.weather, self.weather
-        if self.blocked(end.host.number, end.peer.number) or draws.below(PPM) < weather.loss_ppm:
+        lot = draws.bits64()
+        if self.blocked(end.host.number, end.peer.number) or lot % PPM < weather.loss_ppm:
             return
-        copies = 2 if draws.below(PPM) < weather.duplicate_ppm else 1
+        copies = 2 if (lot >> _LOT_BITS) % PPM < weather.duplicate_ppm else 1
         for _ in range(copies):
-            delay_ns = self._delay_ns(end.host, end.peer)
-            if draws.below(PPM) < weather.reorder_ppm:
+            lot = draws.bits64()
+            delay_ns = _delay_ns(end.host, end.peer, lot)
+            if (lot >> _LOT_BITS) % PPM < weather.reorder_ppm:
                 delay_ns *= 2 + draws.below(3)
             self.heap.after(delay_ns, end.other.hear, message)
 
@@ -210,6 +217,8 @@ class Network:
                     end.end()
                     other.end()
 
-    def _delay_ns(self, source: Host, target: Host) -> int:
-        shortest_ns = one_way_ns(source.region, target.region)
-        return shortest_ns + shortest_ns * source.weather.below(_JITTER_PPM) // PPM
+
+def _delay_ns(source: Host, target: Host, lot: int) -> int:
+    """The low bits of the lot say how much longer than the shortest way it takes."""
+    shortest_ns = one_way_ns(source.region, target.region)
+    return shortest_ns + (shortest_ns * (lot % (1 << _LOT_BITS)) * _JITTER_PPM // PPM >> _LOT_BITS)

@@ -30,7 +30,7 @@ from cocoon.scheduler.admission import NO_ESCROW
 from cocoon.scheduler.selection import Quote, Terms, expected_cost_nanoton, run_nanoton_per_1000
 from cocoon.wire.messages import Lease, LeaseAccept, LeaseOpen, Refusal
 from cocoon.wire.signing import Signed, sign
-from sim.engine.flow import Moment, Turn
+from sim.engine.flow import Bell, Moment, Turn
 from sim.engine.journal import Row
 from sim.engine.network import End
 from sim.peers.ground import Peer
@@ -64,6 +64,7 @@ class Buying:
         self._opening: dict[tuple[bytes, PeerKey], Turn] = {}
         #: Leases that broke off: told to whoever settles them.
         self.owed: dict[LeaseId, Signed[Lease]] = {}
+        self.owing = Bell(peer.ground.heap)
 
     def warm(self, order: Order) -> list[Purchase]:
         """Open leases for this model that take the order's units, each within its ceiling, the cheapest first."""
@@ -139,6 +140,7 @@ class Buying:
             await self.treasury.release(lease.tally.lane, lease.id, lease.tally.verifier.tab.head)
         else:
             self.owed[lease.id] = lease.lease
+            self.owing.ring()
 
     async def settle_with(self, provider: PeerKey) -> None:
         """Try at once to settle what is owed to ``provider``; replaced by whoever settles debts."""

@@ -15,7 +15,7 @@ from cocoon.ledger import events as receipts
 from cocoon.node import records
 from cocoon.wire.messages import Lease, LeaseAccept, LeaseClose, Receipt, ReceiptIssued, Refusal
 from cocoon.wire.signing import Signed
-from sim.engine.flow import Moment, Turn, sleep
+from sim.engine.flow import Moment, Turn
 from sim.engine.network import End
 from sim.peers.buying import Buying
 from sim.peers.purchase import Tally
@@ -79,7 +79,10 @@ class Debts:
                 backoff.succeeded()
             else:
                 backoff.failed()
-            await sleep(buying.peer.scope, backoff.delay_ns())
+            if not buying.owed:
+                await buying.owing.wait()
+            else:
+                await buying.owing.wait(backoff.delay_ns())
 
     async def settle_with(self, provider: PeerKey) -> None:
         """Try at once to settle everything that is owed to ``provider``; it gives no new lease before."""

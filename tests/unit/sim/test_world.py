@@ -20,9 +20,10 @@ from sim.world import World
 from tests.unit.sim.worlds import run, scenario, text
 
 _PROGRAM = """
+from dataclasses import replace
 from sim.world import World
 from tests.unit.sim.worlds import scenario
-print(World(scenario("{name}"), 3).run().digest)
+print(World(replace(scenario("{name}"), seconds=25), 3).run().digest)
 """
 
 
