@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from cocoon.core.errors import BadScenario
+from cocoon.core.limits import LANE_LIFE_S
 from sim.engine.faults import Accidents
 from sim.engine.network import Weather
 from sim.engine.regions import REGIONS
@@ -34,6 +35,8 @@ class Providers:
     slowness_percent: Range = (100, 100)
     leases: int = 8
     joins_s: int = 0
+    #: 0 stays to the end.
+    leaves_s: int = 0
     #: Dishonest: bids are so much above the own asks.
     above_ask_percent: int = 0
 
@@ -64,6 +67,8 @@ class Scenario:
     #: Everything costs what is asked, on a chain of its own.
     paid: bool = False
     block_ms: int = 500
+    #: Of a new lane, at least; it also outlives the lease that it is opened for.
+    lane_life_s: int = LANE_LIFE_S
     models: int = 1
     model_mib: int = 3
     #: By number in ``REGIONS``; 1 puts everybody into the first.

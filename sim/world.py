@@ -9,9 +9,9 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cocoon.core.errors import CocoonError
+from cocoon.core.errors import CocoonError, ProviderBusy
 from cocoon.core.ids import NetworkId, TaskId
-from cocoon.core.limits import CALLS_REMEMBERED, GOSSIP_OFFERS
+from cocoon.core.limits import CALLS_REMEMBERED, GOSSIP_OFFERS, OFFER_TTL_S
 from cocoon.core.rng import Stream, stream
 from cocoon.core.units import MIB, MILLISECOND_NS, NANOTON_PER_TON, PPM, SECOND_NS, UnitKind
 from cocoon.node.stock import Terms
@@ -29,7 +29,7 @@ from sim.peers.gossiping import Gossiping
 from sim.peers.ground import Ground, Peer, Skew
 from sim.peers.market import Market
 from sim.peers.models import Model
-from sim.peers.purse import birth_of, payout_of, provider_signer
+from sim.peers.purse import birth_of, lane_rules, payout_of, provider_signer
 from sim.peers.regard import Regard
 from sim.peers.selling import Selling, Wares
 from sim.peers.tasks import Submission, TaskRun
@@ -71,7 +71,7 @@ class World:
             chain = Chain(heap, Pace(scenario.block_ms * MILLISECOND_NS), stream(seed, b"", "chain"))
         self.ground = Ground(
             seed, heap, Network(heap, scenario.weather), Words(self.are_real), Trace(keeps_trace), self.checks,
-            NetworkId(hashlib.sha256(b"simulated").digest()), chain,
+            NetworkId(hashlib.sha256(b"simulated").digest()), chain, lane_rules(scenario.lane_life_s),
         )
         self.faults = tuple(scenario.faults.draw(seed, scenario.peers) if faults is None else faults)
         self.models = [Model(number, scenario.model_mib * MIB) for number in range(scenario.models)]
@@ -80,6 +80,8 @@ class World:
         self.groups: list[str] = []
         self.sellers: dict[int, Selling] = {}
         self.buyers: dict[int, Buyer] = {}
+        #: When who went for good.
+        self.left: dict[int, int] = {}
         self._submitted = 0
         for providers in scenario.providers:
             for _ in range(providers.count):
@@ -142,6 +144,8 @@ class World:
         wares = Wares(terms, strategy, compute, group.above_ask_percent * PPM // 100)
         peer.roles.append(lambda peer: self._sell(peer, wares))
         self.heap.at(group.joins_s * SECOND_NS, peer.start)
+        if group.leaves_s:
+            self.heap.at(group.leaves_s * SECOND_NS, self._leave, peer)
 
     def _sell(self, peer: Peer, wares: Wares) -> None:
         selling = self.sellers[peer.number] = Selling(peer, wares)
@@ -199,6 +203,14 @@ class World:
             case "chain" if self.ground.chain is not None:
                 self.ground.chain.away_until_ns = max(self.ground.chain.away_until_ns, until_ns)
 
+    def _leave(self, peer: Peer) -> None:
+        """A peer goes for good, and says nothing."""
+        if peer.alive:
+            peer.crash(silent=True)
+        self.checks.accident(peer.number, peer.number)
+        peer.roles.clear()
+        self.left[peer.number] = self.heap.now_ns
+
     def _kill(self, peer: Peer, until_ns: int, *, silent: bool) -> None:
         if not peer.alive:
             return
@@ -225,10 +237,19 @@ class World:
         for number, buyer in self.buyers.items():
             if (offers := len(buyer.gossip.machine.table)) > GOSSIP_OFFERS:
                 self.checks.breach(f"peer {number} knows {offers} offers")
+            if self.ground.peers[number].alive:
+                self._look_at_ages(number, buyer)
         chain = self.ground.chain
         if chain is not None and chain.total_nanoton != self._money:
             self.checks.breach(f"there are {chain.total_nanoton} nanoton, there were {self._money}")
         self.heap.after(_LOOK_NS, self._look)
+
+    def _look_at_ages(self, number: int, buyer: Buyer) -> None:
+        """What is offered to a requester was signed by who was there of late: every other counts an age as we do."""
+        for claim in buyer.gossip.machine.table.live(self.ground.peers[number].now_ns()):
+            gone_ns = self.heap.now_ns - self.left.get(self.checks.numbers[claim.provider], self.heap.now_ns)
+            if gone_ns > OFFER_TTL_S * SECOND_NS + _LOOK_NS:
+                self.checks.breach(f"peer {number} knows an offer of who left {gone_ns // SECOND_NS} s ago")
 
     def _look_back(self) -> None:
         """Every task has ended; when all was calm it ended well; no lane paid more than was promised."""
@@ -237,7 +258,7 @@ class World:
             if task.ended_ns is None:
                 if self.heap.now_ns > task.deadline_at_ns + GRACE_NS:
                     self.checks.breach(f"task {task.number} of peer {task.requester} never ended")
-            elif task.at_ns >= calm_ns and (task.code is not None or task.accepted < task.units):
+            elif task.at_ns >= calm_ns and task.code != ProviderBusy.code and task.accepted < task.units:
                 self.checks.breach(
                     f"task {task.number} of peer {task.requester} failed in calm weather by {task.code}: {task.text}"
                 )

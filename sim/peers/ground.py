@@ -12,6 +12,7 @@ from typing import Any
 from cocoon.core.ids import NetworkId, PeerKey
 from cocoon.core.rng import Stream, stream
 from cocoon.core.units import PPM, SECOND_NS
+from cocoon.ledger.lanes import LaneRules
 from sim.checks import Checks
 from sim.engine.chain import Chain
 from sim.engine.flow import Scope
@@ -37,6 +38,8 @@ class Ground:
     network_id: NetworkId
     #: None where everything is free.
     chain: Chain | None
+    #: What lanes must be like.
+    rules: LaneRules
     peers: list[Peer] = field(default_factory=list)
     by_key: dict[PeerKey, Peer] = field(default_factory=dict)
     #: Keys of all providers: what a look-up in the DHT would find, which is not simulated.

@@ -16,11 +16,13 @@ from sim.peers.ground import Peer
 from sim.peers.words import RealSigner
 
 CLOSE_DELAY_S = DEVNET_CLOSE_DELAY_S
-RULES = LaneRules(
-    margin_s=DEVNET_CLAIM_MARGIN_S, open_fee_nanoton=ORDER_FEE_NANOTON, claim_fee_nanoton=CLAIM_FEE_NANOTON,
-)
 #: First 32 bits of the simulated chain's genesis.
 NETWORK_TAG = 0x51AA51AA
+
+
+def lane_rules(life_s: int) -> LaneRules:
+    """What lanes of a simulated market must be like; new ones live at least so long."""
+    return LaneRules(DEVNET_CLAIM_MARGIN_S, ORDER_FEE_NANOTON, CLAIM_FEE_NANOTON, life_s)
 
 
 def payout_of(peer: PeerKey) -> bytes:

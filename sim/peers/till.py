@@ -44,7 +44,7 @@ from sim.engine.driver import Driver
 from sim.engine.flow import Moment, Turn
 from sim.engine.journal import Row
 from sim.peers.ground import Peer
-from sim.peers.purse import CLOSE_DELAY_S, RULES, payout_of, provider_signer
+from sim.peers.purse import CLOSE_DELAY_S, payout_of, provider_signer
 from sim.peers.sale import Entry
 
 LaneId = tuple[bytes, int]
@@ -126,7 +126,7 @@ class Till:
             if isinstance(fact, VoucherKept):
                 kept = self.lanes.lane(terms.escrow, terms.lane)
                 self._tell(kept, VoucherSettled(Voucher.unpack(fact.voucher), fact.signature))
-        return Entry(entered.opening, proven=not credit, settles=known, until_s=now_s + until_s + RULES.margin_s)
+        return Entry(entered.opening, proven=not credit, settles=known, until_s=now_s + until_s + self.peer.ground.rules.margin_s)
 
     def _credit(self, terms: LeaseTerms, head: Head, escrow: Escrow, until_s: int) -> tuple[CreditFact, ...]:
         self.credit.check(terms.requester)
@@ -141,8 +141,8 @@ class Till:
     def _check(self, terms: LeaseTerms, head: Head, escrow: Escrow, until_s: int) -> None:
         check_lane(
             escrow.lanes[terms.lane], terms, head, payout=payout_of(self.peer.key),
-            provider_key=provider_signer(self.peer).key, until_s=self.chain.now_s + until_s + RULES.margin_s,
-            least_cap_nanoton=RULES.least_nanoton,
+            provider_key=provider_signer(self.peer).key, until_s=self.chain.now_s + until_s + self.peer.ground.rules.margin_s,
+            least_cap_nanoton=self.peer.ground.rules.least_nanoton,
         )
 
     def serve(self, terms: LeaseTerms, entry: Entry) -> Moment[None]:

@@ -47,7 +47,7 @@ from sim.engine.chain import Chain, OpenLanes
 from sim.engine.flow import Moment, Turn
 from sim.engine.journal import Row
 from sim.peers.ground import Peer
-from sim.peers.purse import NETWORK_TAG, RULES, birth_of, lane_signer, payout_of
+from sim.peers.purse import NETWORK_TAG, birth_of, lane_signer, payout_of
 
 #: What the escrow keeps unlocked beside its lanes, so that providers may give credit (``node.orders``).
 _FLOAT_NANOTON = 2 * CREDIT_TRANCHES * TRANCHE_NANOTON
@@ -117,8 +117,8 @@ class Treasury:
                 self._look()
                 choice = self.book.choose(
                     quote.provider, quote.payout, quote.provider_key,
-                    ceiling_nanoton=max(need_nanoton, RULES.least_nanoton), duration_s=LEASE_DURATION_S,
-                    now_s=self.chain.now_s, rules=RULES,
+                    ceiling_nanoton=max(need_nanoton, self.peer.ground.rules.least_nanoton), duration_s=LEASE_DURATION_S,
+                    now_s=self.chain.now_s, rules=self.peer.ground.rules,
                 )
                 match choice:
                     case UseLane(lane, head, proven) if proven or lane in self._coming:
@@ -186,7 +186,7 @@ class Treasury:
         self._wanted.add(lane)
 
         def entries() -> dict[int, LaneState]:
-            news = self.book.unopened(self._wanted, self.chain.now_s, RULES)
+            news = self.book.unopened(self._wanted, self.chain.now_s, self.peer.ground.rules)
             return {
                 new.lane: LaneState(
                     self.book.lanes[new.lane].payout, self.book.lanes[new.lane].provider_key, new.cap_nanoton, 0,

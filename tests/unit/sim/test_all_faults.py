@@ -61,3 +61,9 @@ def test_shrinking_leaves_exactly_the_accidents_that_are_needed() -> None:
 
     assert list(fewer(faults, fails)) == [faults[3], faults[11]]
     assert len(tried) < 100
+
+
+def test_offers_of_who_left_are_forgotten_in_time() -> None:
+    world, found = run(scenario("leaving"), 1)
+    assert found.breaches == ()
+    assert len(world.left) == 3
