@@ -9,17 +9,15 @@ import time
 from collections.abc import Callable
 
 from cocoon.core.clock import Clock
-from cocoon.core.errors import CocoonError, PeerFault, StorageFull
+from cocoon.core.errors import CocoonError, StorageFull
 from cocoon.core.ids import PeerKey
 from cocoon.core.limits import REPUTATION_HALF_LIFE_NS
 from cocoon.core.units import SECOND_NS
 from cocoon.node import records
-from cocoon.scheduler.reputation import Outcome, OutcomeSeen, Reputation, Standing
+from cocoon.scheduler.reputation import Outcome, OutcomeSeen, Reputation, Standing, outcome_of
 from cocoon.store.service import Journal
 from cocoon.telemetry.log import Log
 
-#: What only the provider's own end or overload explains; all other weather may be ours or the chain's.
-_LOST_CODES = frozenset({"provider_lost", "worker_lost", "receipt_missing"})
 #: Older outcomes weigh nothing any more.
 _REMEMBERED_S = 16 * REPUTATION_HALF_LIFE_NS // SECOND_NS
 
@@ -72,10 +70,9 @@ class Regard:
 
     async def failed(self, provider: PeerKey, error: CocoonError) -> None:
         """A lease ended by ``error``: a lie or a loss if that is the provider's doing, else nothing."""
-        if isinstance(error, PeerFault) and error.code not in _LOST_CODES:
-            await self._saw(OutcomeSeen(provider, Outcome.LIED, error.code))
-        elif error.code in _LOST_CODES:
-            await self._saw(OutcomeSeen(provider, Outcome.LOST, error.code))
+        outcome = outcome_of(error)
+        if outcome is not None:
+            await self._saw(OutcomeSeen(provider, outcome, error.code))
 
     async def _saw(self, fact: OutcomeSeen) -> None:
         self._reputation.handle(self._clock.now_ns(), fact)

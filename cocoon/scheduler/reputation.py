@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from cocoon.core.errors import CocoonError, PeerFault
 from cocoon.core.ids import PeerKey
 from cocoon.core.limits import REPUTATION_HALF_LIFE_NS, REPUTATIONS
 from cocoon.core.machine import Event
@@ -44,6 +45,22 @@ class Outcome(Enum):
     LOST = "lost"
     REFUSED = "refused"
     LIED = "lied"
+
+
+#: What only the provider's own end or overload explains; all other weather may be ours or the chain's.
+_LOST_CODES = frozenset({"provider_lost", "worker_lost", "receipt_missing"})
+#: The provider says that it had no countersignature of ours. A cut that is shorter than the heartbeats' patience makes
+#: it true of two honest peers.
+_WEATHER_CODES = frozenset({"receipt_unsettled"})
+
+
+def outcome_of(error: CocoonError) -> Outcome | None:
+    """What the error by which a lease ended, or came to nothing, says of its provider; None: nothing (SCH-21)."""
+    if error.code in _LOST_CODES:
+        return Outcome.LOST
+    if isinstance(error, PeerFault) and error.code not in _WEATHER_CODES:
+        return Outcome.LIED
+    return None
 
 
 @dataclass(frozen=True, slots=True)

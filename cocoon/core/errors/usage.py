@@ -72,6 +72,22 @@ class BadConfig(UsageError):
     remedy = "`cocoon config show --origin` lists every setting and where it comes from"
 
 
+class BadScenario(UsageError):
+    """A scenario or a recording of the simulator cannot be read."""
+
+    code = "bad_scenario"
+    exit_code = 75
+    remedy = "docs/guides/researcher.md lists every key of a scenario"
+
+
+class RuleBroken(UsageError):
+    """A simulated world broke a rule of the protocol, or its recording no longer gives the same run."""
+
+    code = "rule_broken"
+    exit_code = 76
+    remedy = "record the run with `cocoon sim run --record FILE` and report it with the file; it is a defect of Cocoon"
+
+
 class BadLink(UsageError):
     """A join link cannot be read."""
 

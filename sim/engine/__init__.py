@@ -1,0 +1,1 @@
+"""Time, network, disks, chain and faults of a simulated world; it knows no protocol."""

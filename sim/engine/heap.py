@@ -1,0 +1,62 @@
+"""The heap of events: simulated time moves from one to the next, ties in the order in which they were made.
+
+Purity: pure. Spec: docs/spec/simulation.md, rule SIM-2.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+Call = Callable[..., None]
+
+
+@dataclass(slots=True)
+class Heap:
+    """What happens when, in nanoseconds since the world began."""
+
+    now_ns: int = 0
+    _queue: list[tuple[int, int, Call, tuple[Any, ...]]] = field(default_factory=list)
+    _count: int = 0
+
+    def at(self, at_ns: int, call: Call, *args: Any) -> None:
+        """Let this happen then, or now if that is over."""
+        self._count += 1
+        heapq.heappush(self._queue, (max(at_ns, self.now_ns), self._count, call, args))
+
+    def after(self, delay_ns: int, call: Call, *args: Any) -> None:
+        """Let this happen so much later."""
+        self.at(self.now_ns + delay_ns, call, *args)
+
+    def run(self, until_ns: int) -> None:
+        """Let time pass."""
+        queue = self._queue
+        while queue and queue[0][0] <= until_ns:
+            self.now_ns, _, call, args = heapq.heappop(queue)
+            call(*args)
+        self.now_ns = max(self.now_ns, until_ns)
+
+
+@dataclass(slots=True)
+class Trace:
+    """A digest over every fact that a machine took and what it ordered: two runs that differ anywhere differ here."""
+
+    #: Keeps the lines themselves, for people who look for a difference.
+    keeps: bool = False
+    facts: int = 0
+    lines: list[str] = field(default_factory=list)
+    _hash: Any = field(default_factory=lambda: hashlib.blake2b(digest_size=16))
+
+    def note(self, line: str) -> None:
+        """A machine of a peer took a fact: when, who, what, and what it ordered."""
+        self.facts += 1
+        self._hash.update(line.encode())
+        if self.keeps:
+            self.lines.append(line)
+
+    def digest(self) -> str:
+        """So far, in hex."""
+        return str(self._hash.hexdigest())

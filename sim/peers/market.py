@@ -1,0 +1,269 @@
+"""The market as a requester meets it: ``calling``, ``market`` and ``asking`` of the node around the auction machine.
+
+Purity: pure. Spec: docs/spec/auction.md, rules AUC-1 to AUC-7; simulation.md, SIM-1.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cocoon.core.errors import CocoonError, StreamClosed, Unreachable, from_peer, wrong
+from cocoon.core.ids import PeerKey
+from cocoon.core.limits import BID_BINDS_NS, CALL_STREAMS, OFFER_NS, OFFERS_ENOUGH, PROVIDERS_ASKED
+from cocoon.core.machine import Effect
+from cocoon.core.units import PPM
+from cocoon.privacy.padding import padded_bytes
+from cocoon.scheduler.auction import (
+    Auction,
+    AuctionEnded,
+    Bidder,
+    BiddersChosen,
+    BidMissed,
+    BidReceived,
+    Draw,
+    SendCall,
+    Verdict,
+    explored,
+    verdict,
+)
+from cocoon.scheduler.selection import AllAboveCeiling, Demand, NoneFits, Quote, Ranked, rank, usual_ceiling_nanoton
+from cocoon.wire.market import Bid, BidReply, Call, CallResult, Decline
+from cocoon.wire.messages import KeyBundle, Offer, OfferReply, OfferRequest, Profile
+from cocoon.wire.schema import digest, unpack
+from sim.engine.driver import Driver
+from sim.engine.flow import Moment
+from sim.engine.network import End
+from sim.peers.gossiping import Gossiping, block_of
+from sim.peers.ground import Peer
+from sim.peers.models import Model
+from sim.peers.regard import Regard
+from sim.peers.selling import CALL_PROTOCOL, OFFER_PROTOCOL
+
+_Answer = Callable[[BidReply | Decline | CocoonError], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a task wants to buy now."""
+
+    model: Model
+    units: int
+    deadline_ms: int
+    ceiling_nanoton: int | None
+    without: Collection[PeerKey] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sold:
+    """One auction and its end."""
+
+    verdict: Ranked | NoneFits | AllAboveCeiling
+    quotes: tuple[Quote, ...]
+    missed: tuple[tuple[PeerKey, str], ...]
+    ceiling_nanoton: int
+    lost: dict[PeerKey, Verdict]
+
+
+@dataclass(slots=True)
+class _Line:
+    """The stream to one provider, with the calls that wait on it."""
+
+    end: End | None = None
+    round_trip_ns: int | None = None
+    waiting: dict[bytes, _Answer] = field(default_factory=dict)
+
+
+class Market:
+    """Buys by auction."""
+
+    def __init__(self, peer: Peer, gossip: Gossiping, regard: Regard) -> None:
+        self._peer = peer
+        self._gossip = gossip
+        self._regard = regard
+        self._draws = peer.stream("exploration")
+        self._lines: OrderedDict[PeerKey, _Line] = OrderedDict()
+
+    async def buy(self, wanted: Wanted) -> Sold:
+        """Call for bids and rank them; the losers hear why at once."""
+        call = Call(
+            network=self._peer.ground.network_id, nonce=self._peer.random(16), kind="infer", model=wanted.model.id,
+            model_bytes=padded_bytes(wanted.model.size_bytes), units=wanted.units, deadline_ms=wanted.deadline_ms,
+            tier=0,
+        )
+        demand = Demand("infer", wanted.model.size_bytes, wanted.units, 0)
+        named = self._gossip.shortlist(demand, wanted.without, self._regard.reliability_ppm)
+        if len(named) < OFFERS_ENOUGH:                  # the DHT, which is not simulated, names sellers at large
+            named += self._at_large({*wanted.without, *named})
+        ended = await self._auction(named, call)
+        if not ended.quotes and len(named) >= OFFERS_ENOUGH:
+            more = await self._auction(self._at_large({*wanted.without, *named}), call)
+            ended = AuctionEnded(more.quotes, (*ended.missed, *more.missed))
+        sold = self._judge(wanted, ended)
+        for peer, why in sold.lost.items():
+            self._tell(peer, CallResult(
+                call=digest(call), dearer_percent=why.dearer_percent, cold=why.cold, slower=why.slower,
+                less_reliable=why.less_reliable,
+            ))
+        self._peer.ground.checks.auction(self._peer, sold)
+        return sold
+
+    async def ask_offer(self, provider: PeerKey) -> Quote:
+        """The standing offer of one provider.
+
+        Raises:
+            CocoonError: no usable offer.
+        """
+        end, answer = self._peer.open(provider, OFFER_PROTOCOL), Moment[Any](self._peer.ground.heap)
+        if end is None:
+            raise Unreachable("nobody has this key")
+        end.on_frame = answer.set
+        end.on_close = lambda: answer.set(None)
+        end.send(OfferRequest(network=self._peer.ground.network_id, kind="infer"))
+        await answer.wait(OFFER_NS)
+        end.close()
+        if not isinstance(answer.value, OfferReply):
+            raise Unreachable("the peer gave no offer")
+        return self._offered(answer.value.offer, answer.value.keys, answer.value.profile, provider)
+
+    def _at_large(self, without: Collection[PeerKey]) -> list[PeerKey]:
+        sellers = [peer for peer in self._peer.ground.sellers if peer not in without]
+        return [
+            sellers.pop(self._draws.below(len(sellers))) for _ in range(min(PROVIDERS_ASKED, len(sellers)))
+        ]
+
+    async def _auction(self, peers: Sequence[PeerKey], call: Call) -> AuctionEnded:
+        over: Moment[AuctionEnded] = Moment(self._peer.ground.heap)
+        scope = self._peer.scope.child()
+
+        async def perform(effect: Effect) -> None:
+            match effect:
+                case SendCall(peer):
+                    self._call(peer, call, driver)
+                case AuctionEnded():
+                    driver.stop()
+                    over.set(effect)
+
+        driver = Driver(Auction(), scope, self._peer, perform)
+        bidders = tuple(Bidder(peer, self._round_trip_ns(peer)) for peer in peers)
+        driver.post(BiddersChosen(bidders))
+        await over.wait()
+        scope.close()
+        for line in self._lines.values():
+            line.waiting.pop(digest(call), None)
+        assert over.value is not None
+        return over.value
+
+    def _round_trip_ns(self, peer: PeerKey) -> int | None:
+        line = self._lines.get(peer)
+        return None if line is None or line.end is None else line.round_trip_ns
+
+    def _call(self, peer: PeerKey, call: Call, driver: Driver) -> None:
+        line, asked_ns = self._line(peer), self._peer.now_ns()
+        call_id = digest(call)
+
+        def answered(said: BidReply | Decline | CocoonError) -> None:
+            try:
+                quote = self._understood(line, said, call, peer, asked_ns)
+            except CocoonError as error:
+                driver.post(BidMissed(peer, error.code))
+                self._peer.spawn(self._regard.failed(peer, error))
+            else:
+                driver.post(BidReceived(quote))
+
+        line.waiting[call_id] = answered
+        if line.end is None:
+            self._open(peer, line)
+        assert line.end is not None
+        line.end.send(call)
+
+    def _understood(
+        self, line: _Line, said: BidReply | Decline | CocoonError, call: Call, peer: PeerKey, asked_ns: int
+    ) -> Quote:
+        if isinstance(said, CocoonError):
+            raise said
+        line.round_trip_ns = self._peer.now_ns() - asked_ns
+        if isinstance(said, Decline):
+            raise from_peer(said.code, said.text)
+        return self._verified(said, call, peer, asked_ns)
+
+    def _line(self, peer: PeerKey) -> _Line:
+        line = self._lines.setdefault(peer, _Line())
+        self._lines.move_to_end(peer)
+        idle = [who for who, other in self._lines.items() if not other.waiting and other is not line]
+        for surplus in idle[: max(0, len(self._lines) - CALL_STREAMS)]:
+            end = self._lines.pop(surplus).end
+            if end is not None:
+                end.close()
+        return line
+
+    def _open(self, peer: PeerKey, line: _Line) -> None:
+        end = line.end = self._peer.open(peer, CALL_PROTOCOL)
+        assert end is not None                          # offers come from peers of this world
+
+        def hear(message: Any) -> None:
+            if isinstance(message, BidReply | Decline) and (answer := line.waiting.pop(message.call, None)) is not None:
+                answer(message)
+
+        def close() -> None:
+            line.end = None
+            waiting, line.waiting = line.waiting, {}
+            for answer in waiting.values():
+                answer(StreamClosed("the stream has ended"))
+
+        end.on_frame, end.on_close = hear, close
+
+    def _tell(self, peer: PeerKey, result: CallResult) -> None:
+        line = self._lines.get(peer)
+        if line is not None and line.end is not None:
+            line.end.send(result)
+
+    # --- what is believed ----------------------------------------------------------
+
+    def _offered(self, packed: bytes, keys: bytes, profile: bytes, peer: PeerKey) -> Quote:
+        """As ``node.asking.verify_offer``, as far as simulated providers could fail it."""
+        words = self._peer.ground.words
+        offer, bundle = words.open(packed, Offer, peer), words.open(keys, KeyBundle, peer)
+        if offer.message.keys_digest != bundle.digest:
+            raise wrong("keys", "the key bundle is not the one that the offer names")
+        body = bundle.message
+        return Quote(
+            peer, offer.digest, offer.message, body.public, body.payout, body.provider_key, unpack(profile, Profile)
+        )
+
+    def _verified(self, reply: BidReply, call: Call, peer: PeerKey, called_ns: int) -> Quote:
+        """As ``node.calling.verify_bid``."""
+        quote = self._offered(reply.offer, reply.keys, reply.profile, peer)
+        bid = self._peer.ground.words.open(reply.bid, Bid, peer)
+        said, asks = bid.message, dict(quote.offer.prices)
+        if said.call != digest(call):
+            raise wrong("call", "the bid is for another call")
+        if said.offer != quote.digest:
+            raise wrong("offer", "the bid names another offer than the one beside it")
+        if said.setup_nanoton > quote.offer.setup_nanoton or [kind for kind, _ in said.prices] != list(asks):
+            raise wrong("price", "the bid has a higher set-up price than the offer, or prices of other units")
+        if any(price > asks[kind] for kind, price in said.prices):
+            raise wrong("price", "the bid is above the offer's own ask")
+        return replace(quote, digest=bid.digest, bid=said, binds_until_ns=called_ns + BID_BINDS_NS)
+
+    def _judge(self, wanted: Wanted, ended: AuctionEnded) -> Sold:
+        units, reliability_ppm = wanted.units, self._regard.reliability_ppm
+        ceiling = wanted.ceiling_nanoton
+        if ceiling is None:
+            ceiling = usual_ceiling_nanoton([quote.terms for quote in ended.quotes], units)
+        demand = Demand("infer", wanted.model.size_bytes, units, ceiling)
+        ranked, lost = rank(list(ended.quotes), demand, reliability_ppm), {}
+        if isinstance(ranked, Ranked):
+            blocks = {
+                quote.provider: block_of(self._peer.ground.by_key[quote.provider].number) for quote in ranked.quotes
+            }
+            draw = Draw(self._draws.below(PPM), self._draws.below(PPM))
+            ranked = Ranked(explored(ranked.quotes, units, self._regard.is_newcomer, blocks, draw))
+            best = ranked.quotes[0]
+            lost = {
+                quote.provider: verdict(quote, best, units, reliability_ppm)
+                for quote in ended.quotes if quote.provider != best.provider
+            }
+        return Sold(ranked, ended.quotes, ended.missed, ceiling, lost)

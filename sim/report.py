@@ -1,0 +1,83 @@
+"""What a run of a world says in the end.
+
+Purity: pure. Spec: docs/spec/simulation.md, rule SIM-13.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cocoon.core.units import MILLISECOND_NS
+from sim.engine.faults import pack_faults
+
+if TYPE_CHECKING:
+    from sim.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The end of one run."""
+
+    scenario: str
+    seed: int
+    digest: str
+    breaches: tuple[str, ...]
+    metrics: dict[str, Any]
+    faults: list[list[object]]
+
+    def summary(self) -> dict[str, Any]:
+        """As one object."""
+        return {
+            "scenario": self.scenario, "seed": self.seed, "digest": self.digest, "breaches": list(self.breaches),
+            "metrics": self.metrics,
+        }
+
+
+def report(world: World) -> Report:
+    """Sum up a world that has run."""
+    checks = world.checks
+    tasks = list(checks.tasks.values())
+    ends = Counter("done" if task.code is None else task.code for task in tasks if task.ended_ns is not None)
+    waits = sorted(task.matched_ns - task.at_ns for task in tasks if task.matched_ns is not None)
+    chain = world.ground.chain
+    metrics: dict[str, Any] = {
+        "peers": len(world.ground.peers),
+        "signatures": "real" if world.are_real else "fake envelopes, real cells",
+        "tasks": len(tasks),
+        "ended": dict(sorted(ends.items())),
+        "open": sum(task.ended_ns is None for task in tasks),
+        "units": sum(task.accepted for task in tasks),
+        "auctions": checks.auctions,
+        "match_ms": {"p50": _share(waits, 50), "p99": _share(waits, 99)},
+        "leases_by_group": _by_group(world, checks.sold),
+        "lost_because": dict(sorted(checks.lost.items())),
+        "outcomes": dict(sorted(checks.outcomes.items())),
+        "faults": len(world.faults),
+        "facts": world.ground.trace.facts,
+        "frames": world.ground.network.frames,
+    }
+    if chain is not None:
+        metrics["promised_nanoton"] = sum(checks.totals.values())
+        metrics["paid_nanoton"] = sum(chain.paid.values())
+        metrics["fees_nanoton"] = chain.fees_nanoton
+    return Report(
+        world.scenario.name, world.seed, world.ground.trace.digest(), tuple(checks.breaches), metrics,
+        pack_faults(world.faults),
+    )
+
+
+def _by_group(world: World, counts: Counter[int]) -> dict[str, int]:
+    groups: Counter[str] = Counter({group.name: 0 for group in world.scenario.providers})
+    for number, count in counts.items():
+        groups[world.groups[number]] += count
+    return dict(groups)
+
+
+def _share(ascending_ns: Sequence[int], percent: int) -> int | None:
+    """The smallest of these that at least so many are not above, in milliseconds."""
+    if not ascending_ns:
+        return None
+    return ascending_ns[(len(ascending_ns) * percent + 99) // 100 - 1] // MILLISECOND_NS
