@@ -29,7 +29,16 @@ from cocoon.scheduler.auction import (
     explored,
     verdict,
 )
-from cocoon.scheduler.selection import AllAboveCeiling, Demand, NoneFits, Quote, Ranked, rank, usual_ceiling_nanoton
+from cocoon.scheduler.selection import (
+    AllAboveCeiling,
+    Demand,
+    Missed,
+    NoneFits,
+    Quote,
+    Ranked,
+    rank,
+    usual_ceiling_nanoton,
+)
 from cocoon.wire.market import Bid, BidReply, Call, CallResult, Decline
 from cocoon.wire.messages import KeyBundle, Offer, OfferReply, OfferRequest, Profile
 from cocoon.wire.schema import digest, unpack
@@ -62,7 +71,7 @@ class Sold:
 
     verdict: Ranked | NoneFits | AllAboveCeiling
     quotes: tuple[Quote, ...]
-    missed: tuple[tuple[PeerKey, str], ...]
+    missed: tuple[Missed, ...]
     ceiling_nanoton: int
     lost: dict[PeerKey, Verdict]
 
@@ -168,7 +177,7 @@ class Market:
             try:
                 quote = self._understood(line, said, call, peer, asked_ns)
             except CocoonError as error:
-                driver.post(BidMissed(peer, error.code))
+                driver.post(BidMissed(Missed(peer, error.code, error.text)))
                 self._peer.spawn(self._regard.failed(peer, error))
             else:
                 driver.post(BidReceived(quote))

@@ -168,7 +168,7 @@ class TaskRun:
         ))
         if self._ceiling_nanoton is None and sold.quotes:
             self._ceiling_nanoton = sold.ceiling_nanoton
-        self.post(task.SellersRanked(sold.verdict, len(sold.quotes) + len(sold.missed)))
+        self.post(task.SellersRanked(sold.verdict, missed=sold.missed))
 
     async def _open(self, attempt: int, quote: Quote) -> None:
         rest = Order(self._asked.model, self._units_left, self._left_nanoton, frozenset(self.machine.spurned))

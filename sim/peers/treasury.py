@@ -115,10 +115,11 @@ class Treasury:
         for _ in range(ORDER_TRIES):
             async with self._choosing:
                 self._look()
+                rules = self.peer.ground.rules
                 choice = self.book.choose(
                     quote.provider, quote.payout, quote.provider_key,
-                    ceiling_nanoton=max(need_nanoton, self.peer.ground.rules.least_nanoton), duration_s=LEASE_DURATION_S,
-                    now_s=self.chain.now_s, rules=self.peer.ground.rules,
+                    ceiling_nanoton=max(need_nanoton, rules.least_nanoton), duration_s=LEASE_DURATION_S,
+                    now_s=self.chain.now_s, rules=rules,
                 )
                 match choice:
                     case UseLane(lane, head, proven) if proven or lane in self._coming:
