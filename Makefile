@@ -29,7 +29,7 @@ setup: .venv/.cocoon build/magika/.done ## install Cocoon and the demo's model i
 demo: .venv/.cocoon build/magika/.done ## five peers on this machine classify files; make demo FILES=/some/dir takes yours
 	@.venv/bin/cocoon demo $(if $(FILES),"$(FILES)")
 
-test: .venv/.dev build/magika/.done .venv-oracle/.done ## every test but the long ones (under 8 minutes on 2 cores)
+test: .venv/.dev build/magika/.done .venv-oracle/.done ## every test but the long ones (under 10 minutes on 2 cores)
 	@$(VENV) -m pytest -q -n $(WORKERS) --dist loadfile
 
 test-long: .venv/.dev build/magika/.done .venv-oracle/.done ## the long tests: kills at random moments, 1,000 files
