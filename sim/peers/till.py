@@ -58,6 +58,7 @@ class Till:
         self.peer = peer
         self.chain: Chain = peer.ground.chain
         self.rules = peer.ground.rules
+        self._provider_key = provider_signer(peer).key
         self.lanes = LaneTill()
         self.credit = CreditBook()
         self._keepers: dict[LaneId, Driver] = {}
@@ -142,7 +143,7 @@ class Till:
     def _check(self, terms: LeaseTerms, head: Head, escrow: Escrow, until_s: int) -> None:
         check_lane(
             escrow.lanes[terms.lane], terms, head, payout=payout_of(self.peer.key),
-            provider_key=provider_signer(self.peer).key, until_s=self.chain.now_s + until_s + self.rules.margin_s,
+            provider_key=self._provider_key, until_s=self.chain.now_s + until_s + self.rules.margin_s,
             least_cap_nanoton=self.rules.least_nanoton,
         )
 
