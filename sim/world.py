@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cocoon.core.errors import CocoonError, ProviderBusy
-from cocoon.core.ids import NetworkId, TaskId
-from cocoon.core.limits import CALLS_REMEMBERED, GOSSIP_OFFERS, OFFER_TTL_S
+from cocoon.core.ids import NetworkId, PeerKey, TaskId
+from cocoon.core.limits import CALLS_REMEMBERED, GOSSIP_OFFERS, OFFER_TTL_S, RETRY_LAST_NS
 from cocoon.core.rng import Stream, stream
 from cocoon.core.units import MIB, MILLISECOND_NS, NANOTON_PER_TON, PPM, SECOND_NS, UnitKind
 from cocoon.node.stock import Terms
@@ -25,7 +25,7 @@ from sim.engine.heap import Heap, Trace
 from sim.engine.network import Cut, Network
 from sim.peers.buying import Buying
 from sim.peers.debts import Debts
-from sim.peers.gossiping import Gossiping
+from sim.peers.gossiping import Gossiping, draw_mesh
 from sim.peers.ground import Ground, Peer, Skew
 from sim.peers.market import Market
 from sim.peers.models import Model
@@ -45,6 +45,8 @@ _CLAIM_S = 5
 _LOOK_NS = SECOND_NS
 #: After the last accident peers find each other again: streams are opened anew, backed-off retries come round.
 CALM_NS = 10 * SECOND_NS
+#: And after this every debt was tried again at least once, with some seconds to do it.
+SETTLED_NS = RETRY_LAST_NS + 5 * SECOND_NS
 
 
 @dataclass(slots=True)
@@ -89,6 +91,7 @@ class World:
         for requesters in scenario.requesters:
             for _ in range(requesters.count):
                 self._add_requester(requesters)
+        draw_mesh(self.ground)
         self._money = chain.total_nanoton if chain is not None else 0
         self._scope = Scope(heap)
 
@@ -244,6 +247,14 @@ class World:
             self.checks.breach(f"there are {chain.total_nanoton} nanoton, there were {self._money}")
         self.heap.after(_LOOK_NS, self._look)
 
+    def _look_for_debts(self) -> None:
+        """What broke off was settled, as long as who is owed is there."""
+        for number, buyer in self.buyers.items():
+            for lease in buyer.buying.owed.values():
+                provider = self.ground.by_key[PeerKey(lease.message.provider)]
+                if provider.alive and self.ground.peers[number].alive:
+                    self.checks.breach(f"peer {number} still owes for a lease of peer {provider.number}")
+
     def _look_at_ages(self, number: int, buyer: Buyer) -> None:
         """What is offered to a requester was signed by who was there of late: every other counts an age as we do."""
         for claim in buyer.gossip.machine.table.live(self.ground.peers[number].now_ns()):
@@ -262,6 +273,8 @@ class World:
                 self.checks.breach(
                     f"task {task.number} of peer {task.requester} failed in calm weather by {task.code}: {task.text}"
                 )
+        if self.heap.now_ns >= calm_ns - CALM_NS + SETTLED_NS:
+            self._look_for_debts()
         chain = self.ground.chain
         for lane, paid in (chain.paid if chain is not None else {}).items():
             if paid > self.checks.totals.get(lane, 0):

@@ -12,6 +12,7 @@ from cocoon.core.errors import PeerFault
 from cocoon.core.ids import PeerKey
 from cocoon.core.limits import GOSSIP_INTERVAL_NS, GOSSIP_RETRY_NS, OFFERS_EXPLORED, PROVIDERS_ASKED
 from cocoon.core.machine import Effect, Event
+from cocoon.core.rng import stream
 from cocoon.scheduler.gossip import (
     CheckOffers,
     DigestHeard,
@@ -34,10 +35,10 @@ from cocoon.wire.messages import Offer
 from cocoon.wire.signing import Signed
 from sim.engine.driver import Driver
 from sim.engine.network import End
-from sim.peers.ground import Peer
+from sim.peers.ground import Ground, Peer
 
 GOSSIP_PROTOCOL = "gossip"
-#: Neighbours that a peer opens streams to; with those that open to it there are about twice as many.
+#: Neighbours that each peer draws; with those that draw it there are about twice as many.
 NEIGHBOURS = 4
 KINDS = frozenset({"infer"})
 
@@ -45,6 +46,25 @@ KINDS = frozenset({"infer"})
 def block_of(peer: int) -> str:
     """Addresses of a simulated peer: each has a block of its own."""
     return f"10.{peer >> 8}.{peer & 255}.0"
+
+
+def draw_mesh(ground: Ground) -> None:
+    """Who is connected to whom: some others by lot, and a ring, so that the mesh is one piece.
+
+    Of two neighbours the one with the lower key opens the stream, as in ``node.gossip``.
+    """
+    peers = ground.peers
+    pairs: dict[tuple[int, int], None] = {}
+    for peer in peers:
+        draws = stream(ground.seed, peer.key, "neighbours")
+        others = [(peer.number + 1) % len(peers)]
+        others += [draws.below(len(peers)) for _ in range(NEIGHBOURS - 1)]
+        pairs |= dict.fromkeys((min(peer.number, other), max(peer.number, other)) for other in others)
+    ground.opens = [[] for _ in peers]
+    for one, other in pairs:
+        if one != other:
+            low, high = sorted((peers[one], peers[other]), key=lambda peer: peer.key)
+            ground.opens[low.number].append(high)
 
 
 class Gossiping:
@@ -60,7 +80,6 @@ class Gossiping:
         self._explore = peer.stream("explore")
         self._ends: dict[PeerKey, End] = {}
         self._closed_ns: dict[PeerKey, int] = {}
-        self._chosen = self._choose()
         self._published = b""
         peer.scope.later(0, self._upkeep)
 
@@ -78,21 +97,10 @@ class Gossiping:
         }
         return shortlist(offers, demand, PROVIDERS_ASKED, OFFERS_EXPLORED, self._explore.below, reliability_ppm)
 
-    def _choose(self) -> list[Peer]:
-        """Some others by lot, the next one in the ring among them, so that the mesh is one piece."""
-        draws, peers = self._peer.stream("neighbours"), self._peer.ground.peers
-        place = self._peer.number
-        chosen = [peers[(place + 1) % len(peers)]]
-        while len(chosen) < min(NEIGHBOURS, len(peers) - 1):
-            other = peers[draws.below(len(peers))]
-            if other not in chosen and other is not self._peer:
-                chosen.append(other)
-        return [other for other in chosen if other is not self._peer]
-
     def _upkeep(self) -> None:
         """Meet who is missing, publish what is new; again after an interval."""
         now_ns = self._peer.now_ns()
-        for other in self._chosen:
+        for other in self._peer.ground.opens[self._peer.number]:
             shut_ns = self._closed_ns.get(other.key)
             rested = shut_ns is None or now_ns - shut_ns >= GOSSIP_RETRY_NS
             if other.key not in self._ends and rested and not self.machine.shuns(now_ns, other.key):

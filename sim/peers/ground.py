@@ -42,6 +42,8 @@ class Ground:
     rules: LaneRules
     peers: list[Peer] = field(default_factory=list)
     by_key: dict[PeerKey, Peer] = field(default_factory=dict)
+    #: Neighbours that each peer opens a gossip stream to.
+    opens: list[list[Peer]] = field(default_factory=list)
     #: Keys of all providers: what a look-up in the DHT would find, which is not simulated.
     sellers: list[PeerKey] = field(default_factory=list)
 

@@ -57,6 +57,8 @@ class Till:
         assert peer.ground.chain is not None
         self.peer = peer
         self.chain: Chain = peer.ground.chain
+        self.rules = peer.ground.rules
+        self._provider_key = provider_signer(peer).key
         self.lanes = LaneTill()
         self.credit = CreditBook()
         self._keepers: dict[LaneId, Driver] = {}
@@ -126,8 +128,7 @@ class Till:
             if isinstance(fact, VoucherKept):
                 kept = self.lanes.lane(terms.escrow, terms.lane)
                 self._tell(kept, VoucherSettled(Voucher.unpack(fact.voucher), fact.signature))
-        margin_s = self.peer.ground.rules.margin_s
-        return Entry(entered.opening, proven=not credit, settles=known, until_s=now_s + until_s + margin_s)
+        return Entry(entered.opening, proven=not credit, settles=known, until_s=now_s + until_s + self.rules.margin_s)
 
     def _credit(self, terms: LeaseTerms, head: Head, escrow: Escrow, until_s: int) -> tuple[CreditFact, ...]:
         self.credit.check(terms.requester)
@@ -140,11 +141,10 @@ class Till:
         return (self.credit.ask(terms.lease, terms.requester, worth, self.chain.unlocked_nanoton(escrow)),)
 
     def _check(self, terms: LeaseTerms, head: Head, escrow: Escrow, until_s: int) -> None:
-        rules = self.peer.ground.rules
         check_lane(
             escrow.lanes[terms.lane], terms, head, payout=payout_of(self.peer.key),
-            provider_key=provider_signer(self.peer).key, until_s=self.chain.now_s + until_s + rules.margin_s,
-            least_cap_nanoton=rules.least_nanoton,
+            provider_key=self._provider_key, until_s=self.chain.now_s + until_s + self.rules.margin_s,
+            least_cap_nanoton=self.rules.least_nanoton,
         )
 
     def serve(self, terms: LeaseTerms, entry: Entry) -> Moment[None]:

@@ -73,6 +73,7 @@ class Treasury:
         self.birth = birth_of(peer)
         self.address = self.birth.address()
         self.lane_key = lane_signer(peer)
+        self.rules = peer.ground.rules
         self.book = LaneBook()
         self.desk = OrderDesk()
         self._choosing = Turn(peer.ground.heap)
@@ -115,11 +116,10 @@ class Treasury:
         for _ in range(ORDER_TRIES):
             async with self._choosing:
                 self._look()
-                rules = self.peer.ground.rules
                 choice = self.book.choose(
                     quote.provider, quote.payout, quote.provider_key,
-                    ceiling_nanoton=max(need_nanoton, rules.least_nanoton), duration_s=LEASE_DURATION_S,
-                    now_s=self.chain.now_s, rules=rules,
+                    ceiling_nanoton=max(need_nanoton, self.rules.least_nanoton), duration_s=LEASE_DURATION_S,
+                    now_s=self.chain.now_s, rules=self.rules,
                 )
                 match choice:
                     case UseLane(lane, head, proven) if proven or lane in self._coming:
@@ -187,7 +187,7 @@ class Treasury:
         self._wanted.add(lane)
 
         def entries() -> dict[int, LaneState]:
-            news = self.book.unopened(self._wanted, self.chain.now_s, self.peer.ground.rules)
+            news = self.book.unopened(self._wanted, self.chain.now_s, self.rules)
             return {
                 new.lane: LaneState(
                     self.book.lanes[new.lane].payout, self.book.lanes[new.lane].provider_key, new.cap_nanoton, 0,
