@@ -174,7 +174,7 @@ async def test_small_reads_send_no_credit_of_their_own(monkeypatch):
         for number in range(50):
             await stream.send(bytes([number]) * 100)
             assert await stream.receive() == bytes([number]) * 100
-        # A few frames of that type say that streams are open, those of heartbeats too; the library sends a hundred more.
+        # A few frames of that type say that streams are open, of heartbeats too; the library sends a hundred more.
         assert written.count(TYPE_DATA) >= 100 and written.count(TYPE_WINDOW_UPDATE) < 10
         await stream.close()
 
