@@ -254,7 +254,7 @@ CREDIT_DEBTORS = 1_024
 LANE_LIFE_S = 30 * 86_400
 """Life of a new lane: a month of use pays its opening, the contract's limit is 400 days."""
 LANE_SLACK_S = 60
-"""A lane outlives its lease by this more than the provider asks for: it reads chain time later than the requester did."""
+"""A lane outlives its lease by so much more than its provider asks for, which reads chain time later than we did."""
 LANE_FEES = 20
 """A lane is worth opening, and a claim worth sending, from this many times its fees."""
 LANE_LOOKS = 8
