@@ -21,7 +21,7 @@ from enum import Enum
 
 from cocoon.core.errors import LaneBusy, LaneClosing, LimitExceeded, UsageError
 from cocoon.core.ids import LeaseId, PeerKey, ReceiptHash
-from cocoon.core.limits import ESCROW_LANES, LANE_FEES, LANE_GAP, LANE_LIFE_S
+from cocoon.core.limits import ESCROW_LANES, LANE_FEES, LANE_GAP, LANE_LIFE_S, LANE_SLACK_S
 from cocoon.core.machine import Event
 from cocoon.ledger.escrow import LANE_FLOOR_NANOTON, EscrowState
 from cocoon.ledger.facts import FactBook
@@ -268,7 +268,7 @@ class LaneBook:
             duration_s: Of the lease.
             now_s: Chain time.
         """
-        until_s = now_s + duration_s + rules.margin_s
+        until_s = now_s + duration_s + rules.margin_s + LANE_SLACK_S
         ours = [
             lane for lane in self.lanes.values()
             if (lane.provider, lane.payout, lane.provider_key) == (provider, payout, provider_key)

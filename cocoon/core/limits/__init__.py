@@ -257,6 +257,8 @@ CREDIT_DEBTORS = 1_024
 """Leases on credit remembered for what was not paid; then the oldest is forgiven."""
 LANE_LIFE_S = 30 * 86_400
 """Life of a new lane: a month of use pays its opening, the contract's limit is 400 days."""
+LANE_SLACK_S = 60
+"""A lane outlives its lease by so much more than its provider asks for, which reads chain time later than we did."""
 LANE_FEES = 20
 """A lane is worth opening, and a claim worth sending, from this many times its fees."""
 LANE_LOOKS = 8

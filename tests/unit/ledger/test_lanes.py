@@ -15,7 +15,7 @@ from cocoon.core.errors import (
     UsageError,
 )
 from cocoon.core.ids import LeaseId
-from cocoon.core.limits import ESCROW_LANES, LANE_FEES, LANE_GAP
+from cocoon.core.limits import ESCROW_LANES, LANE_FEES, LANE_GAP, LANE_SLACK_S
 from cocoon.ledger.escrow import LANE_FLOOR_NANOTON
 from cocoon.ledger.lanes import (
     BOOK_FACTS,
@@ -95,7 +95,8 @@ def test_a_lane_that_is_too_small_or_too_short_is_topped_up() -> None:
     book.record(LeaseReserved(1, ONE, TON))
     book.record(LeaseReleased.at(1, ONE, head_at(1, 900_000_000)))
     assert choose(book, ceiling=TON // 2) == TopUpLane(1, 900_000_000 + TON // 2, RULES.life_s)
-    late = 10 * DAY_S - 3_600 - RULES.margin_s
+    # The provider reads chain time later than we do, and must still find the lane long enough.
+    late = 10 * DAY_S - 3_600 - RULES.margin_s - LANE_SLACK_S
     assert choose(book_with(1), now_s=late) == UseLane(1, Head(), proven=True)
     assert choose(book_with(1), now_s=late + 1) == TopUpLane(1, TON, late + 1 + RULES.life_s)
 

@@ -22,7 +22,7 @@ PAID = """
 name = "paid"
 seconds = 90
 paid = true
-lane_life_s = 3670
+lane_life_s = 3740
 [[providers]]
 name = "p"
 count = 4
