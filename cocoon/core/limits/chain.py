@@ -91,6 +91,8 @@ CHAIN_BYTES = 4 * MIB
 """One answer of a liteserver; the whole configuration takes 0.3 MiB, a block at most 2."""
 CHAIN_CELLS = 1 << 17
 """Cells of one whole state; a devnet's with its configuration has some thousands."""
+AUDIT_LOOKS = 3
+"""Looks of an audit that finds a difference: a lane is pruned between two readings once in a while, not thrice."""
 SUPPLY_BLOCKS = 8_192
 """Blocks of each workchain that are added up: four hours of an idle devnet, read in less than a minute."""
 SUPPLY_TRANSACTIONS = 65_536

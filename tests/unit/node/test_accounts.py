@@ -56,3 +56,20 @@ async def test_a_receipt_that_comes_during_an_audit_is_in_it(monkeypatch: pytest
         books = Accounts(*[None] * 2, journal, *[None] * 5)  # type: ignore[arg-type]
         found = await books._receipts(records.RECEIPT_SETTLED)
     assert [facts.number for facts in found[b"", 1]][-1] == b"late"
+
+
+@pytest.mark.parametrize(("looks", "clean", "read"), [
+    ([True], True, 1), ([False, True], True, 2), ([False, False, True], True, 3),
+    ([False, False, False, True], False, 3),
+])
+async def test_what_moved_between_two_readings_is_no_difference(
+    looks: list[bool], clean: bool, read: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    books, begun = Accounts(*[None] * 8), list(looks)  # type: ignore[arg-type]
+
+    async def audited(self: Accounts) -> dict[str, object]:
+        return {"clean": begun.pop(0)}
+
+    monkeypatch.setattr(Accounts, "_audited", audited)
+    assert (await books.audit())["clean"] is clean
+    assert len(looks) - len(begun) == read
