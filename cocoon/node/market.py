@@ -94,9 +94,10 @@ class Market:
         demand = Demand(wanted.kind, wanted.model_bytes, wanted.units, 0)
         bids = await self._directory.ask(demand, wanted.without, self._regard.reliability_ppm, ask)
         sold = self._judge(wanted, *bids)
+        call_id = digest(call)
         for peer, why in sold.lost.items():
             self._caller.tell(peer, CallResult(
-                call=digest(call), dearer_percent=why.dearer_percent, cold=why.cold, slower=why.slower,
+                call=call_id, dearer_percent=why.dearer_percent, cold=why.cold, slower=why.slower,
                 less_reliable=why.less_reliable,
             ))
         self.auctions.append((self._clock.now_ns(), sold))
