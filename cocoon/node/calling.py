@@ -31,7 +31,7 @@ from cocoon.wire.messages import OfferReply, Refusal
 from cocoon.wire.schema import digest, pack, unpack
 from cocoon.wire.signing import open_signed
 
-#: What one stream may answer that nobody waits for: late bids of auctions that are over.
+#: What a provider says to a call; one that nobody waits for is of an auction that is over.
 _Answer = BidReply | Decline
 
 
@@ -45,12 +45,12 @@ class _Line:
         self.round_trip_ns: int | None = None
         #: The last offer that was verified here; the next bid most often comes with the same.
         self.offered: tuple[OfferReply, Quote] | None = None
-        self.waiting: dict[bytes, trio.MemorySendChannel[_Answer | CocoonError]] = {}
+        #: Calls that are being made; a line with one keeps its place in the warm set.
+        self.calls = 0
+        self.waiting: dict[bytes, tuple[PeerStream, trio.MemorySendChannel[_Answer | CocoonError]]] = {}
 
-    async def read(self) -> None:
-        """Hand every answer to the call that it names, until the stream ends; then to all the end."""
-        stream = self.stream
-        assert stream is not None                       # whoever starts this opened it
+    async def read(self, stream: PeerStream) -> None:
+        """Hand every answer to the call that it names, until the stream ends; then the end to all that wait on it."""
         try:
             while True:
                 answer = unpack(await stream.receive(), BidReply, Decline, Refusal)
@@ -58,16 +58,18 @@ class _Line:
                     raise from_peer(answer.code, answer.text)
                 self._tell(answer.call, answer)
         except CocoonError as error:
-            self.stream = None
-            for call in tuple(self.waiting):
-                self._tell(call, error)
+            if self.stream is stream:                   # else another one took its place already
+                self.stream = None
+            for call, (on, _) in tuple(self.waiting.items()):
+                if on is stream:
+                    self._tell(call, error)
         finally:
             with trio.CancelScope(shield=True):
                 await stream.close()
 
     def _tell(self, call: bytes, answer: _Answer | CocoonError) -> None:
-        if (channel := self.waiting.pop(call, None)) is not None:
-            channel.send_nowait(answer)
+        if (waits := self.waiting.pop(call, None)) is not None:
+            waits[1].send_nowait(answer)
 
 
 class Caller:
@@ -94,8 +96,9 @@ class Caller:
                 try:
                     quote = await self._ask(peer, call)
                 except CocoonError as error:
+                    # Not from here: the auction may end with this very answer, and what was seen must be kept.
+                    self._nursery.start_soon(self._regard.failed, peer, error)
                     await driver.post(BidMissed(Missed(peer, error.code, error.text)))
-                    await self._regard.failed(peer, error)
                 else:
                     await driver.post(BidReceived(quote))
 
@@ -133,18 +136,13 @@ class Caller:
 
     async def _ask(self, peer: PeerKey, call: Call) -> Quote:
         line = self._line(peer)
-        call_id = digest(call)
-        stream = await self._open(line)
-        answers, answer = trio.open_memory_channel[_Answer | CocoonError](1)
-        line.waiting[call_id] = answers
-        asked_ns = self._clock.now_ns()
+        line.calls += 1
         try:
-            self._nursery.start_soon(self._send, stream, call)
-            said = await answer.receive()
+            stream = await self._open(line)
+            asked_ns = self._clock.now_ns()
+            said = await self._answer(line, stream, call)
         finally:
-            line.waiting.pop(call_id, None)
-        if isinstance(said, CocoonError):
-            raise said
+            line.calls -= 1
         line.round_trip_ns = self._clock.now_ns() - asked_ns
         if isinstance(said, Decline):
             raise from_peer(said.code, said.text)
@@ -153,10 +151,24 @@ class Caller:
             line.offered = offer, verify_offer(offer, self._network, peer)
         return verify_bid(said, call, line.offered[1], asked_ns)
 
+    async def _answer(self, line: _Line, stream: PeerStream, call: Call) -> _Answer:
+        """Ends with the auction at the latest, which cancels whoever still waits."""
+        call_id = digest(call)
+        answers, answer = trio.open_memory_channel[_Answer | CocoonError](1)
+        line.waiting[call_id] = stream, answers
+        try:
+            self._nursery.start_soon(self._send, stream, call)
+            said = await answer.receive()
+        finally:
+            line.waiting.pop(call_id, None)
+        if isinstance(said, CocoonError):
+            raise said
+        return said
+
     def _line(self, peer: PeerKey) -> _Line:
         line = self._lines.setdefault(peer, _Line(peer))
         self._lines.move_to_end(peer)
-        idle = [other for other in self._lines.values() if not other.waiting and other is not line]
+        idle = [other for other in self._lines.values() if not other.calls and other is not line]
         for surplus in idle[: max(0, len(self._lines) - CALL_STREAMS)]:
             del self._lines[surplus.peer]
             if surplus.stream is not None:
@@ -167,7 +179,7 @@ class Caller:
         async with line.opening:
             if line.stream is None or line.stream.ended:
                 line.stream = await self._mesh.open_stream(line.peer, CALL_PROTOCOL)
-                self._nursery.start_soon(line.read)
+                self._nursery.start_soon(line.read, line.stream)
             return line.stream
 
 

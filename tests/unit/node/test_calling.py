@@ -17,7 +17,7 @@ from cocoon.core.limits import AUCTION_MOST_NS, BID_BINDS_NS, CALL_STREAMS
 from cocoon.core.units import SECOND_NS
 from cocoon.node.asking import verify_offer
 from cocoon.node.bids import CALL_PROTOCOL, BidDesk
-from cocoon.node.calling import Caller, verify_bid
+from cocoon.node.calling import Caller, _Line, verify_bid
 from cocoon.node.counter import OfferCounter
 from cocoon.node.regard import Regard
 from cocoon.node.stock import Terms
@@ -167,6 +167,20 @@ async def test_a_task_that_hangs_up_while_it_calls_costs_no_other_auction_its_bi
             await trio.testing.wait_all_tasks_blocked()
             slow.go.set()
         assert [len(one.quotes) for one in ended] == [1], ended
+
+
+async def test_a_reader_that_hears_late_of_its_end_leaves_the_next_stream_alone(
+    autojump_clock: trio.testing.MockClock
+) -> None:
+    line = _Line(SELLER.key)
+    (old, _), (new, _) = connected(BUYER.key, SELLER.key), connected(BUYER.key, SELLER.key)
+    told = {name: trio.open_memory_channel[Any](1) for name in (b"old", b"new")}
+    line.stream = new
+    line.waiting = {b"old": (old, told[b"old"][0]), b"new": (new, told[b"new"][0])}
+    old.wake("its peer was lost")
+    await line.read(old)
+    assert line.stream is new and list(line.waiting) == [b"new"]
+    assert told[b"old"][1].receive_nowait().code == "stream_closed"
 
 
 async def test_the_warm_set_is_bounded(autojump_clock: trio.testing.MockClock) -> None:
