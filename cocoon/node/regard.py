@@ -56,7 +56,7 @@ class Regard:
         return self.standing(provider).reliability_ppm
 
     def is_newcomer(self, provider: PeerKey) -> bool:
-        """Whether no lease with it ever ended, as far as this peer remembers."""
+        """Whether less than one whole outcome is left of what this peer saw of it."""
         standing = self.standing(provider)
         return not (standing.kept or standing.lost or standing.lied or standing.refused)
 

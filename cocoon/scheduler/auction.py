@@ -38,8 +38,9 @@ from cocoon.scheduler.selection import (
 )
 
 #: Upper ends of the bands in which a loser learns how much dearer it was, in per cent.
-_BANDS_PERCENT = (5, 10, 25, 50)
-_DEARER_STILL = 100
+BANDS_PERCENT = (5, 10, 25, 50)
+#: And what stands for more than the last of them.
+DEARER_STILL_PERCENT = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +191,8 @@ class Verdict:
         """In words, for people."""
         said = []
         if self.dearer_percent:
-            over = self.dearer_percent > _BANDS_PERCENT[-1]
-            said.append(f"more than {_BANDS_PERCENT[-1]} % dearer" if over else f"up to {self.dearer_percent} % dearer")
+            over = self.dearer_percent > BANDS_PERCENT[-1]
+            said.append(f"more than {BANDS_PERCENT[-1]} % dearer" if over else f"up to {self.dearer_percent} % dearer")
         said += ["cold model"] * self.cold + ["slower"] * self.slower + ["less reliable"] * self.less_reliable
         return ", ".join(said) or "a newcomer was tried"
 
@@ -208,4 +209,4 @@ def verdict(loser: Quote, winner: Quote, runs: int, reliability_ppm: Callable[[P
 def _band(cost: int, best: int) -> int:
     if cost <= best:
         return 0
-    return next((band for band in _BANDS_PERCENT if cost * 100 <= best * (100 + band)), _DEARER_STILL)
+    return next((band for band in BANDS_PERCENT if cost * 100 <= best * (100 + band)), DEARER_STILL_PERCENT)

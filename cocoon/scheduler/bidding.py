@@ -21,7 +21,7 @@ from typing import TypeVar
 from cocoon.core.ids import PeerKey
 from cocoon.core.limits import BID_HONOURED_NS, BIDS_HONOURED, CALL_BURST, CALL_NS, CALLERS, CALLS_REMEMBERED
 from cocoon.core.machine import DeadlinePassed, Effect, Event
-from cocoon.core.units import PPM
+from cocoon.core.units import MILLISECOND_NS, PPM
 from cocoon.scheduler.strategy import Prices, Strategy
 from cocoon.wire.market import Call, CallResult
 
@@ -176,7 +176,11 @@ class Bidding:
 
     def _answer(self, now_ns: int, heard: CallHeard) -> Effect:
         call = heard.call
-        no = self._refusal(now_ns, heard)
+        if not self._in_time(now_ns, heard.requester):
+            # Not remembered: a flood would push out what the owner wants to read.
+            wait_ms = CALL_NS // MILLISECOND_NS
+            return DeclineCall(heard.id, "busy", f"more than {CALL_BURST} calls at once; try again in {wait_ms} ms")
+        no = self._refusal(heard)
         if no is not None:
             if heard.id not in self._calls:
                 self._remember(heard, CallSeen(now_ns, call.kind, call.model, call.units, answer=no[0]))
@@ -187,9 +191,7 @@ class Bidding:
         ))
         return MakeBid(heard.id, setup, prices, heard.start_ms, heard.run_us, heard.warm)
 
-    def _refusal(self, now_ns: int, heard: CallHeard) -> tuple[str, str] | None:
-        if not self._in_time(now_ns, heard.requester):
-            return "busy", f"more than {CALL_BURST} calls at once; try again in {CALL_NS // 1_000_000} ms"
+    def _refusal(self, heard: CallHeard) -> tuple[str, str] | None:
         if heard.id in self._calls:
             return "replayed", "this call was made before"
         if heard.closed is not None:

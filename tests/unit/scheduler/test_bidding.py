@@ -98,6 +98,7 @@ def test_a_caller_keeps_to_its_rate_and_slows_nobody_else() -> None:
     assert said[-1] == "busy" and all(isinstance(one, MakeBid) for one in said[:-1])
     assert isinstance(answer(bidding, 0, heard(1_000, STRANGER)), MakeBid)
     assert answer(bidding, CALL_NS - 1, heard(1_001)) == "busy"
+    assert len(bidding.seen()) == CALL_BURST + 1, "what came too fast is not remembered"
     assert isinstance(answer(bidding, CALL_NS, heard(1_002)), MakeBid)
 
 
