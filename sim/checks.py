@@ -15,7 +15,7 @@ from typing import Any
 from cocoon.core.ids import LeaseId, PeerKey, TaskId
 from cocoon.core.units import SECOND_NS
 from cocoon.ledger.terms import LeaseTerms
-from cocoon.scheduler.auction import Verdict
+from cocoon.scheduler.award import Verdict
 from cocoon.scheduler.reputation import Outcome, OutcomeSeen
 from cocoon.scheduler.selection import Ranked
 from cocoon.wire.judged import Statement, Voucher

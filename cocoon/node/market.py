@@ -19,17 +19,8 @@ from cocoon.node.asking import Answers, Directory
 from cocoon.node.calling import Caller
 from cocoon.node.regard import Regard
 from cocoon.privacy.padding import padded_bytes
-from cocoon.scheduler.auction import Draw, Verdict, explored, verdict
-from cocoon.scheduler.selection import (
-    AllAboveCeiling,
-    Demand,
-    Missed,
-    NoneFits,
-    Quote,
-    Ranked,
-    rank,
-    usual_ceiling_nanoton,
-)
+from cocoon.scheduler.award import Draw, Known, Sold, judge
+from cocoon.scheduler.selection import Demand
 from cocoon.wire.market import NO_MODEL, Call, CallResult
 from cocoon.wire.schema import digest
 
@@ -53,33 +44,16 @@ class Wanted:
     without: Collection[PeerKey] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Sold:
-    """One auction: the verdict, every bid, who gave none, and what the task may cost.
-
-    Attributes:
-        lost: Why each bidder that was not taken was not, while one was.
-    """
-
-    verdict: Ranked | NoneFits | AllAboveCeiling
-    quotes: tuple[Quote, ...]
-    missed: tuple[Missed, ...]
-    ceiling_nanoton: int
-    units: int
-    lost: dict[PeerKey, Verdict]
-
-
 class Market:
     """Buys by auction."""
 
     def __init__(self, directory: Directory, clock: Clock, regard: Regard, caller: Caller) -> None:
         self._directory = directory
-        self._mesh = directory.mesh
         self._network = directory.network
         self._clock = clock
-        self._regard = regard
+        self._known = Known(regard.reliability_ppm, regard.is_newcomer, directory.mesh.block_of)
         self._caller = caller
-        self._draws = stream(int.from_bytes(os.urandom(16), "big"), self._mesh.peer, "exploration")
+        self._draws = stream(int.from_bytes(os.urandom(16), "big"), directory.mesh.peer, "exploration")
         #: The auctions of late, oldest first, for the owner.
         self.auctions: deque[tuple[int, Sold]] = deque(maxlen=AUCTIONS_REMEMBERED)
 
@@ -91,9 +65,10 @@ class Market:
             ended = await self._caller.call(peers, call)
             return ended.quotes, ended.missed
 
-        demand = Demand(wanted.kind, wanted.model_bytes, wanted.units, 0)
-        bids = await self._directory.ask(demand, wanted.without, self._regard.reliability_ppm, ask)
-        sold = self._judge(wanted, *bids)
+        demand = Demand(wanted.kind, wanted.model_bytes, wanted.units, wanted.ceiling_nanoton or 0)
+        quotes, missed = await self._directory.ask(demand, wanted.without, self._known.reliability_ppm, ask)
+        draw = Draw(self._draws.below(PPM), self._draws.below(PPM))
+        sold = judge(demand, quotes, missed, self._known, draw, has_ceiling=wanted.ceiling_nanoton is not None)
         call_id = digest(call)
         for peer, why in sold.lost.items():
             self._caller.tell(peer, CallResult(
@@ -108,27 +83,3 @@ class Market:
             network=self._network, nonce=os.urandom(16), kind=wanted.kind, model=wanted.model or NO_MODEL,
             model_bytes=padded_bytes(wanted.model_bytes), units=wanted.units, deadline_ms=wanted.deadline_ms, tier=0,
         )
-
-    def _judge(
-        self, wanted: Wanted, quotes: Sequence[Quote], missed: tuple[Missed, ...]
-    ) -> Sold:
-        units, reliability_ppm = wanted.units, self._regard.reliability_ppm
-        ceiling = wanted.ceiling_nanoton
-        if ceiling is None:
-            ceiling = usual_ceiling_nanoton([quote.terms for quote in quotes], units)
-        demand = Demand(wanted.kind, wanted.model_bytes, units, ceiling)
-        ranked, lost = rank(list(quotes), demand, reliability_ppm), {}
-        if isinstance(ranked, Ranked):
-            ranked = Ranked(self._explored(ranked.quotes, units))
-            best = ranked.quotes[0]
-            lost = {
-                quote.provider: verdict(quote, best, units, reliability_ppm)
-                for quote in quotes if quote.provider != best.provider
-            }
-        return Sold(ranked, tuple(quotes), missed, ceiling, units, lost)
-
-    def _explored(self, ranked: tuple[Quote, ...], units: int) -> tuple[Quote, ...]:
-        blocks = {quote.provider: self._mesh.block_of(quote.provider) for quote in ranked}
-        draw = Draw(self._draws.below(PPM), self._draws.below(PPM))
-        return explored(ranked, units, self._regard.is_newcomer, blocks, draw)
-

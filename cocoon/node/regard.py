@@ -57,8 +57,7 @@ class Regard:
 
     def is_newcomer(self, provider: PeerKey) -> bool:
         """Whether less than one whole outcome is left of what this peer saw of it."""
-        standing = self.standing(provider)
-        return not (standing.kept or standing.lost or standing.lied or standing.refused)
+        return self.standing(provider).is_newcomer
 
     async def kept(self, provider: PeerKey) -> None:
         """A lease on which work was done ended as agreed."""

@@ -20,11 +20,12 @@ from cocoon.core.units import MILLISECOND_NS
 from cocoon.node import records
 from cocoon.node.buying import Buyer
 from cocoon.node.driver import Driver
-from cocoon.node.market import Sold, Wanted
+from cocoon.node.market import Wanted
 from cocoon.node.means import Order, Purse
 from cocoon.node.purchase import Answer, Purchase, Say
 from cocoon.scheduler import task
 from cocoon.scheduler.attempts import Attempts
+from cocoon.scheduler.award import Sold
 from cocoon.scheduler.selection import (
     Quote,
     Ranked,

@@ -14,7 +14,7 @@ from typing import Any
 from cocoon.core.ids import peer_id
 from cocoon.core.units import MILLISECOND_NS
 from cocoon.node.control import Caller
-from cocoon.node.market import Sold
+from cocoon.scheduler.award import Sold
 from cocoon.scheduler.bidding import CallSeen
 from cocoon.scheduler.hindsight import Tally, cost_nanoton, reason
 from cocoon.scheduler.selection import (

@@ -14,33 +14,18 @@ Purity: pure. Spec: docs/spec/auction.md, rules AUC-1 to AUC-7.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cocoon.core.ids import PeerKey
 from cocoon.core.limits import (
     AUCTION_MOST_NS,
     AUCTION_SOONEST_NS,
-    EXPLORATION_PPM,
-    EXPLORATION_PREMIUM_PPM,
     PROVIDERS_ASKED,
     ROUND_TRIP_UNKNOWN_NS,
 )
 from cocoon.core.machine import Effect, Event
-from cocoon.core.units import PPM
-from cocoon.scheduler.selection import (
-    Missed,
-    Quote,
-    expected_completion_ns,
-    expected_cost_nanoton,
-    slowest_run_us,
-    unheard,
-)
-
-#: Upper ends of the bands in which a loser learns how much dearer it was, in per cent.
-BANDS_PERCENT = (5, 10, 25, 50)
-#: And what stands for more than the last of them.
-DEARER_STILL_PERCENT = 100
+from cocoon.scheduler.selection import Missed, Quote, unheard
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,73 +125,3 @@ def _patience_ns(bidders: Sequence[Bidder]) -> int:
         ROUND_TRIP_UNKNOWN_NS if bidder.round_trip_ns is None else bidder.round_trip_ns for bidder in bidders
     ), default=0)
     return min(max(2 * slowest_ns, AUCTION_SOONEST_NS), AUCTION_MOST_NS)
-
-
-# --- who is taken, and what the others hear ----------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """Two draws of a counter-based stream, below ``PPM`` and uniform: whether to explore, and whom."""
-
-    whether_ppm: int
-    whom_ppm: int
-
-
-def explored(
-    ranked: Sequence[Quote], runs: int, is_newcomer: Callable[[PeerKey], bool],
-    block_of: Mapping[PeerKey, str], draw: Draw,
-) -> tuple[Quote, ...]:
-    """Now and then a newcomer first, if it costs little more than the best: nobody else would ever know it (AUC-6).
-
-    The share is dealt out among blocks of addresses, then within one: a thousand
-    identities behind one address together get what one honest newcomer gets.
-    """
-    order = tuple(ranked)
-    if draw.whether_ppm >= EXPLORATION_PPM or not order or is_newcomer(order[0].provider):
-        return order
-    most = expected_cost_nanoton(order[0].terms, runs) * EXPLORATION_PREMIUM_PPM // PPM
-    blocks: dict[str, list[Quote]] = {}
-    for quote in order:
-        if is_newcomer(quote.provider) and expected_cost_nanoton(quote.terms, runs) <= most:
-            blocks.setdefault(block_of.get(quote.provider, ""), []).append(quote)
-    if not blocks:
-        return order
-    place = draw.whom_ppm * len(blocks)
-    block = blocks[sorted(blocks)[place // PPM]]
-    chosen = block[place % PPM * len(block) // PPM]
-    return chosen, *(quote for quote in order if quote is not chosen)
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Why a bid did not win, as its bidder hears it (``wire.market.CallResult``)."""
-
-    dearer_percent: int
-    cold: bool
-    slower: bool
-    less_reliable: bool
-
-    def reason(self) -> str:
-        """In words, for people."""
-        said = []
-        if self.dearer_percent:
-            over = self.dearer_percent > BANDS_PERCENT[-1]
-            said.append(f"more than {BANDS_PERCENT[-1]} % dearer" if over else f"up to {self.dearer_percent} % dearer")
-        said += ["cold model"] * self.cold + ["slower"] * self.slower + ["less reliable"] * self.less_reliable
-        return ", ".join(said) or "a newcomer was tried"
-
-
-def verdict(loser: Quote, winner: Quote, runs: int, reliability_ppm: Callable[[PeerKey], int]) -> Verdict:
-    """What speaks against ``loser`` beside ``winner``, in bands."""
-    cost, best = expected_cost_nanoton(loser.terms, runs), expected_cost_nanoton(winner.terms, runs)
-    slowest_us = slowest_run_us((loser, winner))
-    slower = expected_completion_ns(loser, runs, slowest_us) > expected_completion_ns(winner, runs, slowest_us)
-    less_reliable = reliability_ppm(loser.provider) < reliability_ppm(winner.provider)
-    return Verdict(_band(cost, best), winner.warm and not loser.warm, slower, less_reliable)
-
-
-def _band(cost: int, best: int) -> int:
-    if cost <= best:
-        return 0
-    return next((band for band in BANDS_PERCENT if cost * 100 <= best * (100 + band)), DEARER_STILL_PERCENT)

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 from cocoon.core.limits import CALLS_LOOKED_BACK_NS
 from cocoon.core.units import bill_nanoton
-from cocoon.scheduler.auction import BANDS_PERCENT, DEARER_STILL_PERCENT, Verdict
+from cocoon.scheduler.award import BANDS_PERCENT, DEARER_STILL_PERCENT, Verdict
 from cocoon.scheduler.bidding import CallSeen
 from cocoon.scheduler.selection import expected_cost_nanoton
 
-#: The ends of the bands in which ``auction.verdict`` speaks, in per cent; the last means any more than the one before.
+#: The ends of the bands in which ``award.verdict`` speaks, in per cent; the last means any more than the one before.
 _ENDS_PERCENT = (0, *BANDS_PERCENT, DEARER_STILL_PERCENT)
 
 

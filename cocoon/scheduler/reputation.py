@@ -90,6 +90,11 @@ class Standing:
     last_code: str = ""
     last_age_ns: int = 0
 
+    @property
+    def is_newcomer(self) -> bool:
+        """Whether less than one whole outcome is left of what was seen (AUC-6)."""
+        return not (self.kept or self.lost or self.refused or self.lied)
+
     def reason(self) -> str:
         """In words, for people."""
         counted = (self.kept, "kept"), (self.lost, "lost"), (self.refused, "bids refused"), (self.lied, "lied")

@@ -23,21 +23,13 @@ from cocoon.scheduler.auction import (
     BiddersChosen,
     BidMissed,
     BidReceived,
-    Draw,
     SendCall,
-    Verdict,
-    explored,
-    verdict,
 )
+from cocoon.scheduler.award import Draw, Known, Sold, judge
 from cocoon.scheduler.selection import (
-    AllAboveCeiling,
     Demand,
     Missed,
-    NoneFits,
     Quote,
-    Ranked,
-    rank,
-    usual_ceiling_nanoton,
 )
 from cocoon.wire.market import Bid, BidReply, Call, CallResult, Decline
 from cocoon.wire.messages import KeyBundle, Offer, OfferReply, OfferRequest, Profile
@@ -65,17 +57,6 @@ class Wanted:
     without: Collection[PeerKey] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Sold:
-    """One auction and its end."""
-
-    verdict: Ranked | NoneFits | AllAboveCeiling
-    quotes: tuple[Quote, ...]
-    missed: tuple[Missed, ...]
-    ceiling_nanoton: int
-    lost: dict[PeerKey, Verdict]
-
-
 @dataclass(slots=True)
 class _Line:
     """The stream to one provider, with the calls that wait on it."""
@@ -92,6 +73,9 @@ class Market:
         self._peer = peer
         self._gossip = gossip
         self._regard = regard
+        self._known = Known(
+            regard.reliability_ppm, regard.is_newcomer, lambda who: block_of(peer.ground.by_key[who].number)
+        )
         self._draws = peer.stream("exploration")
         self._lines: OrderedDict[PeerKey, _Line] = OrderedDict()
 
@@ -102,7 +86,7 @@ class Market:
             model_bytes=padded_bytes(wanted.model.size_bytes), units=wanted.units, deadline_ms=wanted.deadline_ms,
             tier=0,
         )
-        demand = Demand("infer", wanted.model.size_bytes, wanted.units, 0)
+        demand = Demand("infer", wanted.model.size_bytes, wanted.units, wanted.ceiling_nanoton or 0)
         named = self._gossip.shortlist(demand, wanted.without, self._regard.reliability_ppm)
         if len(named) < OFFERS_ENOUGH:                  # the DHT, which is not simulated, names sellers at large
             named += self._at_large({*wanted.without, *named})
@@ -110,7 +94,10 @@ class Market:
         if not ended.quotes and len(named) >= OFFERS_ENOUGH:
             more = await self._auction(self._at_large({*wanted.without, *named}), call)
             ended = AuctionEnded(more.quotes, (*ended.missed, *more.missed))
-        sold = self._judge(wanted, ended)
+        draw = Draw(self._draws.below(PPM), self._draws.below(PPM))
+        sold = judge(
+            demand, ended.quotes, ended.missed, self._known, draw, has_ceiling=wanted.ceiling_nanoton is not None
+        )
         for peer, why in sold.lost.items():
             self._tell(peer, CallResult(
                 call=digest(call), dearer_percent=why.dearer_percent, cold=why.cold, slower=why.slower,
@@ -257,22 +244,3 @@ class Market:
             raise wrong("price", "the bid is above the offer's own ask")
         return replace(quote, digest=bid.digest, bid=said, binds_until_ns=called_ns + BID_BINDS_NS)
 
-    def _judge(self, wanted: Wanted, ended: AuctionEnded) -> Sold:
-        units, reliability_ppm = wanted.units, self._regard.reliability_ppm
-        ceiling = wanted.ceiling_nanoton
-        if ceiling is None:
-            ceiling = usual_ceiling_nanoton([quote.terms for quote in ended.quotes], units)
-        demand = Demand("infer", wanted.model.size_bytes, units, ceiling)
-        ranked, lost = rank(list(ended.quotes), demand, reliability_ppm), {}
-        if isinstance(ranked, Ranked):
-            blocks = {
-                quote.provider: block_of(self._peer.ground.by_key[quote.provider].number) for quote in ranked.quotes
-            }
-            draw = Draw(self._draws.below(PPM), self._draws.below(PPM))
-            ranked = Ranked(explored(ranked.quotes, units, self._regard.is_newcomer, blocks, draw))
-            best = ranked.quotes[0]
-            lost = {
-                quote.provider: verdict(quote, best, units, reliability_ppm)
-                for quote in ended.quotes if quote.provider != best.provider
-            }
-        return Sold(ranked, ended.quotes, ended.missed, ceiling, lost)

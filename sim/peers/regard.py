@@ -31,9 +31,8 @@ class Regard:
         return self.reputation.standing(self._peer.now_ns(), provider).reliability_ppm
 
     def is_newcomer(self, provider: PeerKey) -> bool:
-        """Whether no lease with it ever ended, as far as this peer remembers."""
-        standing = self.reputation.standing(self._peer.now_ns(), provider)
-        return not (standing.kept or standing.lost or standing.lied)
+        """Whether less than one whole outcome is left of what this peer saw of it."""
+        return self.reputation.standing(self._peer.now_ns(), provider).is_newcomer
 
     async def kept(self, provider: PeerKey) -> None:
         """A lease on which work was done ended as agreed."""

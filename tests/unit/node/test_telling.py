@@ -14,9 +14,8 @@ from cocoon.core.limits import AUCTIONS_REMEMBERED, CALLS_REMEMBERED, CODEC_ITEM
 from cocoon.core.units import DAY_NS, PPM, SECOND_NS
 from cocoon.node import records
 from cocoon.node.accounts import Accounts, money_verbs
-from cocoon.node.market import Sold
 from cocoon.node.telling import MOST, say_pages, told_auction, told_call
-from cocoon.scheduler.auction import verdict
+from cocoon.scheduler.award import Sold, verdict
 from cocoon.scheduler.bidding import CallSeen
 from cocoon.scheduler.selection import AllAboveCeiling, Missed, NoneFits, Quote, Ranked
 from cocoon.wire.codec import decode, encode

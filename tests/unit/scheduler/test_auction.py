@@ -26,12 +26,9 @@ from cocoon.scheduler.auction import (
     BiddersChosen,
     BidMissed,
     BidReceived,
-    Draw,
     SendCall,
-    Verdict,
-    explored,
-    verdict,
 )
+from cocoon.scheduler.award import Draw, Verdict, explored, verdict
 from cocoon.scheduler.selection import Demand, Missed, Quote, Ranked, expected_cost_nanoton, rank
 from tests.unit.scheduler.builders import quote, tender
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cocoon.core.ids import PeerKey
 from cocoon.core.limits import CALLS_LOOKED_BACK_NS
 from cocoon.core.units import PPM
-from cocoon.scheduler.auction import verdict
+from cocoon.scheduler.award import verdict
 from cocoon.scheduler.bidding import Bidding, BidSigned, BidTaken, CallSeen, ResultHeard
 from cocoon.scheduler.hindsight import Tally, WhatIf, cost_nanoton, reason, tally, what_if
 from cocoon.scheduler.selection import Demand, Quote, Ranked, expected_cost_nanoton, rank

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cocoon.core.limits import PROVIDERS_ASKED
-from cocoon.scheduler.auction import Verdict
+from cocoon.scheduler.award import Verdict
 from sim.report import Report
 from sim.scenario import Scenario
 from sim.world import World
