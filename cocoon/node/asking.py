@@ -14,7 +14,7 @@ from cocoon.core.clock import Clock
 from cocoon.core.errors import CocoonError, Unreachable, from_peer, wrong
 from cocoon.core.groups import single_error
 from cocoon.core.ids import NetworkId, PeerKey, kind_key
-from cocoon.core.limits import OFFER_NS, OFFER_TTL_S, OFFERS_ENOUGH, PROVIDERS_ASKED
+from cocoon.core.limits import OFFER_NS, OFFERS_ENOUGH, PROVIDERS_ASKED
 from cocoon.core.machine import Effect
 from cocoon.core.units import PPM, SECOND_NS
 from cocoon.node.counter import OFFER_PROTOCOL
@@ -23,9 +23,9 @@ from cocoon.node.gossip import OfferGossip
 from cocoon.p2p.service import Mesh
 from cocoon.scheduler.offers import AskOffer, Gathering, GatheringEnded, OfferMissed, OfferReceived, SellersFound
 from cocoon.scheduler.selection import Demand, Missed, Quote
-from cocoon.wire.messages import SUITE_MLKEM768_X25519, KeyBundle, Offer, OfferReply, OfferRequest, Profile, Refusal
-from cocoon.wire.schema import pack, packed_digest, unpack
-from cocoon.wire.signing import open_signed
+from cocoon.scheduler.verification import verify_offer
+from cocoon.wire.messages import OfferReply, OfferRequest, Refusal
+from cocoon.wire.schema import pack, unpack
 
 #: Verified offers or bids, and who gave none.
 Answers = tuple[tuple[Quote, ...], tuple[Missed, ...]]
@@ -137,30 +137,3 @@ async def ask_offer(mesh: Mesh, network: NetworkId, kind: str, peer: PeerKey) ->
     if kind not in quote.offer.kinds:
         raise wrong("kind", f"asked for {kind!r}, the offer sells {', '.join(quote.offer.kinds)}")
     return quote
-
-
-def verify_offer(reply: OfferReply, network: NetworkId, peer: PeerKey) -> Quote:
-    """Check signatures, digests and ranges of an offer with its bodies.
-
-    Raises:
-        BadSignature, Malformed, WrongField: what does not fit.
-    """
-    offer = open_signed(reply.offer, Offer, signer=peer)
-    keys = open_signed(reply.keys, KeyBundle, signer=peer)
-    profile = unpack(reply.profile, Profile)
-    if offer.message.network != network or keys.message.network != network:
-        raise wrong("network_id", "the offer is for another network")
-    if keys.digest != offer.message.keys_digest:
-        raise wrong("keys", "the key bundle is not the one that the offer names")
-    if keys.message.suite != SUITE_MLKEM768_X25519:
-        raise wrong("keys", f"sealing suite {keys.message.suite} is not spoken here")
-    if keys.message.boot_id != offer.message.boot_id:
-        raise wrong("boot", "offer and key bundle are from different starts of the provider")
-    if packed_digest(reply.profile) != offer.message.profile_digest:
-        raise wrong("profile", "the execution profile is not the one that the offer names")
-    if not 1 <= offer.message.ttl_s <= OFFER_TTL_S:
-        raise wrong("ttl", f"{offer.message.ttl_s} s is outside 1 to {OFFER_TTL_S} s")
-    bundle = keys.message
-    return Quote(
-        peer, offer.digest, offer.message, bundle.public, bundle.payout, bundle.provider_key, profile
-    )

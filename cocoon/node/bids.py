@@ -33,9 +33,9 @@ from cocoon.scheduler.pace import Pace
 from cocoon.scheduler.strategy import Strategy
 from cocoon.telemetry.log import get_logger
 from cocoon.wire.market import NO_MODEL, Bid, BidReply, Call, CallResult, Decline
-from cocoon.wire.messages import refusal
+from cocoon.wire.messages import Offer, refusal
 from cocoon.wire.schema import digest, pack, unpack
-from cocoon.wire.signing import sign
+from cocoon.wire.signing import Signed, sign
 from cocoon.wire.types import line
 
 CALL_PROTOCOL = "/cocoon/call/1"
@@ -111,15 +111,13 @@ class BidDesk:
         (effect,) = self._machine.handle(now_ns, heard)
         match effect:
             case MakeBid():
-                return self._bid(now_ns, effect)
+                return self._bid(now_ns, effect, offer)
             case DeclineCall(_, code, text):
                 self._log.info("call_declined", peer=requester, code=code)
                 return Decline(call=call_id, code=code, text=line(text, ERROR_TEXT_CHARS))
         raise AssertionError(effect)
 
-    def _bid(self, now_ns: int, made: MakeBid) -> BidReply:
-        reply = self._counter.reply()
-        offer = self._counter.current()
+    def _bid(self, now_ns: int, made: MakeBid, offer: Signed[Offer]) -> BidReply:
         bid = sign(
             Bid(
                 network=offer.message.network, call=made.id, offer=offer.digest, setup_nanoton=made.setup_nanoton,
@@ -128,4 +126,5 @@ class BidDesk:
             self._identity,
         )
         self._machine.handle(now_ns, BidSigned(made.id, bid.digest))
-        return BidReply(call=made.id, bid=bid.pack(), offer=reply.offer, keys=reply.keys, profile=reply.profile)
+        said = self._counter.reply(offer)
+        return BidReply(call=made.id, bid=bid.pack(), offer=said.offer, keys=said.keys, profile=said.profile)

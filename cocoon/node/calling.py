@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection
-from dataclasses import replace
 
 import trio
 
 from cocoon.core.clock import Clock
-from cocoon.core.errors import CocoonError, StreamClosed, from_peer, wrong
+from cocoon.core.errors import CocoonError, StreamClosed, from_peer
 from cocoon.core.ids import NetworkId, PeerKey
-from cocoon.core.limits import AUCTION_MOST_NS, BID_BINDS_NS, CALL_STREAMS
+from cocoon.core.limits import AUCTION_MOST_NS, CALL_STREAMS
 from cocoon.core.machine import Effect
 from cocoon.core.units import SECOND_NS
-from cocoon.node.asking import verify_offer
 from cocoon.node.bids import CALL_PROTOCOL
 from cocoon.node.driver import Driver
 from cocoon.node.regard import Regard
@@ -25,11 +23,11 @@ from cocoon.p2p.service import Mesh
 from cocoon.p2p.streams import PeerStream
 from cocoon.scheduler.auction import Auction, AuctionEnded, Bidder, BiddersChosen, BidMissed, BidReceived, SendCall
 from cocoon.scheduler.selection import Missed, Quote
+from cocoon.scheduler.verification import verify_bid, verify_offer
 from cocoon.telemetry.log import Log
-from cocoon.wire.market import Bid, BidReply, Call, CallResult, Decline
+from cocoon.wire.market import BidReply, Call, CallResult, Decline
 from cocoon.wire.messages import OfferReply, Refusal
 from cocoon.wire.schema import digest, pack, unpack
-from cocoon.wire.signing import open_signed
 
 #: What a provider says to a call; one that nobody waits for is of an auction that is over.
 _Answer = BidReply | Decline
@@ -181,29 +179,3 @@ class Caller:
                 line.stream = await self._mesh.open_stream(line.peer, CALL_PROTOCOL)
                 self._nursery.start_soon(line.read, line.stream)
             return line.stream
-
-
-def verify_bid(reply: BidReply, call: Call, quote: Quote, called_ns: int) -> Quote:
-    """Check a bid against its call and the verified offer beside it.
-
-    Raises:
-        BadSignature, Malformed, WrongField: what does not fit; above all a bid above its own ask (``wrong_price``).
-    """
-    bid = open_signed(reply.bid, Bid, signer=quote.provider)
-    said = bid.message
-    if said.network != call.network:
-        raise wrong("network_id", "the bid is for another network")
-    if said.call != digest(call):
-        raise wrong("call", "the bid is for another call")
-    if said.offer != quote.digest:
-        raise wrong("offer", "the bid names another offer than the one beside it")
-    if call.kind not in quote.offer.kinds:
-        raise wrong("kind", f"called for {call.kind!r}, the offer sells {', '.join(quote.offer.kinds)}")
-    asks = dict(quote.offer.prices)
-    if said.setup_nanoton > quote.offer.setup_nanoton or [kind for kind, _ in said.prices] != list(asks):
-        raise wrong("price", "the bid has a higher set-up price than the offer, or prices of other units")
-    if any(price > asks[kind] for kind, price in said.prices):
-        raise wrong("price", "the bid is above the offer's own ask")
-    return replace(quote, digest=bid.digest, bid=said, binds_until_ns=called_ns + BID_BINDS_NS)
-
-

@@ -95,11 +95,11 @@ class OfferCounter:
             raise KindRefused(f"{request.kind!r} is not sold here")
         if self.capacity.draining:
             raise Draining("this provider is shutting down")
-        return self.reply()
+        return self.reply(self.current())
 
-    def reply(self) -> OfferReply:
-        """The standing offer with its bodies."""
-        return OfferReply(offer=self.current().pack(), keys=self._keys, profile=self._profile)
+    def reply(self, offer: Signed[Offer]) -> OfferReply:
+        """An offer of this counter with its bodies."""
+        return OfferReply(offer=offer.pack(), keys=self._keys, profile=self._profile)
 
     def current(self) -> Signed[Offer]:
         """The standing offer, signed anew if it is due."""

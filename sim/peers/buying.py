@@ -226,7 +226,7 @@ class Buying:
                 raise from_peer(code, text)
             case None:
                 raise Unreachable("the stream ended before an answer")
-        accept = self.peer.ground.words.open(said.pack(), LeaseAccept, provider)
+        accept = self.peer.ground.words.open(said.pack(), LeaseAccept, signer=provider)
         if accept.message.lease != lease.digest:
             raise wrong("lease", "the provider countersigned another lease")
         return accept

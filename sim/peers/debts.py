@@ -67,7 +67,7 @@ class Debts:
                 continue
             row = buying.peer.journal.find(records.lease_key(lane.lease))
             if row is not None:
-                buying.owed[lane.lease] = buying.peer.ground.words.open(row.body, Lease, buying.peer.key)
+                buying.owed[lane.lease] = buying.peer.ground.words.open(row.body, Lease, signer=buying.peer.key)
             else:
                 await treasury.release(lane.lane, lane.lease, lane.head)
         backoff = Backoff()
@@ -144,7 +144,7 @@ class Debts:
     async def _next(self, tally: Tally, accept: Signed[LeaseAccept], words: _Words) -> bool:
         match await words.next():
             case ReceiptIssued(packed):
-                receipt = self._buying.peer.ground.words.open(packed, Receipt, accept.signer)
+                receipt = self._buying.peer.ground.words.open(packed, Receipt, signer=accept.signer)
                 await tally.tell(receipts.ReceiptReceived(receipt), accept)
             case Refusal():
                 pass                                    # the cause, for people

@@ -170,7 +170,7 @@ class Gossiping:
         code: str | None = None
         for claim in claims:
             try:
-                self._peer.ground.words.open(claim.packed, Offer, claim.provider)
+                self._peer.ground.words.open(claim.packed, Offer, signer=claim.provider)
             except PeerFault as error:
                 code = error.code
                 break

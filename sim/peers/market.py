@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from cocoon.core.errors import CocoonError, StreamClosed, Unreachable, from_peer, wrong
+from cocoon.core.errors import CocoonError, StreamClosed, Unreachable, from_peer
 from cocoon.core.ids import PeerKey
-from cocoon.core.limits import BID_BINDS_NS, CALL_STREAMS, OFFER_NS, OFFERS_ENOUGH, PROVIDERS_ASKED
+from cocoon.core.limits import CALL_STREAMS, OFFER_NS, OFFERS_ENOUGH, PROVIDERS_ASKED
 from cocoon.core.machine import Effect
 from cocoon.core.units import PPM
 from cocoon.privacy.padding import padded_bytes
@@ -26,14 +26,11 @@ from cocoon.scheduler.auction import (
     SendCall,
 )
 from cocoon.scheduler.award import Draw, Known, Sold, judge
-from cocoon.scheduler.selection import (
-    Demand,
-    Missed,
-    Quote,
-)
-from cocoon.wire.market import Bid, BidReply, Call, CallResult, Decline
-from cocoon.wire.messages import KeyBundle, Offer, OfferReply, OfferRequest, Profile
-from cocoon.wire.schema import digest, unpack
+from cocoon.scheduler.selection import Demand, Missed, Quote
+from cocoon.scheduler.verification import verify_bid, verify_offer
+from cocoon.wire.market import BidReply, Call, CallResult, Decline
+from cocoon.wire.messages import OfferReply, OfferRequest
+from cocoon.wire.schema import digest
 from sim.engine.driver import Driver
 from sim.engine.flow import Moment
 from sim.engine.network import End
@@ -63,6 +60,8 @@ class _Line:
 
     end: End | None = None
     round_trip_ns: int | None = None
+    #: The last offer that was verified here; the next bid most often comes with the same.
+    offered: tuple[OfferReply, Quote] | None = None
     waiting: dict[bytes, _Answer] = field(default_factory=dict)
 
 
@@ -122,7 +121,7 @@ class Market:
         end.close()
         if not isinstance(answer.value, OfferReply):
             raise Unreachable("the peer gave no offer")
-        return self._offered(answer.value.offer, answer.value.keys, answer.value.profile, provider)
+        return self._verified(answer.value, provider)
 
     def _at_large(self, without: Collection[PeerKey]) -> list[PeerKey]:
         sellers = [peer for peer in self._peer.ground.sellers if peer not in without]
@@ -183,7 +182,13 @@ class Market:
         line.round_trip_ns = self._peer.now_ns() - asked_ns
         if isinstance(said, Decline):
             raise from_peer(said.code, said.text)
-        return self._verified(said, call, peer, asked_ns)
+        offer = OfferReply(offer=said.offer, keys=said.keys, profile=said.profile)
+        if line.offered is None or line.offered[0] != offer:
+            line.offered = offer, self._verified(offer, peer)
+        return verify_bid(said, call, line.offered[1], asked_ns, self._peer.ground.words.open)
+
+    def _verified(self, offer: OfferReply, peer: PeerKey) -> Quote:
+        return verify_offer(offer, self._peer.ground.network_id, peer, self._peer.ground.words.open)
 
     def _line(self, peer: PeerKey) -> _Line:
         line = self._lines.setdefault(peer, _Line())
@@ -215,32 +220,3 @@ class Market:
         line = self._lines.get(peer)
         if line is not None and line.end is not None:
             line.end.send(result)
-
-    # --- what is believed ----------------------------------------------------------
-
-    def _offered(self, packed: bytes, keys: bytes, profile: bytes, peer: PeerKey) -> Quote:
-        """As ``node.asking.verify_offer``, as far as simulated providers could fail it."""
-        words = self._peer.ground.words
-        offer, bundle = words.open(packed, Offer, peer), words.open(keys, KeyBundle, peer)
-        if offer.message.keys_digest != bundle.digest:
-            raise wrong("keys", "the key bundle is not the one that the offer names")
-        body = bundle.message
-        return Quote(
-            peer, offer.digest, offer.message, body.public, body.payout, body.provider_key, unpack(profile, Profile)
-        )
-
-    def _verified(self, reply: BidReply, call: Call, peer: PeerKey, called_ns: int) -> Quote:
-        """As ``node.calling.verify_bid``."""
-        quote = self._offered(reply.offer, reply.keys, reply.profile, peer)
-        bid = self._peer.ground.words.open(reply.bid, Bid, peer)
-        said, asks = bid.message, dict(quote.offer.prices)
-        if said.call != digest(call):
-            raise wrong("call", "the bid is for another call")
-        if said.offer != quote.digest:
-            raise wrong("offer", "the bid names another offer than the one beside it")
-        if said.setup_nanoton > quote.offer.setup_nanoton or [kind for kind, _ in said.prices] != list(asks):
-            raise wrong("price", "the bid has a higher set-up price than the offer, or prices of other units")
-        if any(price > asks[kind] for kind, price in said.prices):
-            raise wrong("price", "the bid is above the offer's own ask")
-        return replace(quote, digest=bid.digest, bid=said, binds_until_ns=called_ns + BID_BINDS_NS)
-

@@ -273,7 +273,7 @@ class Purchase:
                 said = from_peer(code, text)
                 self._driver.post(purchase.FailureReceived(number, said.code, said.text))
             case ReceiptIssued(packed):
-                receipt = self.peer.ground.words.open(packed, Receipt, self.provider)
+                receipt = self.peer.ground.words.open(packed, Receipt, signer=self.provider)
                 await self.tally.tell(receipts.ReceiptReceived(receipt), self._accept)
             case receipts.TrancheClosed():
                 await self.tally.tell(message, self._accept)

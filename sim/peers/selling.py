@@ -177,7 +177,7 @@ class Selling:
         """Admit a lease, or refuse it; then serve it until it ends."""
         signer = self.peer.ground.peers[end.peer.number].key
         try:
-            lease = self.peer.ground.words.open(opening.lease, Lease, signer)
+            lease = self.peer.ground.words.open(opening.lease, Lease, signer=signer)
             known = self._admit(lease)
         except CocoonError as error:
             end.send(refusal(error))

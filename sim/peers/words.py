@@ -72,7 +72,7 @@ class Words:
     _terms: dict[bytes, LeaseTerms] = field(default_factory=dict)
     _claimed: dict[bytes, tuple[PeerKey, Any]] = field(default_factory=dict)
 
-    def open(self, data: bytes, cls: type[M], signer: PeerKey | None = None) -> Signed[M]:
+    def open(self, data: bytes, cls: type[M], *, signer: PeerKey | None = None) -> Signed[M]:
         """As ``wire.signing.open_signed``.
 
         Raises:

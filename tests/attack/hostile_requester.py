@@ -20,9 +20,7 @@ from cocoon.core.errors import StreamClosed
 from cocoon.core.ids import LeaseId, ModelId, PeerKey
 from cocoon.core.limits import CHUNK_BYTES
 from cocoon.identity.keys import HPKE_SEED_BYTES, Identity, identity_of
-from cocoon.node.asking import verify_offer
 from cocoon.node.bids import CALL_PROTOCOL
-from cocoon.node.calling import verify_bid
 from cocoon.node.clock import MonotonicClock
 from cocoon.node.link import WorkLink
 from cocoon.node.proposal import LEASE_PROTOCOL
@@ -32,6 +30,7 @@ from cocoon.p2p.streams import PeerStream
 from cocoon.privacy.hpke import seal_keys
 from cocoon.privacy.link import LinkKeys, SealedReader, SealedWriter, session_keys
 from cocoon.scheduler.selection import Quote
+from cocoon.scheduler.verification import verify_bid, verify_offer
 from cocoon.telemetry.log import get_logger
 from cocoon.wire.manifest import chunk_hash, implicit, model_id, pack_manifest
 from cocoon.wire.market import NO_MODEL, BidReply, Call, Decline

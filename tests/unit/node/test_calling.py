@@ -15,9 +15,8 @@ import trio.testing
 from cocoon.core.errors import CocoonError, Draining
 from cocoon.core.limits import AUCTION_MOST_NS, BID_BINDS_NS, CALL_STREAMS
 from cocoon.core.units import SECOND_NS
-from cocoon.node.asking import verify_offer
 from cocoon.node.bids import CALL_PROTOCOL, BidDesk
-from cocoon.node.calling import Caller, _Line, verify_bid
+from cocoon.node.calling import Caller, _Line
 from cocoon.node.counter import OfferCounter
 from cocoon.node.regard import Regard
 from cocoon.node.stock import Terms
@@ -25,6 +24,7 @@ from cocoon.p2p.streams import PeerStream
 from cocoon.scheduler.bidding import CallSeen
 from cocoon.scheduler.selection import Missed, Quote
 from cocoon.scheduler.strategy import Strategy
+from cocoon.scheduler.verification import verify_bid, verify_offer
 from cocoon.wire.market import Bid, BidReply, Call, CallResult, Decline
 from cocoon.wire.messages import OfferReply, Refusal
 from cocoon.wire.schema import digest, pack, unpack

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from cocoon.core.limits import OFFER_REFRESH_NS
 from cocoon.identity.keys import Identity, public_key
-from cocoon.node.asking import verify_offer
 from cocoon.node.counter import OfferCounter
 from cocoon.node.stock import Terms
 from cocoon.privacy.hpke import public_bytes
+from cocoon.scheduler.verification import verify_offer
 from cocoon.wire.messages import OfferRequest
 from tests.unit.scheduler.builders import NETWORK, PROFILE
 
