@@ -44,7 +44,7 @@ from cocoon.node.regard import Regard
 from cocoon.node.verbs import KIND
 from cocoon.p2p.book import AddressBook
 from cocoon.p2p.service import MeshSettings, open_mesh
-from cocoon.scheduler.auction import AuctionEnded
+from cocoon.scheduler.round import RoundEnded
 from cocoon.scheduler.selection import Ranked
 from cocoon.store.service import JOURNAL_FILE, open_journal
 from cocoon.telemetry.log import get_logger
@@ -76,7 +76,7 @@ class _Caller(Caller):
 
     called_ns = ended_ns = 0
 
-    async def call(self, peers: Collection[PeerKey], call: Call) -> AuctionEnded:
+    async def call(self, peers: Collection[PeerKey], call: Call) -> RoundEnded:
         """As the caller's own."""
         self.called_ns = time.perf_counter_ns()
         ended = await super().call(peers, call)

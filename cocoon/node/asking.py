@@ -21,14 +21,11 @@ from cocoon.node.counter import OFFER_PROTOCOL
 from cocoon.node.driver import Driver
 from cocoon.node.gossip import OfferGossip
 from cocoon.p2p.service import Mesh
-from cocoon.scheduler.offers import AskOffer, Gathering, GatheringEnded, OfferMissed, OfferReceived, SellersFound
+from cocoon.scheduler.round import AskPeer, QuoteMissed, QuoteReceived, Round, RoundBegan, RoundEnded
 from cocoon.scheduler.selection import Demand, Missed, Quote
 from cocoon.scheduler.verification import verify_offer
 from cocoon.wire.messages import OfferReply, OfferRequest, Refusal
 from cocoon.wire.schema import pack, unpack
-
-#: Verified offers or bids, and who gave none.
-Answers = tuple[tuple[Quote, ...], tuple[Missed, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +39,8 @@ class Directory:
 
     async def ask(
         self, demand: Demand, without: Collection[PeerKey], reliability_ppm: Callable[[PeerKey], int],
-        ask: Callable[[Sequence[PeerKey]], Awaitable[Answers]],
-    ) -> Answers:
+        ask: Callable[[Sequence[PeerKey]], Awaitable[RoundEnded]],
+    ) -> RoundEnded:
         """Ask the sellers that are shortlisted for ``demand``; others only if those are few or all silent (SCH-6).
 
         Args:
@@ -55,12 +52,12 @@ class Directory:
         key = kind_key(self.network, demand.kind)
         if len(named) < OFFERS_ENOUGH:
             return await ask(await self._few(key, named, without))
-        quotes, silent = await ask(await self.mesh.meet(named))
-        if quotes:
-            return quotes, silent
+        known = await ask(await self.mesh.meet(named))
+        if known.quotes:
+            return known
         # Whoever fills the table with providers that do not answer must not hide the others.
-        quotes, missed = await ask(await self.mesh.find_providers(key, PROVIDERS_ASKED, {*without, *named}))
-        return quotes, (*silent, *missed)
+        found = await ask(await self.mesh.find_providers(key, PROVIDERS_ASKED, {*without, *named}))
+        return RoundEnded(found.quotes, (*known.missed, *found.missed))
 
     async def _few(self, key: bytes, named: Sequence[PeerKey], without: Collection[PeerKey]) -> list[PeerKey]:
         """Sellers known and sellers found, in the time of one look-up: a known one that is gone delays nobody."""
@@ -77,42 +74,50 @@ class Directory:
         return [*met, *found]
 
 
-async def gather_offers(
-    directory: Directory, clock: Clock, demand: Demand, reliability_ppm: Callable[[PeerKey], int] = lambda _: PPM,
-) -> Answers:
-    """One round: find sellers for ``demand``, ask at most ``PROVIDERS_ASKED``, wait for all or the deadline."""
+async def hold_round(began: RoundBegan, clock: Clock, ask: Callable[[PeerKey], Awaitable[Quote]]) -> RoundEnded:
+    """Ask all at once; who has not answered when the round ends is cancelled.
 
-    async def ask(sellers: Sequence[PeerKey]) -> Answers:
-        return await _ask_all(directory, demand.kind, clock, sellers)
-
-    return await directory.ask(demand, (), reliability_ppm, ask)
-
-
-async def _ask_all(directory: Directory, kind: str, clock: Clock, sellers: Sequence[PeerKey]) -> Answers:
-    verdict: list[GatheringEnded] = []
+    Args:
+        ask: Asks one peer; its ``CocoonError`` says why there is no quote.
+    """
+    ended: list[RoundEnded] = []
     async with trio.open_nursery() as nursery:
 
-        async def ask(peer: PeerKey) -> None:
+        async def asked(peer: PeerKey) -> None:
             try:
-                quote = await ask_offer(directory.mesh, directory.network, kind, peer)
+                quote = await ask(peer)
             except CocoonError as error:
-                await driver.post(OfferMissed(Missed(peer, error.code, error.text)))
+                await driver.post(QuoteMissed(Missed(peer, error.code, error.text)))
             else:
-                await driver.post(OfferReceived(quote))
+                await driver.post(QuoteReceived(quote))
 
         async def perform(effect: Effect) -> None:
             match effect:
-                case AskOffer(peer):
-                    nursery.start_soon(ask, peer)
-                case GatheringEnded():
-                    verdict.append(effect)
+                case AskPeer(peer):
+                    nursery.start_soon(asked, peer)
+                case RoundEnded():
+                    ended.append(effect)
                     driver.stop()
 
-        driver = Driver(Gathering(), clock, perform)
-        await driver.post(SellersFound(tuple(sellers)))
+        driver = Driver(Round(), clock, perform)
+        await driver.post(began)
         await driver.run()
         nursery.cancel_scope.cancel()
-    return verdict[0].quotes, verdict[0].missed
+    return ended[0]
+
+
+async def gather_offers(
+    directory: Directory, clock: Clock, demand: Demand, reliability_ppm: Callable[[PeerKey], int] = lambda _: PPM,
+) -> RoundEnded:
+    """One round: find sellers for ``demand``, ask at most ``PROVIDERS_ASKED``, wait ``OFFER_NS`` at most."""
+
+    async def ask(peer: PeerKey) -> Quote:
+        return await ask_offer(directory.mesh, directory.network, demand.kind, peer)
+
+    async def hold(sellers: Sequence[PeerKey]) -> RoundEnded:
+        return await hold_round(RoundBegan(tuple(sellers), OFFER_NS, OFFER_NS), clock, ask)
+
+    return await directory.ask(demand, (), reliability_ppm, hold)
 
 
 async def ask_offer(mesh: Mesh, network: NetworkId, kind: str, peer: PeerKey) -> Quote:

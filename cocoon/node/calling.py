@@ -14,15 +14,15 @@ from cocoon.core.clock import Clock
 from cocoon.core.errors import CocoonError, StreamClosed, from_peer
 from cocoon.core.ids import NetworkId, PeerKey
 from cocoon.core.limits import AUCTION_MOST_NS, CALL_STREAMS
-from cocoon.core.machine import Effect
 from cocoon.core.units import SECOND_NS
+from cocoon.node.asking import hold_round
 from cocoon.node.bids import CALL_PROTOCOL
-from cocoon.node.driver import Driver
 from cocoon.node.regard import Regard
 from cocoon.p2p.service import Mesh
 from cocoon.p2p.streams import PeerStream
-from cocoon.scheduler.auction import Auction, AuctionEnded, Bidder, BiddersChosen, BidMissed, BidReceived, SendCall
-from cocoon.scheduler.selection import Missed, Quote
+from cocoon.scheduler.auction import Bidder, call_for_bids
+from cocoon.scheduler.round import RoundEnded
+from cocoon.scheduler.selection import Quote
 from cocoon.scheduler.verification import verify_bid, verify_offer
 from cocoon.telemetry.log import Log
 from cocoon.wire.market import BidReply, Call, CallResult, Decline
@@ -85,34 +85,19 @@ class Caller:
         #: The warm set, who was called last at the end.
         self._lines: OrderedDict[PeerKey, _Line] = OrderedDict()
 
-    async def call(self, peers: Collection[PeerKey], call: Call) -> AuctionEnded:
+    async def call(self, peers: Collection[PeerKey], call: Call) -> RoundEnded:
         """One auction among ``peers``."""
-        ended: list[AuctionEnded] = []
-        async with trio.open_nursery() as nursery:
 
-            async def ask(peer: PeerKey) -> None:
-                try:
-                    quote = await self._ask(peer, call)
-                except CocoonError as error:
-                    # Not from here: the auction may end with this very answer, and what was seen must be kept.
-                    self._nursery.start_soon(self._regard.failed, peer, error)
-                    await driver.post(BidMissed(Missed(peer, error.code, error.text)))
-                else:
-                    await driver.post(BidReceived(quote))
+        async def ask(peer: PeerKey) -> Quote:
+            try:
+                return await self._ask(peer, call)
+            except CocoonError as error:
+                # Not from here: the auction may end with this very answer, and what was seen must be kept.
+                self._nursery.start_soon(self._regard.failed, peer, error)
+                raise
 
-            async def perform(effect: Effect) -> None:
-                match effect:
-                    case SendCall(peer):
-                        nursery.start_soon(ask, peer)
-                    case AuctionEnded():
-                        ended.append(effect)
-                        driver.stop()
-
-            driver = Driver(Auction(), self._clock, perform)
-            await driver.post(BiddersChosen(tuple(Bidder(peer, self._round_trip_ns(peer)) for peer in peers)))
-            await driver.run()
-            nursery.cancel_scope.cancel()
-        return ended[0]
+        bidders = [Bidder(peer, self._round_trip_ns(peer)) for peer in peers]
+        return await hold_round(call_for_bids(bidders), self._clock, ask)
 
     def tell(self, peer: PeerKey, result: CallResult) -> None:
         """Say to a bidder how its auction ended; it is lost with the stream."""

@@ -15,11 +15,12 @@ from cocoon.core.ids import ModelId, PeerKey
 from cocoon.core.limits import AUCTIONS_REMEMBERED
 from cocoon.core.rng import stream
 from cocoon.core.units import PPM
-from cocoon.node.asking import Answers, Directory
+from cocoon.node.asking import Directory
 from cocoon.node.calling import Caller
 from cocoon.node.regard import Regard
 from cocoon.privacy.padding import padded_bytes
 from cocoon.scheduler.award import Draw, Known, Sold, judge
+from cocoon.scheduler.round import RoundEnded
 from cocoon.scheduler.selection import Demand
 from cocoon.wire.market import NO_MODEL, Call, CallResult
 from cocoon.wire.schema import digest
@@ -61,14 +62,13 @@ class Market:
         """Call for bids and rank them; the losers hear why at once, the award is the lease."""
         call = self._call(wanted)
 
-        async def ask(peers: Sequence[PeerKey]) -> Answers:
-            ended = await self._caller.call(peers, call)
-            return ended.quotes, ended.missed
+        async def ask(peers: Sequence[PeerKey]) -> RoundEnded:
+            return await self._caller.call(peers, call)
 
         demand = Demand(wanted.kind, wanted.model_bytes, wanted.units, wanted.ceiling_nanoton or 0)
-        quotes, missed = await self._directory.ask(demand, wanted.without, self._known.reliability_ppm, ask)
+        ended = await self._directory.ask(demand, wanted.without, self._known.reliability_ppm, ask)
         draw = Draw(self._draws.below(PPM), self._draws.below(PPM))
-        sold = judge(demand, quotes, missed, self._known, draw, has_ceiling=wanted.ceiling_nanoton is not None)
+        sold = judge(demand, ended, self._known, draw, has_ceiling=wanted.ceiling_nanoton is not None)
         call_id = digest(call)
         for peer, why in sold.lost.items():
             self._caller.tell(peer, CallResult(

@@ -94,8 +94,8 @@ class Desk:
 
     async def _offers(self, caller: Caller, args: Args) -> dict[str, Any]:
         purse, regard = self.purse, self.purse.regard
-        quotes, _ = await gather_offers(purse.directory, purse.clock, Demand(KIND, 0, 1, 0), regard.reliability_ppm)
-        return {"offers": [brief(quote, regard.standing(quote.provider)) for quote in quotes]}
+        found = await gather_offers(purse.directory, purse.clock, Demand(KIND, 0, 1, 0), regard.reliability_ppm)
+        return {"offers": [brief(quote, regard.standing(quote.provider)) for quote in found.quotes]}
 
     async def _quote(self, caller: Caller, args: Args) -> dict[str, Any]:
         """What a task would cost at each provider, the one that would be taken first; nobody hears of the task."""
@@ -103,7 +103,7 @@ class Desk:
         runs = _count(args, "runs", 1, UNITS_PER_TASK)
         purse = self.purse
         demand = Demand(KIND, model.size_bytes, runs, _ANY_NANOTON)
-        quotes, _ = await gather_offers(purse.directory, purse.clock, demand, purse.regard.reliability_ppm)
+        quotes = (await gather_offers(purse.directory, purse.clock, demand, purse.regard.reliability_ppm)).quotes
         verdict = rank(list(quotes), demand, purse.regard.reliability_ppm)
         ranked = verdict.quotes if isinstance(verdict, Ranked) else ()
         return {

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from cocoon.core.ids import PeerKey
 from cocoon.core.limits import EXPLORATION_PPM, EXPLORATION_PREMIUM_PPM
 from cocoon.core.units import PPM
+from cocoon.scheduler.round import RoundEnded
 from cocoon.scheduler.selection import (
     AllAboveCeiling,
     Demand,
@@ -124,15 +125,14 @@ class Known:
 
 
 def judge(
-    demand: Demand, quotes: Sequence[Quote], missed: tuple[Missed, ...], known: Known, draw: Draw, *,
-    has_ceiling: bool = True,
+    demand: Demand, ended: RoundEnded, known: Known, draw: Draw, *, has_ceiling: bool = True,
 ) -> Sold:
     """Rank the bids, try a newcomer now and then, and find for each other one why it lost.
 
     Args:
         has_ceiling: False takes what is usual now instead of the demand's (SCH-19).
     """
-    runs = demand.runs
+    runs, quotes = demand.runs, ended.quotes
     if not has_ceiling:
         demand = replace(demand, ceiling_nanoton=usual_ceiling_nanoton([quote.terms for quote in quotes], runs))
     ranked, lost = rank(list(quotes), demand, known.reliability_ppm), {}
@@ -144,4 +144,4 @@ def judge(
             quote.provider: verdict(quote, best, runs, known.reliability_ppm)
             for quote in quotes if quote.provider != best.provider
         }
-    return Sold(ranked, tuple(quotes), missed, demand.ceiling_nanoton, runs, lost)
+    return Sold(ranked, quotes, ended.missed, demand.ceiling_nanoton, runs, lost)

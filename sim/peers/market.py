@@ -16,16 +16,9 @@ from cocoon.core.limits import CALL_STREAMS, OFFER_NS, OFFERS_ENOUGH, PROVIDERS_
 from cocoon.core.machine import Effect
 from cocoon.core.units import PPM
 from cocoon.privacy.padding import padded_bytes
-from cocoon.scheduler.auction import (
-    Auction,
-    AuctionEnded,
-    Bidder,
-    BiddersChosen,
-    BidMissed,
-    BidReceived,
-    SendCall,
-)
+from cocoon.scheduler.auction import Bidder, call_for_bids
 from cocoon.scheduler.award import Draw, Known, Sold, judge
+from cocoon.scheduler.round import AskPeer, QuoteMissed, QuoteReceived, Round, RoundEnded
 from cocoon.scheduler.selection import Demand, Missed, Quote
 from cocoon.scheduler.verification import verify_bid, verify_offer
 from cocoon.wire.market import BidReply, Call, CallResult, Decline
@@ -92,11 +85,9 @@ class Market:
         ended = await self._auction(named, call)
         if not ended.quotes and len(named) >= OFFERS_ENOUGH:
             more = await self._auction(self._at_large({*wanted.without, *named}), call)
-            ended = AuctionEnded(more.quotes, (*ended.missed, *more.missed))
+            ended = RoundEnded(more.quotes, (*ended.missed, *more.missed))
         draw = Draw(self._draws.below(PPM), self._draws.below(PPM))
-        sold = judge(
-            demand, ended.quotes, ended.missed, self._known, draw, has_ceiling=wanted.ceiling_nanoton is not None
-        )
+        sold = judge(demand, ended, self._known, draw, has_ceiling=wanted.ceiling_nanoton is not None)
         for peer, why in sold.lost.items():
             self._tell(peer, CallResult(
                 call=digest(call), dearer_percent=why.dearer_percent, cold=why.cold, slower=why.slower,
@@ -129,21 +120,21 @@ class Market:
             sellers.pop(self._draws.below(len(sellers))) for _ in range(min(PROVIDERS_ASKED, len(sellers)))
         ]
 
-    async def _auction(self, peers: Sequence[PeerKey], call: Call) -> AuctionEnded:
-        over: Moment[AuctionEnded] = Moment(self._peer.ground.heap)
+    async def _auction(self, peers: Sequence[PeerKey], call: Call) -> RoundEnded:
+        over: Moment[RoundEnded] = Moment(self._peer.ground.heap)
         scope = self._peer.scope.child()
 
         async def perform(effect: Effect) -> None:
             match effect:
-                case SendCall(peer):
+                case AskPeer(peer):
                     self._call(peer, call, driver)
-                case AuctionEnded():
+                case RoundEnded():
                     driver.stop()
                     over.set(effect)
 
-        driver = Driver(Auction(), scope, self._peer, perform)
+        driver = Driver(Round(), scope, self._peer, perform)
         bidders = tuple(Bidder(peer, self._round_trip_ns(peer)) for peer in peers)
-        driver.post(BiddersChosen(bidders))
+        driver.post(call_for_bids(bidders))
         await over.wait()
         scope.close()
         for line in self._lines.values():
@@ -163,10 +154,10 @@ class Market:
             try:
                 quote = self._understood(line, said, call, peer, asked_ns)
             except CocoonError as error:
-                driver.post(BidMissed(Missed(peer, error.code, error.text)))
+                driver.post(QuoteMissed(Missed(peer, error.code, error.text)))
                 self._peer.spawn(self._regard.failed(peer, error))
             else:
-                driver.post(BidReceived(quote))
+                driver.post(QuoteReceived(quote))
 
         line.waiting[call_id] = answered
         if line.end is None:

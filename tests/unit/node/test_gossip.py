@@ -179,7 +179,7 @@ async def test_a_provider_says_first_what_it_sells_to_whoever_joins(autojump_clo
 
 async def gathered(buyer: Corner, gossip: OfferGossip | None) -> set[PeerKey]:
     directory = Directory(cast(Any, buyer), NETWORK, gossip)
-    quotes, _ = await gather_offers(directory, cast(Any, Clock()), Demand("infer", 0, 1, 0))
+    quotes = (await gather_offers(directory, cast(Any, Clock()), Demand("infer", 0, 1, 0))).quotes
     return {quote.provider for quote in quotes}
 
 

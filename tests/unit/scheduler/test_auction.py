@@ -19,16 +19,9 @@ from cocoon.core.limits import (
 from cocoon.core.machine import DeadlinePassed
 from cocoon.core.rng import stream
 from cocoon.core.units import PPM, SECOND_NS
-from cocoon.scheduler.auction import (
-    Auction,
-    AuctionEnded,
-    Bidder,
-    BiddersChosen,
-    BidMissed,
-    BidReceived,
-    SendCall,
-)
+from cocoon.scheduler.auction import Bidder, call_for_bids
 from cocoon.scheduler.award import Draw, Verdict, explored, verdict
+from cocoon.scheduler.round import QuoteMissed, QuoteReceived, Round, RoundEnded
 from cocoon.scheduler.selection import Demand, Missed, Quote, Ranked, expected_cost_nanoton, rank
 from tests.unit.scheduler.builders import quote, tender
 
@@ -37,29 +30,30 @@ ONE, TWO, THREE, *_ = PEERS
 MS = SECOND_NS // 1_000
 
 
-def called(*peers: PeerKey, round_trip_ns: int | None = MS) -> Auction:
-    auction = Auction()
-    auction.handle(0, BiddersChosen(tuple(Bidder(peer, round_trip_ns) for peer in peers)))
+def called(*peers: PeerKey, round_trip_ns: int | None = MS) -> Round:
+    auction = Round()
+    auction.handle(0, call_for_bids(tuple(Bidder(peer, round_trip_ns) for peer in peers)))
     return auction
 
 
 # --- when it ends ------------------------------------------------------------
 
 
-def test_each_is_called_once_and_no_more_than_eight() -> None:
-    bidders = tuple(Bidder(peer, None) for peer in (*PEERS, *PEERS))
-    assert Auction().handle(0, BiddersChosen(bidders)) == [SendCall(peer) for peer in PEERS[:PROVIDERS_ASKED]]
+def test_who_is_not_called_costs_no_patience() -> None:
+    bidders = [Bidder(peer, MS) for peer in PEERS[:PROVIDERS_ASKED]]
+    assert call_for_bids([*bidders, Bidder(PEERS[-1], SECOND_NS)]) == call_for_bids(bidders)
+    assert call_for_bids([*bidders[1:], Bidder(PEERS[-1], SECOND_NS)]).patience_ns == AUCTION_MOST_NS
 
 
 def test_without_bidders_it_ends_at_once() -> None:
-    assert Auction().handle(0, BiddersChosen(())) == [AuctionEnded((), ())]
+    assert Round().handle(0, call_for_bids(())) == [RoundEnded((), ())]
 
 
 def test_it_closes_early_when_all_have_answered() -> None:
     auction = called(ONE, TWO)
-    assert auction.handle(1, BidReceived(tender(ONE))) == []
-    assert auction.handle(2, BidMissed(Missed(TWO, "busy"))) == [AuctionEnded((tender(ONE),), (Missed(TWO, "busy"),))]
-    assert auction.deadline_ns() is None and auction.handle(3, BidReceived(tender(TWO))) == []
+    assert auction.handle(1, QuoteReceived(tender(ONE))) == []
+    assert auction.handle(2, QuoteMissed(Missed(TWO, "busy"))) == [RoundEnded((tender(ONE),), (Missed(TWO, "busy"),))]
+    assert auction.deadline_ns() is None and auction.handle(3, QuoteReceived(tender(TWO))) == []
 
 
 @pytest.mark.parametrize(("round_trip_ns", "closes_ns"), [
@@ -67,24 +61,24 @@ def test_it_closes_early_when_all_have_answered() -> None:
 ])
 def test_it_waits_twice_the_slowest_round_trip_within_bounds(round_trip_ns: int | None, closes_ns: int) -> None:
     auction = called(ONE, TWO, round_trip_ns=round_trip_ns)
-    auction.handle(1, BidReceived(tender(TWO)))
+    auction.handle(1, QuoteReceived(tender(TWO)))
     assert auction.deadline_ns() == closes_ns
     assert auction.handle(closes_ns - 1, DeadlinePassed()) == []
-    assert auction.handle(closes_ns, DeadlinePassed()) == [AuctionEnded((tender(TWO),), (Missed(ONE, "unreachable"),))]
+    assert auction.handle(closes_ns, DeadlinePassed()) == [RoundEnded((tender(TWO),), (Missed(ONE, "unreachable"),))]
 
 
 def test_while_nobody_has_bid_it_waits_for_the_first() -> None:
     auction = called(ONE, TWO)
     assert auction.handle(AUCTION_SOONEST_NS, DeadlinePassed()) == [] and auction.deadline_ns() == AUCTION_MOST_NS
-    ended = AuctionEnded((tender(TWO),), (Missed(ONE, "unreachable"),))
-    assert auction.handle(AUCTION_SOONEST_NS + 1, BidReceived(tender(TWO))) == [ended]
+    ended = RoundEnded((tender(TWO),), (Missed(ONE, "unreachable"),))
+    assert auction.handle(AUCTION_SOONEST_NS + 1, QuoteReceived(tender(TWO))) == [ended]
     silent = called(ONE)
-    assert silent.handle(AUCTION_MOST_NS, DeadlinePassed()) == [AuctionEnded((), (Missed(ONE, "unreachable"),))]
+    assert silent.handle(AUCTION_MOST_NS, DeadlinePassed()) == [RoundEnded((), (Missed(ONE, "unreachable"),))]
 
 
 facts = st.one_of(
-    st.sampled_from(PEERS[:4]).map(lambda peer: BidReceived(tender(peer))),
-    st.sampled_from(PEERS[:4]).map(lambda peer: BidMissed(Missed(peer, "busy"))),
+    st.sampled_from(PEERS[:4]).map(lambda peer: QuoteReceived(tender(peer))),
+    st.sampled_from(PEERS[:4]).map(lambda peer: QuoteMissed(Missed(peer, "busy"))),
     st.just(DeadlinePassed()),
 )
 
@@ -94,7 +88,7 @@ def test_it_ends_once_and_only_those_called_answer_each_once(events: list[object
     auction, ended = called(*PEERS[:count]), 0
     for number, event in enumerate(events):
         for effect in auction.handle(number * 200 * MS, event):  # type: ignore[arg-type]
-            assert isinstance(effect, AuctionEnded) and count
+            assert isinstance(effect, RoundEnded) and count
             ended += 1
             answered = [quote.provider for quote in effect.quotes] + [one.peer for one in effect.missed]
             assert sorted(answered) == sorted(PEERS[:count])
