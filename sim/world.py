@@ -17,7 +17,7 @@ from cocoon.core.units import MIB, MILLISECOND_NS, NANOTON_PER_TON, PPM, SECOND_
 from cocoon.node.stock import Terms
 from cocoon.scheduler.strategy import Strategy
 from sim.checks import GRACE_NS, Checks, Submitted
-from sim.engine.chain import Chain, Escrow, Pace
+from sim.engine.chain import Chain, Pace
 from sim.engine.compute import Compute
 from sim.engine.faults import Fault
 from sim.engine.flow import Scope
@@ -158,8 +158,7 @@ class World:
     def _add_requester(self, group: Requesters) -> None:
         peer = self._peer(group.name)
         if self.ground.chain is not None:
-            birth = birth_of(peer)
-            self.ground.chain.escrows[birth.address()] = Escrow(birth)
+            self.ground.chain.found(birth_of(peer))
         peer.roles.append(lambda peer: self._buy(peer, group))
         self.heap.at(0, peer.start)
         at_ns = group.begins_s * SECOND_NS
@@ -240,7 +239,7 @@ class World:
         for number, buyer in self.buyers.items():
             if (offers := len(buyer.gossip.machine.table)) > GOSSIP_OFFERS:
                 self.checks.breach(f"peer {number} knows {offers} offers")
-            if self.ground.peers[number].alive:
+            if self.left and self.ground.peers[number].alive:
                 self._look_at_ages(number, buyer)
         chain = self.ground.chain
         if chain is not None and chain.total_nanoton != self._money:

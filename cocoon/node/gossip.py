@@ -50,12 +50,13 @@ from cocoon.scheduler.gossip import (
     OffersVerified,
     ReportProvider,
     SendGossip,
+    SummaryHeard,
     WantHeard,
 )
 from cocoon.scheduler.selection import Demand, shortlist
 from cocoon.scheduler.table import Claim
 from cocoon.telemetry.log import Log, counters
-from cocoon.wire.gossip import Interest, OfferDelta, OfferDigest, OfferWant
+from cocoon.wire.gossip import Interest, OfferDelta, OfferDigest, OfferSummary, OfferWant
 from cocoon.wire.messages import Offer
 from cocoon.wire.schema import Message, pack, unpack
 from cocoon.wire.signing import claimed, open_signed
@@ -213,10 +214,12 @@ class OfferGossip:
     def _understood(self, peer: PeerKey, frame: bytes) -> tuple[Event, int]:
         """The fact that a frame is, and its number of lines; nonsense is a fact too."""
         try:
-            message = unpack(frame, Interest, OfferDigest, OfferWant, OfferDelta)
+            message = unpack(frame, Interest, OfferSummary, OfferDigest, OfferWant, OfferDelta)
             match message:
                 case Interest():
                     return InterestHeard(peer, message), 0
+                case OfferSummary():
+                    return SummaryHeard(peer, message), 0
                 case OfferDigest(held=held):
                     return DigestHeard(peer, message), len(held)
                 case OfferWant(providers=providers):

@@ -1,8 +1,9 @@
 """Gossip: how offers get from a provider to everybody who wants their kind, without anybody being asked.
 
 What is new is pushed to a few neighbours drawn by lot. What a push missed is
-found by digests: every interval one neighbour is told what is held in a
-stretch of keys, and answers with what is missing there and what it wants.
+found by comparing: every interval one neighbour is told sums of what is held, and
+where its own differ it answers with a digest of a stretch of keys; that is answered
+with what is missing there and what is wanted.
 
 Invariants
     Nothing is pushed or answered that its receiver did not ask for by kind.
@@ -23,14 +24,15 @@ from cocoon.core.limits import (
     GOSSIP_DIGEST_OFFERS,
     GOSSIP_FANOUT,
     GOSSIP_INTERVAL_NS,
+    GOSSIP_PARTS,
     GOSSIP_PUSH_NS,
     GOSSIP_SHUN_NS,
     OFFER_TTL_S,
 )
 from cocoon.core.machine import DeadlinePassed, Effect, Event
 from cocoon.core.rng import Stream, stream
-from cocoon.scheduler.table import FIRST_KEY, LAST_KEY, Claim, OfferTable, Worth, worth_passing
-from cocoon.wire.gossip import Interest, OfferDelta, OfferDigest, OfferWant
+from cocoon.scheduler.table import FIRST_KEY, LAST_KEY, Claim, OfferTable, Worth, part_keys, worth_passing
+from cocoon.wire.gossip import Interest, OfferDelta, OfferDigest, OfferSummary, OfferWant
 from cocoon.wire.messages import Offer
 from cocoon.wire.schema import Message
 
@@ -75,6 +77,14 @@ class DigestHeard(Event):
 
     peer: PeerKey
     digest: OfferDigest
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryHeard(Event):
+    """A neighbour said sums of what it holds."""
+
+    peer: PeerKey
+    summary: OfferSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +161,7 @@ class _Neighbour:
     #: None until it has said what it wants.
     kinds: frozenset[str] | None = None
     answered_ns: int | None = None
+    compared_ns: int | None = None
     #: Our last digest was not answered with a want yet.
     asked: bool = False
 
@@ -201,6 +212,8 @@ class Gossip:
                 return self._interested(now_ns, peer, interest)
             case DigestHeard(peer, digest) if peer in self._neighbours:
                 return self._answer(now_ns, peer, digest)
+            case SummaryHeard(peer, summary) if peer in self._neighbours:
+                return self._compare(now_ns, peer, summary)
             case WantHeard(peer, want) if peer in self._neighbours:
                 return self._satisfy(now_ns, peer, want)
             case OffersHeard(peer, claims) if peer in self._neighbours:
@@ -208,7 +221,7 @@ class Gossip:
         return []
 
     def deadline_ns(self) -> int | None:
-        """When the next digest or the next push is due."""
+        """When the next summary or the next push is due."""
         if self._fresh and self._round_ns is not None:
             return min(self._push_ns, self._round_ns)
         return self._round_ns
@@ -244,9 +257,9 @@ class Gossip:
     def _interested(self, now_ns: int, peer: PeerKey, interest: Interest) -> list[Effect]:
         neighbour = self._neighbours[peer]
         first, neighbour.kinds = neighbour.kinds is None, frozenset(interest.kinds)
-        return [self._digest(now_ns, peer)] if first else []
+        return [self._digest(now_ns, peer, FIRST_KEY, LAST_KEY)] if first else []
 
-    # --- digests -----------------------------------------------------------
+    # --- summaries and digests -----------------------------------------------------------
 
     def _round(self, now_ns: int) -> list[Effect]:
         if self._round_ns is None or now_ns < self._round_ns:
@@ -254,26 +267,49 @@ class Gossip:
         self.table.expire(now_ns)
         self._round_ns = now_ns + GOSSIP_INTERVAL_NS
         there = sorted(peer for peer, one in self._neighbours.items() if one.kinds is not None)
-        return [self._digest(now_ns, there[self._draws.below(len(there))])] if there else []
+        if not there:
+            return []
+        peer = there[self._draws.below(len(there))]
+        return [SendGossip(peer, OfferSummary(sums=self._sums(peer)))]
 
-    def _digest(self, now_ns: int, peer: PeerKey) -> Effect:
-        """All that is held for ``peer``, or of a large table a stretch by lot, each line as likely as the other."""
+    def _sums(self, peer: PeerKey) -> tuple[int, ...]:
+        """Of what ``peer`` wants; whoever wants all that is wanted here is told the sums that are kept at hand."""
+        neighbour = self._neighbours[peer]
+        return self.table.sums(None if self.kinds <= (neighbour.kinds or frozenset()) else neighbour.wants)
+
+    def _compare(self, now_ns: int, peer: PeerKey, summary: OfferSummary) -> list[Effect]:
+        """Answer sums that differ from ours with a digest of one run of parts, drawn by lot among those that differ."""
+        neighbour = self._neighbours[peer]
+        if not _rested(now_ns, neighbour.compared_ns):
+            return []
+        ours, theirs = self._sums(peer), summary.sums
+        unlike = [part for part in range(GOSSIP_PARTS) if ours[part] != theirs[part]]
+        if not unlike:
+            return []
+        neighbour.compared_ns = now_ns
+        first = last = unlike[self._draws.below(len(unlike))]
+        while first - 1 in unlike:
+            first -= 1
+        while last + 1 in unlike:
+            last += 1
+        return [self._digest(now_ns, peer, *part_keys(first, last))]
+
+    def _digest(self, now_ns: int, peer: PeerKey, first: bytes, last: bytes) -> Effect:
+        """All that is held for ``peer`` there, or of very many a stretch by lot, each line as likely as the other."""
         neighbour = self._neighbours[peer]
         neighbour.asked = True
-        providers = self.table.providers()
-        first, last = FIRST_KEY, LAST_KEY
+        providers = self.table.providers(first, last)
         if len(providers) > GOSSIP_DIGEST_OFFERS:
             end = 1 + self._draws.below(len(providers) + GOSSIP_DIGEST_OFFERS - 1)
-            last = providers[end - 1] if end < len(providers) else LAST_KEY
-            first = providers[end - GOSSIP_DIGEST_OFFERS] if end > GOSSIP_DIGEST_OFFERS else FIRST_KEY
+            last = providers[end - 1] if end < len(providers) else last
+            first = providers[end - GOSSIP_DIGEST_OFFERS] if end > GOSSIP_DIGEST_OFFERS else first
         lines = tuple((*claim.name, claim.age_ms) for claim in self._passable(now_ns, neighbour, first, last))
         return SendGossip(peer, OfferDigest(first=first, last=last, held=lines))
 
     def _answer(self, now_ns: int, peer: PeerKey, digest: OfferDigest) -> list[Effect]:
         neighbour = self._neighbours[peer]
-        last_ns = neighbour.answered_ns
-        if last_ns is not None and now_ns - last_ns < GOSSIP_INTERVAL_NS // 2:
-            return []                   # an answer is longer than a question: nobody gets many of them
+        if not _rested(now_ns, neighbour.answered_ns):
+            return []
         neighbour.answered_ns = now_ns
         theirs = {line[0]: (line[1], line[2]) for line in digest.held}
         missing = [
@@ -366,6 +402,11 @@ class Gossip:
 
 def _passes(claim: Claim, neighbour: _Neighbour) -> bool:
     return neighbour.wants(claim.offer) and worth_passing(claim.age_ms, claim.offer.ttl_s)
+
+
+def _rested(now_ns: int, last_ns: int | None) -> bool:
+    """Whether a question may be answered again: an answer is longer, so nobody gets many of them."""
+    return last_ns is None or now_ns - last_ns >= GOSSIP_INTERVAL_NS // 2
 
 
 def _newer(claim: Claim, theirs: tuple[bytes, int] | None) -> bool:

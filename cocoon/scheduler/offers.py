@@ -2,6 +2,7 @@
 
 Invariants
     An offer is at most ``OFFER_REFRESH_NS`` old when it is given.
+    A queue that changes makes a new one every ``OFFER_SPACING_NS`` at most.
 
 Purity: pure. Spec: docs/spec/scheduling.md, rules SCH-4 and SCH-5.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cocoon.core.limits import OFFER_REFRESH_NS
+from cocoon.core.limits import OFFER_REFRESH_NS, OFFER_SPACING_NS
 from cocoon.core.machine import Effect, Event
 
 
@@ -48,8 +49,8 @@ class StandingOffer:
         """Take one fact; see the module for the invariants."""
         match event:
             case OfferAsked(queue):
-                fresh = self.seq and now_ns < self.signed_at_ns + OFFER_REFRESH_NS
-                if fresh and queue == self.queue:
+                stays_ns = OFFER_REFRESH_NS if queue == self.queue else OFFER_SPACING_NS
+                if self.seq and now_ns < self.signed_at_ns + stays_ns:
                     return [GiveOffer(self.seq)]
                 self.seq, self.queue, self.signed_at_ns = self.seq + 1, queue, now_ns
                 return [SignOffer(self.seq, queue)]

@@ -16,9 +16,10 @@ Purity: pure. Spec: docs/spec/gossip.md, rules GOS-5 to GOS-11.
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -29,6 +30,7 @@ from cocoon.core.limits import (
     GOSSIP_HOP_NS,
     GOSSIP_MEMORY_NS,
     GOSSIP_OFFERS,
+    GOSSIP_PARTS,
     OFFER_TTL_S,
 )
 from cocoon.core.units import MILLISECOND_NS, SECOND_NS, ceil_div
@@ -75,6 +77,8 @@ class _Entry:
     born_ns: int
     dies_ns: int
     claim: Claim | None
+    #: What the offer adds to the sum of its part.
+    mark: int = 0
     #: Highest numbers of earlier boots, the latest last.
     past: dict[bytes, int] = field(default_factory=dict)
 
@@ -100,6 +104,7 @@ class OfferTable:
     _shares: Counter[str] = field(default_factory=Counter)
     #: Of these, providers that are only remembered.
     _dead: Counter[str] = field(default_factory=Counter)
+    _sums: list[int] = field(default_factory=lambda: [0] * GOSSIP_PARTS)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -149,7 +154,8 @@ class OfferTable:
             return False
         born_ns = now_ns - claim.age_ms * MILLISECOND_NS - (0 if ours else GOSSIP_HOP_NS)
         fresh = _Entry(
-            block, now_ns, offer.boot_id, offer.seq, now_ns, born_ns, born_ns + offer.ttl_s * SECOND_NS, claim
+            block, now_ns, offer.boot_id, offer.seq, now_ns, born_ns, born_ns + offer.ttl_s * SECOND_NS, claim,
+            _mark(claim),
         )
         old = self._entries.get(claim.provider)
         if old is None:
@@ -157,21 +163,22 @@ class OfferTable:
             insort(self._ascending, claim.provider)
             self._shares.update([] if block is None else [block])
         else:
+            self._leave(old)
             self._count_dead(old, -1)
             fresh.block, fresh.known_ns, fresh.past = old.block, old.known_ns, old.past
             if old.boot != offer.boot_id:
                 _remember(fresh.past, old.boot, old.seq)
         self._entries[claim.provider] = fresh
+        _add(self._sums, claim.provider, fresh.mark)
         return True
 
-    def providers(self) -> Sequence[PeerKey]:
-        """All that are known or remembered, ascending; only to be looked at."""
-        return self._ascending
+    def providers(self, first: bytes = FIRST_KEY, last: bytes = LAST_KEY) -> Sequence[PeerKey]:
+        """All that are known or remembered, from ``first`` to ``last``, ascending."""
+        return self._ascending[bisect_left(self._ascending, first) : bisect_right(self._ascending, last)]
 
     def live(self, now_ns: int, first: bytes = FIRST_KEY, last: bytes = LAST_KEY) -> Iterator[Claim]:
         """Every offer that lives, of the providers from ``first`` to ``last``, ascending, with its age now."""
-        stretch = slice(bisect_left(self._ascending, first), bisect_right(self._ascending, last))
-        for provider in self._ascending[stretch]:
+        for provider in self.providers(first, last):
             entry = self._entries[provider]
             if entry.claim is not None and now_ns < entry.dies_ns:
                 yield _aged(entry.claim, now_ns - entry.born_ns)
@@ -187,10 +194,24 @@ class OfferTable:
         """Drop offers whose life is over, and providers that were remembered for long enough."""
         for provider, entry in list(self._entries.items()):
             if entry.claim is not None and now_ns >= entry.dies_ns:
+                self._leave(entry)
                 entry.claim = None
                 self._count_dead(entry, 1)
             if now_ns >= entry.dies_ns + GOSSIP_MEMORY_NS:
                 self._drop(provider)
+
+    def sums(self, counts: Callable[[Offer], bool] | None = None) -> tuple[int, ...]:
+        """One sum for each of ``GOSSIP_PARTS`` equal parts of the keys, over the offers that ``counts`` takes, or all.
+
+        Two tables with the same offers have the same sums, whatever the ages.
+        """
+        if counts is None:
+            return tuple(self._sums)
+        sums = [0] * GOSSIP_PARTS
+        for provider, entry in self._entries.items():
+            if entry.claim is not None and counts(entry.claim.offer):
+                _add(sums, provider, entry.mark)
+        return tuple(sums)
 
     # --- room --------------------------------------------------------------
 
@@ -222,16 +243,37 @@ class OfferTable:
 
     def _drop(self, provider: PeerKey) -> None:
         entry = self._entries.pop(provider)
+        self._leave(entry)
         del self._ascending[bisect_left(self._ascending, provider)]
         self._count_dead(entry, -1)
         if entry.block is not None:
             self._shares[entry.block] -= 1
             self._shares += Counter()       # forgets a block without providers
 
+    def _leave(self, entry: _Entry) -> None:
+        if entry.claim is not None:
+            _add(self._sums, entry.claim.provider, -entry.mark)
+
     def _count_dead(self, entry: _Entry, by: int) -> None:
         if entry.claim is None and entry.block is not None:
             self._dead[entry.block] += by
             self._dead += Counter()
+
+
+def part_keys(first: int, last: int) -> tuple[bytes, bytes]:
+    """The lowest and the highest key of the parts from ``first`` to ``last``."""
+    width = 256 // GOSSIP_PARTS
+    return bytes([first * width]) + bytes(31), bytes([last * width + width - 1]) + bytes([0xFF]) * 31
+
+
+def _mark(claim: Claim) -> int:
+    provider, boot, seq = claim.name
+    return int.from_bytes(hashlib.blake2b(provider + boot + seq.to_bytes(8, "big"), digest_size=8).digest(), "big")
+
+
+def _add(sums: list[int], provider: bytes, mark: int) -> None:
+    part = provider[0] * GOSSIP_PARTS >> 8
+    sums[part] = (sums[part] + mark) % (1 << 64)
 
 
 def _aged(claim: Claim, age_ns: int) -> Claim:

@@ -1,7 +1,8 @@
 """The messages of ``/cocoon/gossip/1``: offers that travel from neighbour to neighbour, many in one frame.
 
-A digest lists *everything* that its sender holds between two keys, so that
-its receiver knows as well what is missing there. A delta carries offers, each
+A summary says in a few hundred bytes whether two neighbours hold the same. Where
+they do not, a digest lists *everything* that its sender holds between two keys, so
+that its receiver knows as well what is missing there. A delta carries offers, each
 with the age that everybody who passed it on has added to.
 
 Purity: pure. Spec: docs/spec/gossip.md, rules GOS-1 to GOS-4.
@@ -9,7 +10,7 @@ Purity: pure. Spec: docs/spec/gossip.md, rules GOS-1 to GOS-4.
 
 from __future__ import annotations
 
-from cocoon.core.limits import GOSSIP_DELTA_OFFERS, GOSSIP_DIGEST_OFFERS, GOSSIP_KINDS
+from cocoon.core.limits import GOSSIP_DELTA_OFFERS, GOSSIP_DIGEST_OFFERS, GOSSIP_KINDS, GOSSIP_PARTS
 from cocoon.wire.messages import BOOT_ID, KEY, KIND, Offer
 from cocoon.wire.schema import Message, field, message
 from cocoon.wire.types import U32, U64, Each, Row, UpTo
@@ -63,3 +64,10 @@ class OfferWant(Message):
     """Answer to a digest: send me your offers of these providers."""
 
     providers: tuple[bytes, ...] = field(1, Each(KEY, most=GOSSIP_DELTA_OFFERS, least=1))
+
+
+@message(kind=64, version=1, name="offer_summary")
+class OfferSummary(Message):
+    """What the sender holds, as far as the receiver wants it, in one sum for each part of the keys (GOS-17)."""
+
+    sums: tuple[int, ...] = field(1, Each(U64, most=GOSSIP_PARTS, least=GOSSIP_PARTS))

@@ -40,6 +40,8 @@ class Escrow:
     """One requester's contract."""
 
     birth: EscrowBirth
+    #: Rung when a message was executed here, or refused.
+    news: Bell
     balance_nanoton: int = 0
     order_number: int = 0
     next_lane: int = 0
@@ -91,13 +93,12 @@ class Chain:
     fees_nanoton: int = 0
     #: Nothing is read or executed before.
     away_until_ns: int = 0
-    #: Rung at every block in which something happened.
-    blocks: Bell = field(init=False)
     #: What each (escrow, lane) paid in all.
     paid: dict[tuple[bytes, int], int] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self.blocks = Bell(self.heap)
+    def found(self, birth: EscrowBirth) -> None:
+        """Let there be an escrow, empty."""
+        self.escrows[birth.address()] = Escrow(birth, Bell(self.heap))
 
     @property
     def now_s(self) -> int:
@@ -129,7 +130,7 @@ class Chain:
             self.heap.at(self.away_until_ns + self.pace.block_ns, self._execute, message, done)
             return
         taken = self._open(message) if isinstance(message, OpenLanes) else self._claim(message)
-        self.blocks.ring()
+        self.escrows[message.escrow].news.ring()
         done(taken)
 
     def _pay_fee(self, payer: bytes, fee_nanoton: int) -> bool:

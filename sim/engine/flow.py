@@ -21,6 +21,21 @@ T = TypeVar("T")
 Register = Callable[[Callable[[Any], None]], None]
 
 
+class _Waiter:
+    """Lets a coroutine go on, once. What holds it longer, as the end of its patience does, holds no coroutine."""
+
+    __slots__ = ("_scope", "_work")
+
+    def __init__(self, scope: Scope, work: Coroutine[Any, Any, None]) -> None:
+        self._scope = scope
+        self._work: Coroutine[Any, Any, None] | None = work
+
+    def __call__(self, value: object) -> None:
+        work, self._work = self._work, None
+        if work is not None:
+            self._scope.heap.after(0, self._scope._step, work, value)
+
+
 class _Pause:
     """Lets go until the callable that ``register`` was given is called; the first call counts."""
 
@@ -72,15 +87,7 @@ class Scope:
             register = work.send(value)
         except StopIteration:
             return
-        gone_on = False
-
-        def go_on(value: object) -> None:
-            nonlocal gone_on
-            if not gone_on:
-                gone_on = True
-                self.heap.after(0, self._step, work, value)
-
-        register(go_on)
+        register(_Waiter(self, work))
 
 
 async def sleep(scope: Scope, delay_ns: int) -> None:

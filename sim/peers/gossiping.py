@@ -26,14 +26,15 @@ from cocoon.scheduler.gossip import (
     OffersHeard,
     OffersVerified,
     SendGossip,
+    SummaryHeard,
     WantHeard,
 )
 from cocoon.scheduler.selection import Demand, shortlist
 from cocoon.scheduler.table import Claim
-from cocoon.wire.gossip import Interest, OfferDelta, OfferDigest, OfferWant
+from cocoon.wire.gossip import Interest, OfferDelta, OfferDigest, OfferSummary, OfferWant
 from cocoon.wire.messages import Offer
 from cocoon.wire.signing import Signed
-from sim.engine.driver import Driver
+from sim.engine.driver import Reflex
 from sim.engine.network import End
 from sim.peers.ground import Ground, Peer
 
@@ -76,7 +77,7 @@ class Gossiping:
         self._standing = standing
         draws = peer.stream("gossip seed")
         self.machine = Gossip(peer.key, peer.ground.network_id, KINDS, draws.bits64() >> 1)
-        self._driver = Driver(self.machine, peer.scope, peer, self._perform)
+        self._driver = Reflex(self.machine, peer.scope, peer, self._perform)
         self._explore = peer.stream("explore")
         self._ends: dict[PeerKey, End] = {}
         self._closed_ns: dict[PeerKey, int] = {}
@@ -137,6 +138,8 @@ class Gossiping:
         match message:
             case Interest():
                 return InterestHeard(peer, message)
+            case OfferSummary():
+                return SummaryHeard(peer, message)
             case OfferDigest():
                 return DigestHeard(peer, message)
             case OfferWant():
@@ -152,7 +155,7 @@ class Gossiping:
         provider, offer = self._peer.ground.words.claimed(packed, Offer)
         return Claim(provider, offer, age_ms, packed)
 
-    async def _perform(self, effect: Effect) -> None:
+    def _perform(self, effect: Effect) -> None:
         match effect:
             case SendGossip(peer, message) if peer in self._ends:
                 end = self._ends[peer]

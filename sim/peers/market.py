@@ -47,6 +47,14 @@ class Wanted:
     without: Collection[PeerKey] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Called:
+    """A call with its digest, by which answers name it."""
+
+    call: Call
+    id: bytes
+
+
 @dataclass(slots=True)
 class _Line:
     """The stream to one provider, with the calls that wait on it."""
@@ -82,15 +90,16 @@ class Market:
         named = self._gossip.shortlist(demand, wanted.without, self._regard.reliability_ppm)
         if len(named) < OFFERS_ENOUGH:                  # the DHT, which is not simulated, names sellers at large
             named += self._at_large({*wanted.without, *named})
-        ended = await self._auction(named, call)
+        called = _Called(call, digest(call))
+        ended = await self._auction(named, called)
         if not ended.quotes and len(named) >= OFFERS_ENOUGH:
-            more = await self._auction(self._at_large({*wanted.without, *named}), call)
+            more = await self._auction(self._at_large({*wanted.without, *named}), called)
             ended = RoundEnded(more.quotes, (*ended.missed, *more.missed))
         draw = Draw(self._draws.below(PPM), self._draws.below(PPM))
         sold = judge(demand, ended, self._known, draw, has_ceiling=wanted.ceiling_nanoton is not None)
         for peer, why in sold.lost.items():
             self._tell(peer, CallResult(
-                call=digest(call), dearer_percent=why.dearer_percent, cold=why.cold, slower=why.slower,
+                call=called.id, dearer_percent=why.dearer_percent, cold=why.cold, slower=why.slower,
                 less_reliable=why.less_reliable,
             ))
         self._peer.ground.checks.auction(self._peer, sold)
@@ -120,14 +129,14 @@ class Market:
             sellers.pop(self._draws.below(len(sellers))) for _ in range(min(PROVIDERS_ASKED, len(sellers)))
         ]
 
-    async def _auction(self, peers: Sequence[PeerKey], call: Call) -> RoundEnded:
+    async def _auction(self, peers: Sequence[PeerKey], called: _Called) -> RoundEnded:
         over: Moment[RoundEnded] = Moment(self._peer.ground.heap)
         scope = self._peer.scope.child()
 
         async def perform(effect: Effect) -> None:
             match effect:
                 case AskPeer(peer):
-                    self._call(peer, call, driver)
+                    self._call(peer, called, driver)
                 case RoundEnded():
                     driver.stop()
                     over.set(effect)
@@ -138,7 +147,7 @@ class Market:
         await over.wait()
         scope.close()
         for line in self._lines.values():
-            line.waiting.pop(digest(call), None)
+            line.waiting.pop(called.id, None)
         assert over.value is not None
         return over.value
 
@@ -146,24 +155,23 @@ class Market:
         line = self._lines.get(peer)
         return None if line is None or line.end is None else line.round_trip_ns
 
-    def _call(self, peer: PeerKey, call: Call, driver: Driver) -> None:
+    def _call(self, peer: PeerKey, called: _Called, driver: Driver) -> None:
         line, asked_ns = self._line(peer), self._peer.now_ns()
-        call_id = digest(call)
 
         def answered(said: BidReply | Decline | CocoonError) -> None:
             try:
-                quote = self._understood(line, said, call, peer, asked_ns)
+                quote = self._understood(line, said, called.call, peer, asked_ns)
             except CocoonError as error:
                 driver.post(QuoteMissed(Missed(peer, error.code, error.text)))
                 self._peer.spawn(self._regard.failed(peer, error))
             else:
                 driver.post(QuoteReceived(quote))
 
-        line.waiting[call_id] = answered
+        line.waiting[called.id] = answered
         if line.end is None:
             self._open(peer, line)
         assert line.end is not None
-        line.end.send(call)
+        line.end.send(called.call)
 
     def _understood(
         self, line: _Line, said: BidReply | Decline | CocoonError, call: Call, peer: PeerKey, asked_ns: int

@@ -160,7 +160,7 @@ class Till:
         while terms.lane not in escrow.lanes or self.chain.is_away:
             if heap.now_ns >= until_ns:
                 raise LaneUnproven(f"lane {terms.lane} was not on chain in time")
-            await self.chain.blocks.wait(until_ns - heap.now_ns)
+            await escrow.news.wait(until_ns - heap.now_ns)
         self._check(terms, head, escrow, until_s)
         await self._keep(*self._credit_ended(terms.lease, 0))
 

@@ -18,6 +18,7 @@ from cocoon.core.limits import (
     ORDER_WAIT_S,
     TRANCHE_NANOTON,
 )
+from cocoon.core.units import SECOND_NS
 from cocoon.ledger.closing import OrderDesk
 from cocoon.ledger.escrow import LaneState, reserve_nanoton
 from cocoon.ledger.lanes import (
@@ -206,7 +207,7 @@ class Treasury:
         chain, escrow = self.chain, self.chain.escrows[self.address]
         async with self._ordering:
             while (taken := self.desk.take(escrow.state(), chain.now_s)) is None:
-                if not await chain.blocks.wait(CHAIN_SILENCE_NS):
+                if not await escrow.news.wait(min(CHAIN_SILENCE_NS, self._ns_in_flight)) and chain.is_away:
                     raise ChainUnreachable("no block came in which an order could end")
             self._look()
             lanes = make()
@@ -220,9 +221,15 @@ class Treasury:
             await self.peer.journal.append(Row(_ORDER_SENT, encode([number, until_s])))
             done: Moment[bool] = Moment(self.peer.ground.heap)
             chain.send(OpenLanes(self.address, number, until_s, lanes, deposit, payout_of(self.peer.key)), done.set)
-            if not await done.wait(ORDER_WAIT_S * 1_000_000_000):
+            if not await done.wait(ORDER_WAIT_S * SECOND_NS):
                 raise ChainUnreachable("the order was not executed while it was valid")
             self._look()
+
+    @property
+    def _ns_in_flight(self) -> int:
+        """So long the order in flight may still be executed, and a block more."""
+        until_s = self.chain.now_s if self.desk.flying is None else self.desk.flying[1]
+        return max(0, until_s - self.chain.now_s) * SECOND_NS + self.chain.pace.block_ns
 
     def _deposit_nanoton(self, lanes: dict[int, LaneState]) -> int:
         escrow = self.chain.escrows[self.address]

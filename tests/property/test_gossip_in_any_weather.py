@@ -103,6 +103,8 @@ class TableInAnyWeather(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_remembered_without_end(self) -> None:
+        sums = self.machine.table.sums()
+        assert sums == self.machine.table.sums(lambda _: True), "the sums at hand are not those of what is held"
         assert len(self.machine.table) <= 4 and len(self.machine._checking) == 0 and len(self.machine._fresh) <= 4
 
 

@@ -13,11 +13,12 @@ import numpy as np
 from nacl.signing import SigningKey
 
 from cocoon.core.ids import PeerKey
+from cocoon.core.limits import GOSSIP_PARTS
 from cocoon.core.units import UnitKind
 from cocoon.wire import market
 from cocoon.wire import messages as m
 from cocoon.wire.commitment import commit
-from cocoon.wire.gossip import Interest, OfferDelta, OfferDigest, OfferWant
+from cocoon.wire.gossip import Interest, OfferDelta, OfferDigest, OfferSummary, OfferWant
 from cocoon.wire.judged import NO_ESCROW, Statement, Voucher, sign_cell
 from cocoon.wire.manifest import Manifest, ModelFile, chunk_hash, file_root, implicit, model_id, pack_manifest
 from cocoon.wire.schema import Message, digest, pack
@@ -250,6 +251,7 @@ def _messages() -> list[Message]:
         OfferDigest(first=bytes(32), last=bytes([255]) * 32, held=((PROVIDER.key, BOOT, 300, 70_000),)),
         OfferDelta(offers=((70_000, signed(OFFER).pack()),)),
         OfferWant(providers=(PROVIDER.key,)),
+        OfferSummary(sums=(*range(GOSSIP_PARTS - 1), (1 << 64) - 1)),
     ]
 
 

@@ -60,8 +60,11 @@ OFFER_TTL_S = 180
 """Life of an offer after it was received."""
 OFFER_REFRESH_NS = 60 * SECOND_NS
 """A provider issues a new offer at least this often; a third of the TTL."""
+OFFER_SPACING_NS = 10 * SECOND_NS
+"""A queue that became longer or shorter is told no sooner: every offer goes to everybody, and a bid says what is true
+now. 200 busy providers then cost each peer 20 offers a second, with 4 copies of each some 40 KB/s at the most."""
 GOSSIP_INTERVAL_NS = SECOND_NS
-"""Between two digests to a neighbour drawn by lot: what a push missed is found within a few seconds, for 14 KB/s."""
+"""Between two summaries to a neighbour drawn by lot: what a push missed is found within a few seconds."""
 GOSSIP_PUSH_NS = 100 * MILLISECOND_NS
 """Between two pushes: what arrives meanwhile travels in one frame. Six hops of it are far below the two seconds."""
 GOSSIP_HOP_NS = 100 * MILLISECOND_NS
@@ -225,6 +228,8 @@ GOSSIP_FANOUT = 6
 """Neighbours that a new offer is pushed to at once: one in 400 peers (e^-6) is missed and has it from a digest."""
 GOSSIP_DIGEST_OFFERS = 256
 """Lines of one digest, 54 bytes each; a larger table is gone through in stretches."""
+GOSSIP_PARTS = 32
+"""Sums of one summary, 9 bytes each; a part of a full table has 128 providers, a digest's worth at most twice."""
 GOSSIP_DELTA_OFFERS = 128
 """Offers of one frame: 68 KB at most, and 44 ms of signatures."""
 GOSSIP_LINES = 800

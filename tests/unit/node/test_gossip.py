@@ -20,6 +20,7 @@ from cocoon.core.limits import (
     GOSSIP_LINES,
     GOSSIP_OFFER_LINES,
     GOSSIP_SHUN_NS,
+    OFFER_SPACING_NS,
     OFFERS_ENOUGH,
 )
 from cocoon.core.units import SECOND_NS
@@ -104,7 +105,7 @@ async def test_an_offer_reaches_who_is_no_neighbour_of_its_provider_and_keeps_up
         assert buyer.log.named("offer_learned") == [{"provider": seller.peer, "peer": middle.peer}]
         assert buying.summary() == {"neighbours": 1, "offers": 1}
         cast(Any, selling)._counter.capacity.leases_open = 3
-        await seconds(2)
+        await seconds(OFFER_SPACING_NS / SECOND_NS + 2)
         assert [one.offer.queue for one in buying._machine.table.live(Clock().now_ns())] == [3]
         await seconds(600)
         assert known(buying) == {seller.peer}, "it is signed anew for as long as it sells"

@@ -21,10 +21,11 @@ from cocoon.scheduler.gossip import (
     OffersHeard,
     OffersVerified,
     SendGossip,
+    SummaryHeard,
     WantHeard,
 )
 from cocoon.scheduler.table import Claim
-from cocoon.wire.gossip import Interest, OfferDelta, OfferDigest, OfferWant
+from cocoon.wire.gossip import Interest, OfferDelta, OfferDigest, OfferSummary, OfferWant
 from cocoon.wire.messages import Offer
 from tests.unit.scheduler.builders import NETWORK, offer
 
@@ -52,6 +53,8 @@ def event_of(sender: PeerKey, message: object, offers: dict[bytes, tuple[PeerKey
     match message:
         case Interest():
             return InterestHeard(sender, message)
+        case OfferSummary():
+            return SummaryHeard(sender, message)
         case OfferDigest():
             return DigestHeard(sender, message)
         case OfferWant():

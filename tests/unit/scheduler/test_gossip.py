@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from cocoon.core.ids import NetworkId
 from cocoon.core.limits import (
     GOSSIP_DELTA_OFFERS,
     GOSSIP_DIGEST_OFFERS,
     GOSSIP_FANOUT,
     GOSSIP_INTERVAL_NS,
+    GOSSIP_PARTS,
     GOSSIP_PUSH_NS,
     GOSSIP_SHUN_NS,
     OFFER_TTL_S,
@@ -28,15 +31,19 @@ from cocoon.scheduler.gossip import (
     OffersVerified,
     ReportProvider,
     SendGossip,
+    SummaryHeard,
     WantHeard,
 )
-from cocoon.scheduler.table import Claim
-from cocoon.wire.gossip import Interest, OfferDelta, OfferDigest, OfferWant
+from cocoon.scheduler.table import Claim, part_keys
+from cocoon.wire.gossip import Interest, OfferDelta, OfferDigest, OfferSummary, OfferWant
 from tests.unit.scheduler.gossip_world import BOOT, KINDS, claim, gossip, key
 
 A, B = key(1), key(2)
 EVERYTHING = Interest(kinds=tuple(KINDS))
 ALL_KEYS = {"first": bytes(32), "last": bytes([255]) * 32}
+NOTHING = OfferSummary(sums=(0,) * GOSSIP_PARTS)
+#: A provider in the middle of each part of the keys.
+MIDDLES = [(8 * part + 4) << 248 for part in range(GOSSIP_PARTS)]
 
 
 def join(machine: Gossip, *numbers: int, kinds: Interest = EVERYTHING) -> list[Effect]:
@@ -166,6 +173,67 @@ def test_stale_and_own_offers_cost_their_sender_nothing() -> None:
         assert machine.handle(1, OffersHeard(A, (stale,))) == []
 
 
+def summary_of(machine: Gossip, now_ns: int) -> OfferSummary:
+    """What the machine says of itself in the round that is due."""
+    (_, summary), = sent(machine.handle(now_ns, DeadlinePassed()), OfferSummary)
+    assert isinstance(summary, OfferSummary)
+    return summary
+
+
+def test_neighbours_that_hold_the_same_have_the_same_sums_and_nothing_more_to_say() -> None:
+    one, other = gossip(), gossip(7)
+    claims = [claim(number, seq=3) for number in MIDDLES]
+    for machine, order in ((one, claims), (other, claims[::-1])):
+        join(machine, 1)
+        learn(machine, 0, 1, *(claim(number, seq=2) for number in MIDDLES[:5]))
+        learn(machine, 1, 1, *order)
+    said = summary_of(one, 2 * GOSSIP_INTERVAL_NS)
+    assert said != NOTHING and other.handle(2 * GOSSIP_INTERVAL_NS, SummaryHeard(A, said)) == []
+
+
+def test_sums_that_differ_are_answered_with_a_digest_of_one_run_of_such_parts() -> None:
+    machine, other = gossip(), gossip(7)
+    for one in (machine, other):
+        join(one, 1)
+        learn(one, 0, 1, *(claim(number) for number in MIDDLES))
+    learn(other, 1, 1, *(claim(MIDDLES[part], seq=2) for part in (4, 5, 20)))
+    said = summary_of(other, 2 * GOSSIP_INTERVAL_NS)
+    ranges = set()
+    for turn in range(2, 12):
+        now_ns = turn * GOSSIP_INTERVAL_NS
+        (_, digest), = sent(machine.handle(now_ns, SummaryHeard(A, said)), OfferDigest)
+        assert isinstance(digest, OfferDigest)
+        assert machine.handle(now_ns + 1, SummaryHeard(A, said)) == [], "one answer per half interval"
+        ranges.add((digest.first, digest.last))
+        assert len(digest.held) == {part_keys(4, 5): 2, part_keys(20, 20): 1}[digest.first, digest.last]
+    assert len(ranges) == 2, "each run gets its turn"
+
+
+def test_who_wants_other_kinds_is_told_sums_of_what_he_wants() -> None:
+    machine = gossip(kinds=("embed", "infer"))
+    join(machine, 1, kinds=Interest(kinds=("embed",)))
+    learn(machine, 0, 1, claim(MIDDLES[3]))
+    assert summary_of(machine, 2 * GOSSIP_INTERVAL_NS) == NOTHING
+    learn(machine, 0, 1, claim(MIDDLES[3], seq=2, kinds=("embed",)))
+    said = summary_of(machine, 4 * GOSSIP_INTERVAL_NS)
+    assert [part for part, value in enumerate(said.sums) if value] == [3]
+
+
+def test_what_expired_is_in_no_sum() -> None:
+    machine = gossip()
+    join(machine, 1)
+    learn(machine, 0, 1, *(claim(number, seq=seq) for number in MIDDLES for seq in (1, 2)))
+    assert summary_of(machine, GOSSIP_INTERVAL_NS) != NOTHING
+    assert summary_of(machine, OFFER_TTL_S * SECOND_NS) == NOTHING
+
+
+def test_the_parts_cover_all_keys_and_do_not_overlap() -> None:
+    ends = [part_keys(part, part) for part in range(GOSSIP_PARTS)]
+    assert (ends[0][0], ends[-1][1]) == (ALL_KEYS["first"], ALL_KEYS["last"])
+    for (_, last), (first, _) in pairwise(ends):
+        assert int.from_bytes(last, "big") + 1 == int.from_bytes(first, "big")
+
+
 def test_a_digest_is_answered_with_what_is_missing_there_and_what_is_wanted_here() -> None:
     machine = gossip()
     join(machine, 1)
@@ -216,7 +284,7 @@ def test_a_large_table_is_told_in_stretches_and_each_line_is_within_the_ends() -
     now_ns = 0
     for _ in range(60):
         now_ns += GOSSIP_INTERVAL_NS
-        for _, digest in sent(machine.handle(now_ns, DeadlinePassed()), OfferDigest):
+        for _, digest in sent(machine.handle(now_ns, SummaryHeard(A, NOTHING)), OfferDigest):
             assert isinstance(digest, OfferDigest) and digest.flaw() is None
             told |= {line[0] for line in digest.held}
     assert told == {bytes(key(number)) for number in providers}
@@ -235,13 +303,14 @@ def test_a_stranger_s_words_and_an_early_deadline_change_nothing() -> None:
     for event in (
         InterestHeard(A, EVERYTHING), OffersHeard(A, (claim(9),)), NeighbourFaulted(A, "malformed"),
         DigestHeard(A, OfferDigest(**ALL_KEYS, held=())), WantHeard(A, OfferWant(providers=(bytes(32),))),
+        SummaryHeard(A, OfferSummary(sums=(1,) * GOSSIP_PARTS)),
         OffersVerified(A, (claim(9),), (claim(9),), None), DeadlinePassed(), NeighbourLeft(A),
     ):
         assert machine.handle(0, event) == []
     join(machine, 1)
     due_ns = machine.deadline_ns()
     assert due_ns is not None and machine.handle(due_ns - 1, DeadlinePassed()) == []
-    assert len(sent(machine.handle(due_ns, DeadlinePassed()), OfferDigest)) == 1
+    assert machine.handle(due_ns, DeadlinePassed()) == [SendGossip(A, NOTHING)]
     machine.handle(due_ns, NeighbourLeft(A))
     assert machine.deadline_ns() is None
 

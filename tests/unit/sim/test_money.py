@@ -11,12 +11,14 @@ from cocoon.core.units import NANOTON_PER_TON, SECOND_NS
 from cocoon.ledger.escrow import EscrowBirth, LaneState
 from cocoon.node import records
 from cocoon.wire.judged import Voucher
-from sim.engine.chain import CLAIM_FEE_NANOTON, GENESIS_S, ORDER_FEE_NANOTON, Chain, Claim, Escrow, OpenLanes, Pace
+from sim.engine.chain import CLAIM_FEE_NANOTON, GENESIS_S, ORDER_FEE_NANOTON, Chain, Claim, OpenLanes, Pace
 from sim.engine.heap import Heap
 from sim.scenario import read_scenario
 from tests.unit.sim.worlds import run
 
-ADDRESS, BUYER, SELLER = b"e" * 32, b"b" * 32, b"s" * 32
+BUYER, SELLER = b"b" * 32, b"s" * 32
+BIRTH = EscrowBirth(BUYER, bytes(32), 1, 0, 60)
+ADDRESS = BIRTH.address()
 CAP = NANOTON_PER_TON
 PAID = """
 name = "paid"
@@ -42,7 +44,7 @@ lease_idle_s = 3
 def chain() -> Chain:
     made = Chain(Heap(), Pace(), stream(1, b"", "chain"))
     made.wallets |= {BUYER: 10 * NANOTON_PER_TON, SELLER: NANOTON_PER_TON}
-    made.escrows[ADDRESS] = Escrow(EscrowBirth(BUYER, bytes(32), 1, 0, 60))
+    made.found(BIRTH)
     return made
 
 

@@ -23,7 +23,7 @@ NUMBERS = {
     "run_failure": 27, "tranche_close": 28, "receipt_issued": 29, "receipt": 30, "countersign": 31,
     "lease_close": 32, "manifest_request": 40, "manifest_reply": 41, "chunk_request": 42, "manifest": 50,
     "call": 70, "bid": 71, "bid_reply": 72, "decline": 73, "call_result": 74,
-    "interest": 60, "offer_digest": 61, "offer_delta": 62, "offer_want": 63,
+    "interest": 60, "offer_digest": 61, "offer_delta": 62, "offer_want": 63, "offer_summary": 64,
 }  # fmt: skip
 SIGNED_BY = {
     "offer": "provider", "key_bundle": "provider", "lease_accept": "provider", "receipt": "provider",
