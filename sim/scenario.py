@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from cocoon.core.errors import BadScenario
 from cocoon.core.limits import LANE_LIFE_S
+from sim.engine.compute import RUN_US
 from sim.engine.faults import Accidents
 from sim.engine.network import Weather
 from sim.engine.regions import REGIONS
@@ -71,6 +72,8 @@ class Scenario:
     lane_life_s: int = LANE_LIFE_S
     models: int = 1
     model_mib: int = 3
+    #: One run of a model on the machine whose slowness is 100 per cent.
+    run_us: int = RUN_US
     #: By number in ``REGIONS``; 1 puts everybody into the first.
     regions: int = len(REGIONS)
     drift_ppm: int = 0

@@ -143,7 +143,7 @@ class World:
             ask_setup_nanoton=group.setup_nanoton, asks=asks, floor_setup_nanoton=group.setup_nanoton, floors=floors,
             idle_discount_ppm=group.idle_discount_percent * PPM // 100, max_model_bytes=terms.max_model_bytes,
         )
-        compute = Compute(_within(draws, group.slowness_percent) * PPM // 100)
+        compute = Compute(_within(draws, group.slowness_percent) * PPM // 100, self.scenario.run_us)
         wares = Wares(terms, strategy, compute, group.above_ask_percent * PPM // 100)
         peer.roles.append(lambda peer: self._sell(peer, wares))
         self.heap.at(group.joins_s * SECOND_NS, peer.start)

@@ -259,7 +259,7 @@ class LaneBook:
 
     def choose(
         self, provider: PeerKey, payout: bytes, provider_key: bytes, *, ceiling_nanoton: int, duration_s: int,
-        now_s: int, rules: LaneRules,
+        now_s: int, rules: LaneRules, worth_nanoton: int = 0,
     ) -> Choice:
         """The lane for a lease of this ceiling, or what has to be ordered first (LAN-6).
 
@@ -267,6 +267,7 @@ class LaneBook:
             payout, provider_key: From the provider's key bundle.
             duration_s: Of the lease.
             now_s: Chain time.
+            worth_nanoton: What a lane that is opened or topped up then has free at least.
         """
         until_s = now_s + duration_s + rules.margin_s + LANE_SLACK_S
         ours = [
@@ -277,7 +278,7 @@ class LaneBook:
         for lane in sorted(ours, key=lambda lane: (lane.stage is not LaneStage.OPEN, lane.lane)):
             if lane.free_nanoton >= ceiling_nanoton and lane.expires_s >= until_s:
                 return UseLane(lane.lane, lane.head, lane.stage is LaneStage.OPEN)
-        worth = max(ceiling_nanoton, rules.least_nanoton)
+        worth = max(ceiling_nanoton, rules.least_nanoton, worth_nanoton)
         expires_s = max(until_s, now_s + rules.life_s)
         for lane in (lane for lane in ours if lane.stage is LaneStage.OPEN and now_s < lane.expires_s):
             cap = max(lane.cap_nanoton, lane.cap_nanoton - lane.free_nanoton + worth)

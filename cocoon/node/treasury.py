@@ -150,8 +150,8 @@ class Treasury:
                 seen = await self.look(soon=True)
                 choice = self.book.choose(
                     quote.provider, quote.payout, quote.provider_key,
-                    ceiling_nanoton=max(need_nanoton, self._least_cap_nanoton), duration_s=LEASE_DURATION_S,
-                    now_s=seen.at_s, rules=rules,
+                    ceiling_nanoton=need_nanoton, duration_s=LEASE_DURATION_S, now_s=seen.at_s, rules=rules,
+                    worth_nanoton=self._least_cap_nanoton,
                 )
                 match choice:
                     case UseLane(lane, head, proven) if proven or lane in self._coming:

@@ -27,10 +27,12 @@ class Compute:
     """One machine; ``slowness_ppm`` is 1,000,000 for the machine that the constants are of."""
 
     slowness_ppm: int = PPM
+    #: Of one run on that machine.
+    usual_run_us: int = RUN_US
 
     def run_us(self, draws: Stream) -> int:
         """One run."""
-        return self._scaled(RUN_US, draws)
+        return self._scaled(self.usual_run_us, draws)
 
     def load_us(self, model_bytes: int, draws: Stream) -> int:
         """A new worker with the model."""

@@ -119,8 +119,8 @@ class Treasury:
                 self._look()
                 choice = self.book.choose(
                     quote.provider, quote.payout, quote.provider_key,
-                    ceiling_nanoton=max(need_nanoton, self.rules.least_nanoton), duration_s=LEASE_DURATION_S,
-                    now_s=self.chain.now_s, rules=self.rules,
+                    ceiling_nanoton=need_nanoton, duration_s=LEASE_DURATION_S, now_s=self.chain.now_s,
+                    rules=self.rules,
                 )
                 match choice:
                     case UseLane(lane, head, proven) if proven or lane in self._coming:

@@ -51,11 +51,13 @@ from tests.unit.ledger.parties import PROVIDER, STRANGER
 ONE, TWO = LeaseId(b"\x01" * 32), LeaseId(b"\x02" * 32)
 
 
-def choose(book: LaneBook, ceiling: int = TON, now_s: int = 0, provider: Any = PROVIDER.key, **changes: Any) -> Any:
+def choose(
+    book: LaneBook, ceiling: int = TON, now_s: int = 0, provider: Any = PROVIDER.key, worth: int = 0, **changes: Any
+) -> Any:
     names = {"payout": PAYOUT, "provider_key": PROVIDER_KEY} | changes
     return book.choose(
         provider, names["payout"], names["provider_key"], ceiling_nanoton=ceiling, duration_s=3_600, now_s=now_s,
-        rules=RULES,
+        rules=RULES, worth_nanoton=worth,
     )
 
 
@@ -66,6 +68,15 @@ def test_the_first_lease_needs_a_new_lane_of_at_least_what_its_fees_make_worth_w
     worth = LANE_FEES * (5_000_000 + 4_000_000)
     assert choose(LaneBook(), ceiling=1) == NewLaneNeeded(1, worth, RULES.life_s)
     assert choose(LaneBook(), ceiling=worth + 1) == NewLaneNeeded(1, worth + 1, RULES.life_s)
+
+
+def test_an_owner_s_worth_is_for_lanes_that_are_opened_or_topped_up_and_not_for_every_lease() -> None:
+    assert choose(LaneBook(), ceiling=1, worth=TON) == NewLaneNeeded(1, TON, RULES.life_s)
+    book = book_with(1)
+    book.record(LeaseReserved(1, ONE, TON))
+    book.record(LeaseReleased.at(1, ONE, head_at(1, 900_000_000)))
+    assert isinstance(choose(book, ceiling=TON // 10, worth=TON), UseLane)
+    assert choose(book, ceiling=TON // 5, worth=TON) == TopUpLane(1, 900_000_000 + TON, RULES.life_s)
     assert replace(RULES, open_fee_nanoton=0, claim_fee_nanoton=0).least_nanoton == LANE_FLOOR_NANOTON
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from cocoon.core.limits import LEASE_DURATION_S
 from cocoon.core.units import SECOND_NS
+from sim.engine.chain import GENESIS_S
 from sim.engine.faults import Fault
 from sim.recording import replayed, unpack_recording
 from sim.shrinking import fewer
@@ -67,3 +69,14 @@ def test_offers_of_who_left_are_forgotten_in_time() -> None:
     world, found = run(scenario("leaving"), 1)
     assert found.breaches == ()
     assert len(world.left) == 3
+
+
+def test_each_lease_is_on_a_lane_that_outlives_it() -> None:
+    world, found = run(scenario("old_lanes"), 1)
+    assert found.breaches == ()
+    assert found.metrics["ended"] == {"done": found.metrics["tasks"]}
+    chain = world.ground.chain
+    assert chain is not None and any(
+        lane.expires_s >= GENESIS_S + LEASE_DURATION_S + world.scenario.seconds
+        for escrow in chain.escrows.values() for lane in escrow.lanes.values()
+    ), "no lane was ever topped up"
