@@ -42,6 +42,8 @@ class Submitted:
     deadline_at_ns: int
     units: int
     accepted: int = 0
+    #: It called somebody to whom no stream was open.
+    is_cold: bool = False
     matched_ns: int | None = None
     ended_ns: int | None = None
     code: str | None = None

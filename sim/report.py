@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cocoon.core.units import MILLISECOND_NS
+from sim.checks import Submitted
 from sim.engine.faults import pack_faults
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ def report(world: World) -> Report:
     checks = world.checks
     tasks = list(checks.tasks.values())
     ends = Counter("done" if task.code is None else task.code for task in tasks if task.ended_ns is not None)
-    waits = sorted(task.matched_ns - task.at_ns for task in tasks if task.matched_ns is not None)
     chain = world.ground.chain
     metrics: dict[str, Any] = {
         "peers": len(world.ground.peers),
@@ -51,7 +51,8 @@ def report(world: World) -> Report:
         "open": sum(task.ended_ns is None for task in tasks),
         "units": sum(task.accepted for task in tasks),
         "auctions": checks.auctions,
-        "match_ms": {"p50": _share(waits, 50), "p99": _share(waits, 99)},
+        "match_ms": _match_ms([task for task in tasks if not task.is_cold]),
+        "cold_match_ms": _match_ms([task for task in tasks if task.is_cold]),
         "leases_by_group": _by_group(world, checks.sold),
         "lost_because": dict(sorted(checks.lost.items())),
         "outcomes": dict(sorted(checks.outcomes.items())),
@@ -74,6 +75,11 @@ def _by_group(world: World, counts: Counter[int]) -> dict[str, int]:
     for number, count in counts.items():
         groups[world.groups[number]] += count
     return dict(groups)
+
+
+def _match_ms(tasks: Sequence[Submitted]) -> dict[str, int | None]:
+    waits_ns = sorted(task.matched_ns - task.at_ns for task in tasks if task.matched_ns is not None)
+    return {"tasks": len(waits_ns), "p50": _share(waits_ns, 50), "p99": _share(waits_ns, 99)}
 
 
 def _share(ascending_ns: Sequence[int], percent: int) -> int | None:

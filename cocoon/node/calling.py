@@ -96,8 +96,8 @@ class Caller:
                 self._nursery.start_soon(self._regard.failed, peer, error)
                 raise
 
-        bidders = [Bidder(peer, self._round_trip_ns(peer)) for peer in peers]
-        return await hold_round(call_for_bids(bidders), self._clock, ask)
+        bidders = [self._bidder(peer) for peer in peers]
+        return await hold_round(call_for_bids(bidders, call.units), self._clock, ask)
 
     def tell(self, peer: PeerKey, result: CallResult) -> None:
         """Say to a bidder how its auction ended; it is lost with the stream."""
@@ -113,9 +113,11 @@ class Caller:
         except StreamClosed as error:                   # the reader hears of it, too, and tells who waits
             self._log.info("bidder_not_told", peer=stream.peer, code=error.code)
 
-    def _round_trip_ns(self, peer: PeerKey) -> int | None:
+    def _bidder(self, peer: PeerKey) -> Bidder:
         line = self._lines.get(peer)
-        return None if line is None or line.stream is None else line.round_trip_ns
+        if line is None or line.stream is None:
+            return Bidder(peer, None)
+        return Bidder(peer, line.round_trip_ns, None if line.offered is None else line.offered[1].terms)
 
     async def _ask(self, peer: PeerKey, call: Call) -> Quote:
         line = self._line(peer)

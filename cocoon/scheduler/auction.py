@@ -16,24 +16,36 @@ from dataclasses import dataclass
 from cocoon.core.ids import PeerKey
 from cocoon.core.limits import AUCTION_MOST_NS, AUCTION_SOONEST_NS, PROVIDERS_ASKED, ROUND_TRIP_UNKNOWN_NS
 from cocoon.scheduler.round import RoundBegan
+from cocoon.scheduler.selection import Terms, expected_cost_nanoton
 
 
 @dataclass(frozen=True, slots=True)
 class Bidder:
-    """Who is called; ``round_trip_ns`` is the last one that was measured, None if none was."""
+    """Who is called.
+
+    Attributes:
+        round_trip_ns: The last one that was measured, None if none was.
+        offer: The last one that it gave, if any.
+    """
 
     peer: PeerKey
     round_trip_ns: int | None
+    offer: Terms | None = None
 
 
-def call_for_bids(bidders: Sequence[Bidder]) -> RoundBegan:
+def call_for_bids(bidders: Sequence[Bidder], runs: int) -> RoundBegan:
     """The round of one auction among the first ``PROVIDERS_ASKED`` of ``bidders``; may be empty.
 
     It waits twice the slowest round trip, within bounds: so one far bidder costs no more than it costs itself.
+    Nobody is waited for beyond ``AUCTION_SOONEST_NS`` who is far, as measured, and asks no less than a bid.
     """
     called = {bidder.peer: bidder for bidder in bidders[:PROVIDERS_ASKED]}
     slowest_ns = max((
         ROUND_TRIP_UNKNOWN_NS if bidder.round_trip_ns is None else bidder.round_trip_ns for bidder in called.values()
     ), default=0)
     patience_ns = min(max(2 * slowest_ns, AUCTION_SOONEST_NS), AUCTION_MOST_NS)
-    return RoundBegan(tuple(called), patience_ns, AUCTION_MOST_NS)
+    asks = {
+        peer: expected_cost_nanoton(bidder.offer, runs) for peer, bidder in called.items()
+        if bidder.offer is not None and bidder.round_trip_ns is not None
+    }
+    return RoundBegan(tuple(called), patience_ns, AUCTION_MOST_NS, AUCTION_SOONEST_NS, runs, asks)

@@ -13,12 +13,13 @@ Purity: pure. Spec: docs/spec/scheduling.md, rule SCH-6; docs/spec/auction.md, r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cocoon.core.ids import PeerKey
 from cocoon.core.limits import PROVIDERS_ASKED
 from cocoon.core.machine import Effect, Event
-from cocoon.scheduler.selection import Missed, Quote, unheard
+from cocoon.scheduler.selection import Missed, Quote, expected_cost_nanoton, unheard
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +29,16 @@ class RoundBegan(Event):
     Attributes:
         patience_ns: How long it waits for all of them, once one has given a quote.
         most_ns: How long it waits at most, for the first quote.
+        soon_ns: How long it waits for those who ask no less than the best quote; None waits for them like for others.
+        asks: What ``runs`` runs cost with a peer by its last offer, in nanoton; who is not named may ask anything.
     """
 
     peers: tuple[PeerKey, ...]
     patience_ns: int
     most_ns: int
+    soon_ns: int | None = None
+    runs: int = 0
+    asks: Mapping[PeerKey, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +74,8 @@ class RoundEnded(Effect):
 class Round:
     """One round, from its shortlist to its end."""
 
-    closes_at_ns: int | None = None
-    #: As long as there is no quote it stays open until then.
-    ends_at_ns: int = 0
+    began: RoundBegan | None = None
+    began_ns: int = 0
     waiting: set[PeerKey] = field(default_factory=set)
     quotes: list[Quote] = field(default_factory=list)
     missed: dict[PeerKey, Missed] = field(default_factory=dict)
@@ -81,8 +86,8 @@ class Round:
         if self.ended:
             return []
         match event:
-            case RoundBegan(peers, patience_ns, most_ns) if self.closes_at_ns is None:
-                self.closes_at_ns, self.ends_at_ns = now_ns + patience_ns, now_ns + most_ns
+            case RoundBegan(peers=peers) if self.began is None:
+                self.began, self.began_ns = event, now_ns
                 asked = list(dict.fromkeys(peers))[:PROVIDERS_ASKED]
                 self.waiting = set(asked)
                 return [AskPeer(peer) for peer in asked] or self._end()
@@ -103,7 +108,19 @@ class Round:
         return None if self.ended else self._due_ns()
 
     def _due_ns(self) -> int | None:
-        return self.closes_at_ns if self.quotes or self.closes_at_ns is None else self.ends_at_ns
+        began = self.began
+        if began is None:
+            return None
+        if not self.quotes:
+            return self.began_ns + began.most_ns
+        if began.soon_ns is None or began.soon_ns >= began.patience_ns or not self._is_best_here(began):
+            return self.began_ns + began.patience_ns
+        return self.began_ns + began.soon_ns
+
+    def _is_best_here(self, began: RoundBegan) -> bool:
+        """Whether everybody who is still waited for asks no less, by its last offer, than was quoted already."""
+        best_nanoton = min(expected_cost_nanoton(quote.terms, began.runs) for quote in self.quotes)
+        return all(began.asks.get(peer, -1) >= best_nanoton for peer in self.waiting)
 
     def _end(self) -> list[Effect]:
         self.ended = True

@@ -79,8 +79,8 @@ class Market:
         self._draws = peer.stream("exploration")
         self._lines: OrderedDict[PeerKey, _Line] = OrderedDict()
 
-    async def buy(self, wanted: Wanted) -> Sold:
-        """Call for bids and rank them; the losers hear why at once."""
+    async def buy(self, wanted: Wanted) -> tuple[Sold, bool]:
+        """Call for bids and rank them; the losers hear why at once. Also whether a stream had to be opened first."""
         call = Call(
             network=self._peer.ground.network_id, nonce=self._peer.random(16), kind="infer", model=wanted.model.id,
             model_bytes=padded_bytes(wanted.model.size_bytes), units=wanted.units, deadline_ms=wanted.deadline_ms,
@@ -91,6 +91,7 @@ class Market:
         if len(named) < OFFERS_ENOUGH:                  # the DHT, which is not simulated, names sellers at large
             named += self._at_large({*wanted.without, *named})
         called = _Called(call, digest(call))
+        is_cold = any(self._bidder(peer).round_trip_ns is None for peer in named)
         ended = await self._auction(named, called)
         if not ended.quotes and len(named) >= OFFERS_ENOUGH:
             more = await self._auction(self._at_large({*wanted.without, *named}), called)
@@ -103,7 +104,7 @@ class Market:
                 less_reliable=why.less_reliable,
             ))
         self._peer.ground.checks.auction(self._peer, sold)
-        return sold
+        return sold, is_cold
 
     async def ask_offer(self, provider: PeerKey) -> Quote:
         """The standing offer of one provider.
@@ -142,8 +143,7 @@ class Market:
                     over.set(effect)
 
         driver = Driver(Round(), scope, self._peer, perform)
-        bidders = tuple(Bidder(peer, self._round_trip_ns(peer)) for peer in peers)
-        driver.post(call_for_bids(bidders))
+        driver.post(call_for_bids([self._bidder(peer) for peer in peers], called.call.units))
         await over.wait()
         scope.close()
         for line in self._lines.values():
@@ -151,9 +151,11 @@ class Market:
         assert over.value is not None
         return over.value
 
-    def _round_trip_ns(self, peer: PeerKey) -> int | None:
+    def _bidder(self, peer: PeerKey) -> Bidder:
         line = self._lines.get(peer)
-        return None if line is None or line.end is None else line.round_trip_ns
+        if line is None or line.end is None:
+            return Bidder(peer, None)
+        return Bidder(peer, line.round_trip_ns, None if line.offered is None else line.offered[1].terms)
 
     def _call(self, peer: PeerKey, called: _Called, driver: Driver) -> None:
         line, asked_ns = self._line(peer), self._peer.now_ns()

@@ -163,9 +163,10 @@ class TaskRun:
     # --- the market ----------------------------------------------------------------
 
     async def _find(self) -> None:
-        sold = await self._buying.market.buy(Wanted(
+        sold, is_cold = await self._buying.market.buy(Wanted(
             self._asked.model, self._units_left, self._ms_left, self._left_nanoton, self.machine.spurned
         ))
+        self.peer.ground.checks.tasks[self.id].is_cold |= is_cold
         if self._ceiling_nanoton is None and sold.quotes:
             self._ceiling_nanoton = sold.ceiling_nanoton
         self.post(task.SellersRanked(sold.verdict, missed=sold.missed))

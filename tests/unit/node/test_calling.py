@@ -71,7 +71,7 @@ async def test_calls_share_one_stream_and_each_gets_its_own_answer(autojump_cloc
             assert {quote.bid.call for quote in ended.quotes if quote.bid} == {digest(wanted)}
             assert all(quote.binds_until_ns <= trio.current_time() * SECOND_NS + BID_BINDS_NS for quote in ended.quotes)
             streets.handlers.clear()                    # no second stream is opened
-        assert calls._round_trip_ns(SELLER.key) is not None
+        assert calls._bidder(SELLER.key).round_trip_ns is not None
 
 
 async def test_many_calls_at_once_are_told_apart(autojump_clock: trio.testing.MockClock) -> None:

@@ -32,7 +32,7 @@ MS = SECOND_NS // 1_000
 
 def called(*peers: PeerKey, round_trip_ns: int | None = MS) -> Round:
     auction = Round()
-    auction.handle(0, call_for_bids(tuple(Bidder(peer, round_trip_ns) for peer in peers)))
+    auction.handle(0, call_for_bids([Bidder(peer, round_trip_ns) for peer in peers], 1))
     return auction
 
 
@@ -41,12 +41,12 @@ def called(*peers: PeerKey, round_trip_ns: int | None = MS) -> Round:
 
 def test_who_is_not_called_costs_no_patience() -> None:
     bidders = [Bidder(peer, MS) for peer in PEERS[:PROVIDERS_ASKED]]
-    assert call_for_bids([*bidders, Bidder(PEERS[-1], SECOND_NS)]) == call_for_bids(bidders)
-    assert call_for_bids([*bidders[1:], Bidder(PEERS[-1], SECOND_NS)]).patience_ns == AUCTION_MOST_NS
+    assert call_for_bids([*bidders, Bidder(PEERS[-1], SECOND_NS)], 1) == call_for_bids(bidders, 1)
+    assert call_for_bids([*bidders[1:], Bidder(PEERS[-1], SECOND_NS)], 1).patience_ns == AUCTION_MOST_NS
 
 
 def test_without_bidders_it_ends_at_once() -> None:
-    assert Round().handle(0, call_for_bids(())) == [RoundEnded((), ())]
+    assert Round().handle(0, call_for_bids((), 1)) == [RoundEnded((), ())]
 
 
 def test_it_closes_early_when_all_have_answered() -> None:
@@ -74,6 +74,32 @@ def test_while_nobody_has_bid_it_waits_for_the_first() -> None:
     assert auction.handle(AUCTION_SOONEST_NS + 1, QuoteReceived(tender(TWO))) == [ended]
     silent = called(ONE)
     assert silent.handle(AUCTION_MOST_NS, DeadlinePassed()) == [RoundEnded((), (Missed(ONE, "unreachable"),))]
+
+
+@pytest.mark.parametrize(("far", "waits_ns"), [
+    (Bidder(TWO, 400 * MS, quote(TWO, setup_nanoton=50).terms), AUCTION_SOONEST_NS),
+    (Bidder(TWO, 400 * MS, quote(TWO, setup_nanoton=49).terms), 800 * MS),
+    (Bidder(TWO, 400 * MS), 800 * MS),
+    (Bidder(TWO, None, quote(TWO, setup_nanoton=90).terms), 2 * ROUND_TRIP_UNKNOWN_NS),
+], ids=["no cheaper", "cheaper", "asks nobody knows what", "never measured"])
+def test_nobody_is_waited_for_long_who_is_far_and_no_cheaper(far: Bidder, waits_ns: int) -> None:
+    auction = Round()
+    auction.handle(0, call_for_bids([Bidder(ONE, MS), far], 1))
+    auction.handle(1, QuoteReceived(tender(ONE, setup_nanoton=50)))
+    assert auction.deadline_ns() == waits_ns
+    ended = RoundEnded((tender(ONE, setup_nanoton=50),), (Missed(TWO, "unreachable"),))
+    assert auction.handle(waits_ns - 1, DeadlinePassed()) == []
+    assert auction.handle(waits_ns, DeadlinePassed()) == [ended]
+
+
+def test_the_best_bid_may_come_when_it_is_late_already() -> None:
+    auction = Round()
+    far = [Bidder(peer, 400 * MS, quote(peer, setup_nanoton=50).terms) for peer in (TWO, THREE)]
+    auction.handle(0, call_for_bids([Bidder(ONE, MS), *far], 1))
+    auction.handle(1, QuoteReceived(tender(ONE, setup_nanoton=60)))
+    assert auction.handle(AUCTION_SOONEST_NS, DeadlinePassed()) == []
+    (ended,) = auction.handle(AUCTION_SOONEST_NS + 1, QuoteReceived(tender(TWO, setup_nanoton=50)))
+    assert isinstance(ended, RoundEnded) and len(ended.quotes) == 2
 
 
 facts = st.one_of(
