@@ -176,11 +176,11 @@ class Pool:
         raise (telling or faults)[0]
 
     async def _agreed(self) -> tuple[Head, list[Server]]:
-        """The newest block that enough servers have, and those servers.
+        """The newest block that enough servers name, and those servers; what the others say stops nobody.
 
         Raises:
             ChainUnreachable: too few are connected, or they are behind what was agreed before.
-            ChainDisagrees: they name different blocks.
+            ChainDisagrees: no two of them name the same block.
             WrongNetwork, BadProof: what keeps the missing ones away, if it is no mere silence.
         """
         needed = min(AGREEING, len(self._servers))
@@ -188,17 +188,38 @@ class Pool:
         if not needed or len(heads) < needed:
             raise self._silence()
         heads.sort(key=lambda pair: -pair[0])
-        chosen = heads[:needed]
-        seqno = chosen[-1][0]
-        if seqno < self._seqno:
-            raise ChainUnreachable(f"the liteservers are at block {seqno}, after block {self._seqno} was seen")
-        named = [(await server.head_at(seqno), server) for _, server in chosen]
-        head = named[0][0]
-        for other, server in named[1:]:
-            if other != head:
-                raise ChainDisagrees(f"{named[0][1].name} and {server.name} name different blocks {seqno}")
-        self._seqno = seqno
-        return head, [server for _, server in named]
+        doubts: list[CocoonError] = []
+        for seqno in sorted({number for number, _ in heads[needed - 1:]}, reverse=True):
+            if seqno < self._seqno:
+                doubts.append(ChainUnreachable(
+                    f"the liteservers are at block {seqno}, after block {self._seqno} was seen"
+                ))
+                break
+            servers = [server for number, server in heads if number >= seqno]
+            if (found := await self._named_alike(seqno, servers, needed, doubts)) is not None:
+                self._seqno = seqno
+                return found
+        raise next((doubt for doubt in doubts if isinstance(doubt, ChainDisagrees)), doubts[0])
+
+    @staticmethod
+    async def _named_alike(
+        seqno: int, servers: Sequence[Server], needed: int, doubts: list[CocoonError]
+    ) -> tuple[Head, list[Server]] | None:
+        """Ask in turn until enough name one block; if they do not, ``doubts`` says why."""
+        named: dict[Head, list[Server]] = {}
+        for server in servers:
+            try:
+                head = await server.head_at(seqno)
+            except (ChainUnreachable, ChainRefused, BadProof) as error:
+                doubts.append(error)
+                continue
+            named.setdefault(head, []).append(server)
+            if len(named[head]) == needed:
+                return head, named[head]
+        if len(named) > 1:
+            one, other, *_ = (group[0].name for group in named.values())
+            doubts.append(ChainDisagrees(f"{one} and {other} name different blocks {seqno}"))
+        return None
 
     def _silence(self) -> CocoonError:
         """Why there are too few servers."""

@@ -20,6 +20,11 @@ class MonotonicClock:
         return time.monotonic_ns()
 
 
+def wall_clock_s() -> int:
+    """Seconds since 1970, as this machine has it."""
+    return int(time.time())
+
+
 def wall_ns() -> int:
     """Unix time in nanoseconds, for people (journal rows, logs); never for a decision."""
     return time.time_ns()

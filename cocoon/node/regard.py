@@ -5,7 +5,6 @@ Purity: shell. Spec: docs/spec/scheduling.md, rules SCH-21 to SCH-23.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from cocoon.core.clock import Clock
@@ -14,17 +13,13 @@ from cocoon.core.ids import PeerKey
 from cocoon.core.limits import REPUTATION_HALF_LIFE_NS
 from cocoon.core.units import SECOND_NS
 from cocoon.node import records
+from cocoon.node.clock import wall_clock_s
 from cocoon.scheduler.reputation import Outcome, OutcomeSeen, Reputation, Standing, outcome_of
 from cocoon.store.service import Journal
 from cocoon.telemetry.log import Log
 
 #: Older outcomes weigh nothing any more.
 _REMEMBERED_S = 16 * REPUTATION_HALF_LIFE_NS // SECOND_NS
-
-
-def wall_clock_s() -> int:
-    """Seconds since 1970: outcomes are older than this process, whose own clock began with it."""
-    return int(time.time())
 
 
 class Regard:

@@ -40,9 +40,11 @@ from cocoon.ledger.lanes import (
     UseLane,
 )
 from cocoon.ledger.record import unpack_record
+from cocoon.ledger.skew import check_skew
 from cocoon.ledger.tab import Head
 from cocoon.ledger.till import proof_of_lane
 from cocoon.node import records
+from cocoon.node.clock import wall_clock_s
 from cocoon.node.money import EscrowSeen, Money
 from cocoon.node.orders import Orders, OrderTurn, deposit_nanoton
 from cocoon.scheduler.selection import Quote
@@ -190,6 +192,8 @@ class Treasury:
 
     async def _order(self, choice: Choice, seen: EscrowSeen) -> None:
         """What has to be ordered before there is a lane to choose."""
+        if not seen.remembered:
+            check_skew(seen.at_s, wall_clock_s())
         match choice:
             case UseLane(lane):                         # promised before, and not on its way
                 await self._open(lane)

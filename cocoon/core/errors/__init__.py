@@ -82,6 +82,7 @@ from cocoon.core.errors.weather import (
     BootstrapUnreachable,
     Cancelled,
     ChainUnreachable,
+    ClockSkewed,
     DeadlineExceeded,
     DevnetLost,
     Draining,
@@ -105,8 +106,6 @@ from cocoon.core.errors.weather import (
 )
 
 __all__ = [
-    "PEER_CODES",
-    "WRONG_FIELDS",
     "AuditFailed",
     "BadChunk",
     "BadConfig",
@@ -125,6 +124,7 @@ __all__ = [
     "ChainDisagrees",
     "ChainRefused",
     "ChainUnreachable",
+    "ClockSkewed",
     "CocoonError",
     "Corrupt",
     "CreditRefused",
@@ -158,6 +158,7 @@ __all__ = [
     "NothingToDo",
     "OrderOvertaken",
     "OutOfOrder",
+    "PEER_CODES",
     "PeerFault",
     "PolicyRefusal",
     "ProviderBusy",
@@ -180,6 +181,7 @@ __all__ = [
     "UnknownVersion",
     "Unreachable",
     "UsageError",
+    "WRONG_FIELDS",
     "WorkerLost",
     "WrongField",
     "WrongNetwork",

@@ -32,6 +32,14 @@ class LocalPeerLost(Unavailable):
     remedy = "see its last lines, start it again with `cocoon up`, and look at `cocoon receipts ls`"
 
 
+class ClockSkewed(Unavailable):
+    """The clock of this machine and the time of the chain are too far apart for anything that has an expiry."""
+
+    code = "clock_skewed"
+    exit_code = 77
+    remedy = "set the clock of this machine (`date -u`, NTP); if it is right, the chain or its liteservers stand still"
+
+
 class BootstrapUnreachable(Unavailable):
     """None of the known peers of the network answered."""
 

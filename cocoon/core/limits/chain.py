@@ -73,6 +73,9 @@ SIGNATURE_LIFE_S = 600
 """A signature of the wallet is for at most so long, so that one kept back cannot pass a later hour's cap."""
 SIGNATURE_DEFAULT_S = 120
 """What the outbox asks for: many blocks even on a slow day, and the wait after a crash in the worst case."""
+CLOCK_SKEW_S = 100
+"""Nothing that expires is signed by a machine whose clock is further from the chain's newest block, which may be a
+minute old on a slow day; the signer takes no message whose SIGNATURE_DEFAULT_S are over by its own clock."""
 SIGNATURES_PER_DAY = 4_096
 """Kept by the signer with their amounts; one every 21 s, and 80 KiB of file."""
 SIGNER_FRAME_BYTES = 64 * KIB

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 
-from cocoon.core.errors import CapExceeded, CocoonError, Corrupt, UsageError
+from cocoon.core.errors import CapExceeded, ClockSkewed, CocoonError, Corrupt, UsageError
 from cocoon.core.limits import SIGNATURE_LIFE_S, SIGNATURES_PER_DAY
 from cocoon.core.units import format_nanoton
 from cocoon.wire.codec import decode, encode
@@ -65,15 +65,12 @@ class Spent:
 
         Raises:
             CapExceeded: names the cap; nothing may be signed.
-            UsageError: valid-until is past, or too far ahead.
+            ClockSkewed: valid-until is past, or too far ahead.
         """
         now_s = max(now_s, self.seen_s)
         if not now_s < wanted.valid_until_s <= now_s + SIGNATURE_LIFE_S:
             ahead = wanted.valid_until_s - now_s
-            raise UsageError(
-                f"a signature valid for {ahead} s, where 1 to {SIGNATURE_LIFE_S} are allowed: "
-                "does the clock of this machine fit the chain's?"
-            )
+            raise ClockSkewed(f"a signature valid for {ahead} s, where 1 to {SIGNATURE_LIFE_S} are allowed")
         same = [e for e in self.entries if (e.wallet_id, e.seqno) == (wanted.wallet_id, wanted.seqno)]
         kept = tuple(e for e in self.entries if e not in same and e.valid_until_s > now_s - DAY_S)
         for entry in same:

@@ -88,6 +88,18 @@ def test_two_names_for_one_block_are_a_contradiction_whoever_is_right():
         run(Says(block(5)), Says(block(7, fork=1), fork=1))
 
 
+@pytest.mark.parametrize("newest", [5, 9], ids=["even", "ahead"])
+@pytest.mark.parametrize("place", range(3))
+def test_of_three_one_that_names_other_blocks_stops_nobody(newest, place):
+    servers = [Says(block(5)), Says(block(5))]
+    servers.insert(place, Says(block(newest, fork=1), fork=1))
+    assert run(*servers) == 1_005
+
+
+def test_an_older_block_is_read_if_the_newest_that_two_have_is_in_doubt():
+    assert run(Says(block(9, fork=1), fork=1), Says(block(9)), Says(block(8))) == 1_008
+
+
 def test_one_of_two_is_too_few():
     with pytest.raises(ChainUnreachable, match="silent"):
         run(Says(block(5)), Says(None))
