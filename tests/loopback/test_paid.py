@@ -23,6 +23,7 @@ from tests.loopback.paid import (
     market,
     paid_for,
     receipts,
+    until,
     vouched,
 )
 from tests.loopback.town import Outcome, Peer
@@ -88,6 +89,7 @@ def test_below_the_price_nothing_is_promised_and_nothing_locked(here: Market, tm
     save(tmp_path / "in.npz", inputs(1)[0])
     warm = here.model()
     here.run(warm, 1)
+    until(lambda: {lane["stage"] for lane in lanes(here).values()} == {"on chain"}, "the lane of a lease on credit")
     asked = ("--input", str(tmp_path / "in.npz"), "--json", "--max-price")
     for model, ceiling in ((here.model(), bill(1) - 1), (warm, RUN_NANOTON - 1), (here.model(), 0)):
         before, owed = here.buyer.wallet(), paid_for(here)
@@ -223,16 +225,20 @@ def test_the_books_close_to_the_nanoton(here: Market) -> None:
     """Last in the file: it closes every lane that the others opened."""
     here.run(here.model(), 9)
     owed = paid_for(here)
+    # Opened while another became free, and never used: its provider knows nothing of it, so it waits for its expiry.
+    used = {lane for _, lane in vouched(here.requester)}
+    unused = [lane for number, lane in lanes(here).items() if number not in used]
     done = command(here, "wallet", "settle", "--json")
     summary = done.objects[-1]["summary"]
     assert done.code == 0, done
-    assert (summary["lanes_open"], summary["lanes_waiting"], summary["unsettled_leases"]) == (0, 0, 0)
+    assert (summary["lanes_open"], summary["lanes_waiting"], summary["unsettled_leases"]) == (0, len(unused), 0)
+    assert len(unused) <= 1
     assert command(here, "wallet", "settle", "--json", peer=here.provider).code == 0
     earned = here.seller.earnings()
     assert earned["earned_nanoton"] == earned["claimed_nanoton"] == owed and earned["pending_nanoton"] == 0
     assert earned["claimed_nanoton"] > earned["fees_nanoton"] > 0, "cold models, loaded for their buyer, were a profit"
     wallet = here.buyer.wallet()
-    assert wallet["escrow_locked_nanoton"] == 0
+    assert wallet["escrow_locked_nanoton"] == sum(lane["cap_nanoton"] for lane in unused)
     for client in (here.buyer, here.seller):
         assert client.audit()["clean"] is True, client.audit()
     sold = next(item for item in here.seller.receipts() if item["side"] == "sold")
