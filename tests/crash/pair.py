@@ -188,8 +188,12 @@ class Pair:
 
 def begin(town: Town, who: str, *command: str, root: Sequence[str] = (), **settings: str) -> Peer:
     """Start a peer on its home; it is ready. Under the tests' root if a place is named."""
+    return start_under(town, who, ("tests.crash.root", *root) if root else ("cocoon",), *command, **settings)
+
+
+def start_under(town: Town, who: str, module: Sequence[str], *command: str, **settings: str) -> Peer:
+    """Start a peer by the ``module`` and its words in place of ``cocoon``; it is ready."""
     home = town.directory / who
-    module = ("tests.crash.root", *root) if root else ("cocoon",)
     environment = {**town.environment(home, **settings), "PYTHONPATH": str(_REPOSITORY)}
     with (town.directory / f"{who}.err").open("ab") as errors:
         process = subprocess.Popen(
