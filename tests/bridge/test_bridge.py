@@ -14,6 +14,7 @@ from tests.loopback.paid import ASKS, TON, inputs, until
 from tests.loopback.town import town
 from tests.models import adder_model
 
+
 @pytest.fixture(scope="module")
 def tapes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[Entry]]]:
     """A provider and a requester trade, fail, settle and end; what each of their machines took and ordered."""
