@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cocoon.core.ids import LeaseId, PeerKey, TaskId
-from cocoon.core.units import SECOND_NS
+from cocoon.core.units import MILLISECOND_NS, SECOND_NS
 from cocoon.ledger.terms import LeaseTerms
 from cocoon.scheduler.award import Verdict
 from cocoon.scheduler.reputation import Outcome, OutcomeSeen
@@ -70,6 +70,11 @@ class Checks:
     #: Calls that a provider had heard when it sold its first lease.
     first_call: dict[int, int] = field(default_factory=dict)
     calls: Counter[int] = field(default_factory=Counter)
+    #: When each offer was signed; and how many peers had one so many milliseconds later, of those who were there then.
+    offers: dict[bytes, int] = field(default_factory=dict)
+    spread_ms: Counter[int] = field(default_factory=Counter)
+    #: What the gossip sent, to a few bytes a frame.
+    gossip_bytes: int = 0
     #: Largest voucher of each lane.
     totals: dict[tuple[bytes, int], int] = field(default_factory=dict)
     _bids: set[tuple[PeerKey, bytes]] = field(default_factory=set)
@@ -87,6 +92,14 @@ class Checks:
         """A rule was broken."""
         if len(self.breaches) < BREACHES:
             self.breaches.append(f"{self.now_ns / SECOND_NS:.3f} s: {text}")
+
+    # --- offers ----------------------------------------------------------------
+
+    def offer_heard(self, packed: bytes, since_ns: int) -> None:
+        """A peer that lives since then has an offer for the first time."""
+        signed_ns = self.offers.get(packed, 0)
+        if since_ns <= signed_ns:
+            self.spread_ms[(self.now_ns - signed_ns) // MILLISECOND_NS] += 1
 
     # --- bids and leases -------------------------------------------------------
 

@@ -55,6 +55,8 @@ def report(world: World) -> Report:
         "cold_match_ms": _match_ms([task for task in tasks if task.is_cold]),
         "leases_by_group": _by_group(world, checks.sold),
         "lost_because": dict(sorted(checks.lost.items())),
+        "offer_spread_ms": {"p50": _at(checks.spread_ms, 50), "p99": _at(checks.spread_ms, 99)},
+        "gossip_bytes_per_peer_s": checks.gossip_bytes // (len(world.ground.peers) * world.scenario.seconds),
         "outcomes": dict(sorted(checks.outcomes.items())),
         "faults": len(world.faults),
         "facts": world.ground.trace.facts,
@@ -80,6 +82,16 @@ def _by_group(world: World, counts: Counter[int]) -> dict[str, int]:
 def _match_ms(tasks: Sequence[Submitted]) -> dict[str, int | None]:
     waits_ns = sorted(task.matched_ns - task.at_ns for task in tasks if task.matched_ns is not None)
     return {"tasks": len(waits_ns), "p50": _share(waits_ns, 50), "p99": _share(waits_ns, 99)}
+
+
+def _at(counts: Counter[int], percent: int) -> int | None:
+    """The smallest number that at least so many of all that were counted are not above."""
+    left = (counts.total() * percent + 99) // 100
+    for number in sorted(counts):
+        left -= counts[number]
+        if left <= 0:
+            return number
+    return None
 
 
 def _share(ascending_ns: Sequence[int], percent: int) -> int | None:

@@ -76,7 +76,10 @@ class ShownVoucher:
 class Treasury:
     """The lanes of our escrow."""
 
-    def __init__(self, money: Money, journal: Journal, nursery: trio.Nursery, log: Log, least_cap_nanoton: int) -> None:
+    def __init__(
+        self, money: Money, journal: Journal, nursery: trio.Nursery, log: Log, least_cap_nanoton: int,
+        wall_s: Callable[[], int] = wall_clock_s,
+    ) -> None:
         self.money = money
         self.orders = Orders(money)
         self.book = LaneBook()
@@ -85,6 +88,7 @@ class Treasury:
         self._nursery = nursery
         self._log = log
         self._least_cap_nanoton = least_cap_nanoton
+        self._wall_s = wall_s
         self._choosing = trio.Lock()
         self._writing = trio.Lock()
         # Lanes that are on their way while a lease on them has begun on credit; told when that is over.
@@ -193,7 +197,7 @@ class Treasury:
     async def _order(self, choice: Choice, seen: EscrowSeen) -> None:
         """What has to be ordered before there is a lane to choose."""
         if not seen.remembered:
-            check_skew(seen.at_s, wall_clock_s())
+            check_skew(seen.at_s, self._wall_s())
         match choice:
             case UseLane(lane):                         # promised before, and not on its way
                 await self._open(lane)

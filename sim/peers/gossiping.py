@@ -113,8 +113,9 @@ class Gossiping:
         """Tell of the own offer if it is another one than before."""
         signed = None if self._standing is None else self._standing()
         if signed is not None and signed.digest != self._published:
-            self._published = signed.digest
-            self._driver.post(OfferPublished(Claim(signed.signer, signed.message, 0, signed.pack())))
+            self._published, packed = signed.digest, signed.pack()
+            self._peer.ground.checks.offers[packed] = self._peer.ground.heap.now_ns
+            self._driver.post(OfferPublished(Claim(signed.signer, signed.message, 0, packed)))
 
     def _join(self, end: End) -> None:
         other = self._peer.ground.peers[end.peer.number]
@@ -159,6 +160,7 @@ class Gossiping:
         match effect:
             case SendGossip(peer, message) if peer in self._ends:
                 end = self._ends[peer]
+                self._peer.ground.checks.gossip_bytes += frame_bytes(message)
                 if isinstance(message, Interest):       # without it nothing else would ever be said
                     end.send(message)
                 else:
@@ -178,4 +180,19 @@ class Gossiping:
                 code = error.code
                 break
             good.append(claim)
+            self._peer.ground.checks.offer_heard(claim.packed, self._peer.began_ns)
         self._driver.post(OffersVerified(peer, claims, tuple(good), code))
+
+
+def frame_bytes(message: Any) -> int:
+    """Size of a frame of the gossip, to a few bytes: packing each would be half of the work of a large world."""
+    match message:
+        case OfferDelta(offers=offers):
+            return 8 + sum(len(packed) + 8 for _, packed in offers)
+        case OfferDigest(held=held):
+            return 80 + 54 * len(held)
+        case OfferWant(providers=providers):
+            return 8 + 34 * len(providers)
+        case OfferSummary(sums=sums):
+            return 8 + 9 * len(sums)
+    return 16

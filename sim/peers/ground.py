@@ -69,6 +69,7 @@ class Peer:
         self.life = 0
         self.alive = False
         self.boot_id = bytes(8)
+        self.began_ns = 0
         self.journal = Journal(ground.heap)
         self.weather = stream(ground.seed, self.key, "weather")
         self.draws = stream(ground.seed, self.key, "ids")
@@ -84,6 +85,7 @@ class Peer:
         self.life += 1
         self.alive = True
         self.boot_id = self.random(8)
+        self.began_ns = self.ground.heap.now_ns
         self.scope = Scope(self.ground.heap)
         self._serves = {}
         for role in self.roles:

@@ -11,9 +11,9 @@ import pytest
 import trio
 import trio.testing
 
-from cocoon.core.errors import CapExceeded, ChainRefused, InsufficientFunds
+from cocoon.core.errors import CapExceeded, ClockSkewed, ChainRefused, InsufficientFunds
 from cocoon.core.ids import LeaseId, PeerKey
-from cocoon.core.limits import ESCROW_LANES
+from cocoon.core.limits import CLOCK_SKEW_S, ESCROW_LANES
 from cocoon.identity.keys import key_pair
 from cocoon.ledger.escrow import EscrowBirth, order_body
 from cocoon.ledger.lanes import LanePromised, LaneStage, LeaseReserved
@@ -62,14 +62,23 @@ def quote(seller: int) -> Quote:
 
 
 @asynccontextmanager
-async def bought(**made: Any) -> AsyncIterator[Bought]:
+async def bought(skew_s: int = 0, **made: Any) -> AsyncIterator[Bought]:
     ledger, log = TvmLedger(OWNER, **made), Heard()
     one = Escrow(ledger.chain, EscrowBirth(OWNER, public(key("lane")), NETWORK, 0, CLOSE_DELAY_S))
     async with trio.open_nursery() as nursery:
-        treasury = Treasury(money_of(ledger, one), Memory(), nursery, log, CAP)  # type: ignore[arg-type]
+        money: Any = money_of(ledger, one)
+        treasury = Treasury(money, Memory(), nursery, log, CAP, lambda: ledger.chain.now_s + skew_s)  # type: ignore[arg-type]
         treasury.restore()
         yield Bought(treasury, ledger, one, log)
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("skew_s", [-CLOCK_SKEW_S - 1, CLOCK_SKEW_S + 1])
+async def test_a_machine_with_a_wrong_clock_orders_no_lane(skew_s: int, autojump_clock: Jumping) -> None:
+    async with bought(skew_s) as here:
+        with pytest.raises(ClockSkewed):
+            await here.reserve(ONE)
+        assert here.ledger.chain.transactions == []
 
 
 async def test_the_first_lane_is_opened_and_the_next_lease_begins_while_its_lane_is_on_its_way(
