@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from cocoon.core.errors import CapExceeded, ClockSkewed, ChainRefused, InsufficientFunds
+from cocoon.core.errors import CapExceeded, ChainRefused, ClockSkewed, InsufficientFunds
 from cocoon.core.ids import LeaseId, PeerKey
 from cocoon.core.limits import CLOCK_SKEW_S, ESCROW_LANES
 from cocoon.identity.keys import key_pair
