@@ -105,6 +105,8 @@ class OfferTable:
     #: Of these, providers that are only remembered.
     _dead: Counter[str] = field(default_factory=Counter)
     _sums: list[int] = field(default_factory=lambda: [0] * GOSSIP_PARTS)
+    #: Nothing expires sooner.
+    _expires_ns: int = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -169,6 +171,7 @@ class OfferTable:
             if old.boot != offer.boot_id:
                 _remember(fresh.past, old.boot, old.seq)
         self._entries[claim.provider] = fresh
+        self._expires_ns = min(self._expires_ns, fresh.dies_ns)
         _add(self._sums, claim.provider, fresh.mark)
         return True
 
@@ -192,6 +195,8 @@ class OfferTable:
 
     def expire(self, now_ns: int) -> None:
         """Drop offers whose life is over, and providers that were remembered for long enough."""
+        if now_ns < self._expires_ns:
+            return
         for provider, entry in list(self._entries.items()):
             if entry.claim is not None and now_ns >= entry.dies_ns:
                 self._leave(entry)
@@ -199,6 +204,9 @@ class OfferTable:
                 self._count_dead(entry, 1)
             if now_ns >= entry.dies_ns + GOSSIP_MEMORY_NS:
                 self._drop(provider)
+        self._expires_ns = min((
+            entry.dies_ns + (GOSSIP_MEMORY_NS if entry.claim is None else 0) for entry in self._entries.values()
+        ), default=now_ns)
 
     def sums(self, counts: Callable[[Offer], bool] | None = None) -> tuple[int, ...]:
         """One sum for each of ``GOSSIP_PARTS`` equal parts of the keys, over the offers that ``counts`` takes, or all.

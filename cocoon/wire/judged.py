@@ -11,6 +11,7 @@ Purity: pure. Spec: docs/spec/judged.md, rules JUD-2 to JUD-6.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cocoon.core.errors import Malformed, UsageError
@@ -27,6 +28,8 @@ VOUCHER_TAG = 0x0C0C7A01
 STATEMENT_TAG = 0x0C0C7A04
 VOUCHER_BITS = 715
 STATEMENT_BITS = 1_008
+#: Cells of the newest words, half a kilobyte each.
+_CELLS_AT_HAND = 1_024
 #: Escrow of leases that no contract covers (price 0).
 NO_ESCROW = bytes(32)
 
@@ -52,9 +55,7 @@ class Voucher:
         Raises:
             UsageError: a field is out of its bits.
         """
-        builder = CellBuilder().uint(VOUCHER_TAG, 32).uint(self.network_tag, 32).address(self.escrow)
-        builder.uint(self.lane, 32).uint(self.seq, 32).uint(self.total_nanoton, 64)
-        return builder.blob(self.head, 32).end()
+        return _voucher_cell(self)
 
     def pack(self) -> bytes:
         """Data bytes of the cell, ``VOUCHER_BYTES`` long."""
@@ -113,10 +114,7 @@ class Statement:
         """
         if (flaw := self._flaw()) is not None:
             raise UsageError(flaw)
-        builder = CellBuilder().uint(STATEMENT_TAG, 32).blob(self.lease, 32).uint(self.number, 32)
-        builder.uint(self.input_alg, 8).blob(self.input, 32).uint(self.output_alg, 8).blob(self.output, 32)
-        builder.uint(self.units, 32).uint(self.price_nanoton, 64)
-        return builder.uint(self.queued_us, 32).uint(self.ran_us, 32).end()
+        return _statement_cell(self)
 
     def pack(self) -> bytes:
         """Data bytes of the cell, ``STATEMENT_BYTES`` long."""
@@ -149,6 +147,23 @@ class Statement:
         if not {self.input_alg, self.output_alg} <= {ALG_SHA256, ALG_BLAKE3}:
             return f"no commitment algorithm {self.input_alg} or {self.output_alg}"
         return None
+
+
+# A cell is asked for by whoever packs, hashes, journals, signs and checks the same words, one soon after the other.
+@lru_cache(_CELLS_AT_HAND)
+def _voucher_cell(voucher: Voucher) -> Cell:
+    builder = CellBuilder().uint(VOUCHER_TAG, 32).uint(voucher.network_tag, 32).address(voucher.escrow)
+    builder.uint(voucher.lane, 32).uint(voucher.seq, 32).uint(voucher.total_nanoton, 64)
+    return builder.blob(voucher.head, 32).end()
+
+
+@lru_cache(_CELLS_AT_HAND)
+def _statement_cell(statement: Statement) -> Cell:
+    builder = CellBuilder().uint(STATEMENT_TAG, 32).blob(statement.lease, 32).uint(statement.number, 32)
+    builder.uint(statement.input_alg, 8).blob(statement.input, 32)
+    builder.uint(statement.output_alg, 8).blob(statement.output, 32)
+    builder.uint(statement.units, 32).uint(statement.price_nanoton, 64)
+    return builder.uint(statement.queued_us, 32).uint(statement.ran_us, 32).end()
 
 
 def sign_cell(cell_hash: bytes, signer: Signer) -> bytes:
