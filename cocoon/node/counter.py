@@ -5,7 +5,7 @@ Purity: shell. Protocol ``/cocoon/offer/1``. Spec: docs/spec/scheduling.md, rule
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from cocoon.core.clock import Clock
@@ -19,7 +19,16 @@ from cocoon.p2p.streams import PeerStream
 from cocoon.privacy.hpke import public_bytes
 from cocoon.scheduler.offers import GiveOffer, OfferAsked, SignOffer, StandingOffer
 from cocoon.telemetry.log import get_logger
-from cocoon.wire.messages import SUITE_MLKEM768_X25519, KeyBundle, Offer, OfferReply, OfferRequest, Profile, refusal
+from cocoon.wire.messages import (
+    SUITE_MLKEM768_X25519,
+    KeyBundle,
+    Offer,
+    OfferReply,
+    OfferRequest,
+    Profile,
+    WarmModels,
+    refusal,
+)
 from cocoon.wire.schema import digest, pack, unpack
 from cocoon.wire.signing import Signed, sign
 
@@ -32,8 +41,6 @@ class Capacity:
 
     leases_open: int = 0
     draining: bool = False
-    #: Digest of the list of public models that are loaded; zeros if none is told.
-    warm: bytes = bytes(32)
 
 
 class OfferCounter:
@@ -42,8 +49,9 @@ class OfferCounter:
     def __init__(
         self, load_identity: Callable[[], Identity], network: NetworkId, boot_id: bytes, terms: Terms,
         profile: Profile, clock: Clock, free_memory_bytes: Callable[[], int] = lambda: 0,
+        warm_models: Callable[[], Sequence[tuple[bytes, int, int]]] = tuple,
     ) -> None:
-        """``load_identity`` reads the keys of today, and like ``free_memory_bytes`` is asked anew for every offer."""
+        """All three callables are asked anew for every offer; ``load_identity`` reads the keys of today."""
         self.capacity = Capacity()
         #: HPKE seeds that a box may be sealed to: today's, and yesterday's for offers still held.
         self.sealing_seeds: tuple[bytes, ...] = ()
@@ -52,6 +60,8 @@ class OfferCounter:
         self._terms = terms
         self._clock = clock
         self._free_memory_bytes = free_memory_bytes
+        self._warm_models = warm_models
+        self._warm = b""
         self._log = get_logger("sell")
         self._keys = b""
         self._profile = pack(profile)
@@ -61,7 +71,7 @@ class OfferCounter:
             profile_digest=digest(profile), kinds=("infer",), setup_nanoton=terms.setup_nanoton, prices=terms.prices,
             max_model_bytes=terms.max_model_bytes, max_memory_bytes=terms.max_memory_bytes,
             max_run_ms=terms.max_run_ms, max_payload_bytes=terms.max_payload_bytes, queue=0,
-            free_memory_bytes=free_memory_bytes(), warm=self.capacity.warm,
+            free_memory_bytes=free_memory_bytes(), warm=bytes(32),
         )
         self._take_keys(identity)
         self._signed: Signed[Offer] = sign(self._offer, identity)
@@ -99,7 +109,7 @@ class OfferCounter:
 
     def reply(self, offer: Signed[Offer]) -> OfferReply:
         """An offer of this counter with its bodies."""
-        return OfferReply(offer=offer.pack(), keys=self._keys, profile=self._profile)
+        return OfferReply(offer=offer.pack(), keys=self._keys, profile=self._profile, warm=self._warm)
 
     def current(self) -> Signed[Offer]:
         """The standing offer, signed anew if it is due."""
@@ -110,12 +120,19 @@ class OfferCounter:
                     self._take_keys(self._load_identity())
                     measured = replace(
                         self._offer, seq=seq, queue=queue, free_memory_bytes=self._free_memory_bytes(),
-                        warm=self.capacity.warm,
+                        warm=self._told(),
                     )
                     self._signed = sign(measured, self._identity)
                 case GiveOffer():
                     pass
         return self._signed
+
+    def _told(self) -> bytes:
+        """What the next offer says of warm models: the digest of their list, which is kept to be given beside it."""
+        models = tuple(self._warm_models())
+        told = WarmModels(models=models) if models else None
+        self._warm = b"" if told is None else pack(told)
+        return bytes(32) if told is None else digest(told)
 
     def _take_keys(self, identity: Identity) -> None:
         """Offer the HPKE key of ``identity``, and keep the one before for boxes that are on their way."""

@@ -202,6 +202,7 @@ class _Peer:
         counter = self._counter = OfferCounter(
             partial(load_or_create, parts.home), parts.network.id, boot_id, terms, Profile(**report), self._clock,
             free_memory_bytes if runtime.device.provider == _CPU else lambda: 0,
+            lambda: bids.pace.measured(shelf.public()),
         )
         counter.serve(self._mesh)
         bids = self._bids = BidDesk(

@@ -259,6 +259,9 @@ def brief(quote: Quote, standing: Standing) -> dict[str, Any]:
         "run_nanoton_per_1000": dict(offer.prices).get(1, 0), "max_model_bytes": offer.max_model_bytes,
         "max_memory_bytes": offer.max_memory_bytes, "max_run_ms": offer.max_run_ms, "queue": offer.queue,
         "free_memory_bytes": offer.free_memory_bytes,
+        "warm_models": [
+            {"model": model, "batch": batch, "run_us": run_us} for model, batch, run_us in quote.warm_models
+        ],
         "device": quote.profile.device, "engine": quote.profile.engine, "execution_provider": quote.profile.provider,
         "offer": quote.digest, "reliability_ppm": standing.reliability_ppm, "seen": standing.reason(),
     }

@@ -6,9 +6,10 @@ Purity: pure. Spec: docs/spec/auction.md, rule AUC-11.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from cocoon.core.limits import MODELS_PACED
+from cocoon.core.limits import MODELS_PACED, WARM_MODELS
 
 #: A new time weighs a quarter: two slow runs show, one does not decide.
 _WEIGHT = 4
@@ -46,6 +47,11 @@ class Pace:
         if known is not None and known.load_us:
             return known.load_us
         return max((times.load_us for times in self._models.values()), default=0)
+
+    def measured(self, models: Iterable[bytes]) -> tuple[tuple[bytes, int, int], ...]:
+        """Of these models those that ran here, ascending: (model, runs in one batch, microseconds of it)."""
+        ran = sorted(model for model in models if self.run_us(model))[:WARM_MODELS]
+        return tuple((model, 1, self.run_us(model)) for model in ran)
 
     def _of(self, model: bytes) -> _Times:
         times = self._models.setdefault(model, _Times())

@@ -62,6 +62,8 @@ class Quote:
     profile: Profile
     bid: Bid | None = None
     binds_until_ns: int = 0
+    #: Public models that it holds and has run: (model, runs in one batch, microseconds of it).
+    warm_models: tuple[tuple[bytes, int, int], ...] = ()
 
     @property
     def terms(self) -> Terms:

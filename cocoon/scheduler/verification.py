@@ -13,7 +13,7 @@ from cocoon.core.ids import NetworkId, PeerKey
 from cocoon.core.limits import BID_BINDS_NS, OFFER_TTL_S
 from cocoon.scheduler.selection import Quote
 from cocoon.wire.market import Bid, BidReply, Call
-from cocoon.wire.messages import SUITE_MLKEM768_X25519, KeyBundle, Offer, OfferReply, Profile
+from cocoon.wire.messages import SUITE_MLKEM768_X25519, KeyBundle, Offer, OfferReply, Profile, WarmModels
 from cocoon.wire.schema import Message, digest, packed_digest, unpack
 from cocoon.wire.signing import Signed, open_signed
 
@@ -45,11 +45,14 @@ def verify_offer(reply: OfferReply, network: NetworkId, peer: PeerKey, opened: O
         raise wrong("boot", "offer and key bundle are from different starts of the provider")
     if packed_digest(reply.profile) != offer.message.profile_digest:
         raise wrong("profile", "the execution profile is not the one that the offer names")
+    if reply.warm and packed_digest(reply.warm) != offer.message.warm:
+        raise wrong("warm", "the list of models is not the one that the offer names")
     if not 1 <= offer.message.ttl_s <= OFFER_TTL_S:
         raise wrong("ttl", f"{offer.message.ttl_s} s is outside 1 to {OFFER_TTL_S} s")
     bundle = keys.message
+    warm = unpack(reply.warm, WarmModels).models if reply.warm else ()
     return Quote(
-        peer, offer.digest, offer.message, bundle.public, bundle.payout, bundle.provider_key, profile
+        peer, offer.digest, offer.message, bundle.public, bundle.payout, bundle.provider_key, profile, warm_models=warm
     )
 
 

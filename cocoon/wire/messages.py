@@ -18,6 +18,7 @@ from cocoon.core.limits import (
     MODEL_FILES,
     OFFER_BYTES,
     PAYLOAD_BYTES,
+    WARM_MODELS,
 )
 from cocoon.core.units import UnitKind, ceil_div
 from cocoon.wire.schema import Message, field, message
@@ -127,8 +128,8 @@ class Offer(Message):
     max_run_ms: int = field(12, U32)
     max_payload_bytes: int = field(13, U64)
     queue: int = field(14, U32)
-    #: Measured, not promised: memory that was free when this was signed, and the SHA-256 of the list of public models
-    #: that are loaded; zeros if none is told.
+    #: Measured, not promised: memory that was free when this was signed, and the digest of ``WarmModels``; zeros if
+    #: none is told.
     free_memory_bytes: int = field(15, U64)
     warm: bytes = field(16, HASH)
 
@@ -137,6 +138,20 @@ class Offer(Message):
         if list(self.kinds) != sorted(set(self.kinds)):
             return "kinds are not in ascending order, each once"
         return prices_flaw(self.prices)
+
+
+@message(kind=15, version=1, name="warm_models")
+class WarmModels(Message):
+    """Public models that a provider holds and has run: (model, runs in one batch, microseconds of it), as measured."""
+
+    models: tuple[tuple[bytes, int, int], ...] = field(1, Each(Row(HASH, U16, U64), most=WARM_MODELS, least=1))
+
+    def flaw(self) -> str | None:
+        """The rows are a set, so they have one order; what was never measured is not told."""
+        rows = [(model, batch) for model, batch, _ in self.models]
+        if rows != sorted(set(rows)):
+            return "models and batch sizes are not in ascending order, each once"
+        return None if all(batch and run_us for _, batch, run_us in self.models) else "a batch of nothing, or no time"
 
 
 @message(kind=7, version=1, name="key_bundle", signed_by="provider")
@@ -172,11 +187,12 @@ class Profile(Message):
 
 @message(kind=5, version=1, name="offer_reply")
 class OfferReply(Message):
-    """A signed offer with the bodies of its digests."""
+    """A signed offer with the bodies of its digests; ``warm`` is empty where the offer tells of no model."""
 
     offer: bytes = field(1, UpTo(Offer.shape.max_bytes))
     keys: bytes = field(2, UpTo(KeyBundle.shape.max_bytes))
     profile: bytes = field(3, UpTo(Profile.shape.max_bytes))
+    warm: bytes = field(4, UpTo(WarmModels.shape.max_bytes))
 
 
 # --- lease: /cocoon/lease/1 ------------------------------------------------

@@ -183,7 +183,7 @@ class Market:
         line.round_trip_ns = self._peer.now_ns() - asked_ns
         if isinstance(said, Decline):
             raise from_peer(said.code, said.text)
-        offer = OfferReply(offer=said.offer, keys=said.keys, profile=said.profile)
+        offer = OfferReply(offer=said.offer, keys=said.keys, profile=said.profile, warm=b"")
         if line.offered is None or line.offered[0] != offer:
             line.offered = offer, self._verified(offer, peer)
         return verify_bid(said, call, line.offered[1], asked_ns, self._peer.ground.words.open)

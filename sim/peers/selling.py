@@ -109,7 +109,7 @@ class Selling:
         return self._signed
 
     def _reply(self) -> OfferReply:
-        return OfferReply(offer=self.current().pack(), keys=self._keys, profile=pack(_PROFILE))
+        return OfferReply(offer=self.current().pack(), keys=self._keys, profile=pack(_PROFILE), warm=b"")
 
     def _take_asker(self, end: End) -> None:
         def hear(message: Any) -> None:

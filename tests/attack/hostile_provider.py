@@ -228,7 +228,8 @@ class HostileProvider:
             max_model_bytes=1 << 30, max_memory_bytes=1 << 30, max_run_ms=30_000, max_payload_bytes=1 << 20, queue=0,
             free_memory_bytes=0, warm=bytes(32),
         )
-        return self.tell(offer), OfferReply(offer=self.sign(offer), keys=self.sign(bundle), profile=pack(PROFILE))
+        bodies = {"keys": self.sign(bundle), "profile": pack(PROFILE), "warm": b""}
+        return self.tell(offer), OfferReply(offer=self.sign(offer), **bodies)
 
     async def _lease(self, stream: PeerStream) -> None:
         if self.greet is not None:

@@ -176,7 +176,7 @@ class Customer:
         call = self.call(**changes)
         said = await self.answer(call)
         assert isinstance(said, BidReply), said
-        offer = OfferReply(offer=said.offer, keys=said.keys, profile=said.profile)
+        offer = OfferReply(offer=said.offer, keys=said.keys, profile=said.profile, warm=b"")
         return verify_bid(said, call, verify_offer(offer, self.network.id, self.provider), 0)
 
     def lease(self, quote: Quote, model: bytes = ADDER, **changes: Any) -> Signed[Lease]:

@@ -148,7 +148,7 @@ FREE = {
     ("bid", "run_us"): "the same",
     ("bid", "warm"): "the same",
     ("offer", "free_memory_bytes"): "for people; measured and not promised",
-    ("offer", "warm"): "for people; measured and not promised",
+    ("offer", "warm"): "a list that comes with no bid; beside an offer that is asked for it must fit (wrong_warm)",
     ("lease", "nonce"): "only makes the lease another one",
     ("lease", "private"): "the requester's choice",
     ("lease", "ceiling_nanoton"): "binds the requester alone; a price above it is ceiling_exceeded (test_admission)",

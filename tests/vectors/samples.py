@@ -212,7 +212,8 @@ def _messages() -> list[Message]:
         PROFILE,
         KEYS,
         OFFER,
-        m.OfferReply(offer=signed(OFFER).pack(), keys=signed(KEYS).pack(), profile=pack(PROFILE)),
+        m.OfferReply(offer=signed(OFFER).pack(), keys=signed(KEYS).pack(), profile=pack(PROFILE), warm=b""),
+        m.WarmModels(models=((bytes(32), 1, 3_500), (bytes(32), 16, 21_000))),
         CALL,
         BID,
         market.BidReply(

@@ -121,7 +121,7 @@ WRONG_FIELDS = (
     "network_id", "lease", "requester", "provider", "offer", "call", "model", "price", "ceiling",
     "units", "duration", "lane", "escrow", "seq", "previous", "root", "total", "head",
     "number", "runs", "receipt", "statement", "input", "output", "keys", "profile", "boot", "ttl", "kind",
-    "tranche", "payout", "provider_key", "lane_key", "cap", "expiry", "order",
+    "tranche", "payout", "provider_key", "lane_key", "cap", "expiry", "order", "warm",
 )
 
 

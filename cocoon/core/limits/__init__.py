@@ -60,6 +60,8 @@ OFFER_TTL_S = 180
 """Life of an offer after it was received."""
 OFFER_REFRESH_NS = 60 * SECOND_NS
 """A provider issues a new offer at least this often; a third of the TTL."""
+WARM_MODELS = 64
+"""Public models whose measured times stand behind one offer: 3 KB, sent to whoever asks for the offer."""
 OFFER_SPACING_NS = 10 * SECOND_NS
 """A queue that became longer or shorter is told no sooner: every offer goes to everybody, and a bid says what is true
 now. 200 busy providers then cost each peer 20 offers a second, with 4 copies of each some 40 KB/s at the most."""

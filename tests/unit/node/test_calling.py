@@ -270,7 +270,8 @@ def test_a_bid_for_an_earlier_call_is_refused() -> None:
 
 def offered(reply: BidReply) -> Quote:
     """The verified offer of a bid."""
-    return verify_offer(OfferReply(offer=reply.offer, keys=reply.keys, profile=reply.profile), NETWORK, SELLER.key)
+    bodies = OfferReply(offer=reply.offer, keys=reply.keys, profile=reply.profile, warm=b"")
+    return verify_offer(bodies, NETWORK, SELLER.key)
 
 
 def desk_now() -> BidDesk:
