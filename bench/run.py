@@ -19,6 +19,7 @@ from bench.ledger import anchor, demo, first_task, vouchers
 from bench.market import match
 from bench.peers import peers
 from bench.rows import ROOT, Row
+from bench.simulator import simulator
 
 LOCKS = ROOT / "requirements"
 HELP_STARTS = 15
@@ -51,7 +52,7 @@ def install() -> list[Row]:
 
 
 MEASURES: tuple[Callable[[], list[Row]], ...] = (
-    help_time, peers, match, vouchers, anchor, first_task, demo, install,
+    help_time, peers, match, vouchers, anchor, first_task, simulator, demo, install,
 )
 
 

@@ -14,7 +14,6 @@ import trio
 from cocoon.core.errors import CreditRefused, Draining, LeaseIdle, LeaseReturned, PeerFault, ProviderBusy, StorageFull
 from cocoon.core.ids import LeaseId, ModelId, PeerKey
 from cocoon.core.limits import LEASE_DURATION_S, LEASES_PER_REQUESTER, RUNS_PER_LEASE
-from cocoon.core.units import PRICE_UNITS
 from cocoon.ledger.tab import Head
 from cocoon.ledger.terms import terms_of
 from cocoon.node import records
@@ -26,7 +25,7 @@ from cocoon.node.purchase import Purchase, Say
 from cocoon.node.settling import Debts
 from cocoon.node.treasury import Footing, ShownVoucher, Treasury
 from cocoon.scheduler.admission import NO_ESCROW
-from cocoon.scheduler.selection import Quote, Terms, expected_cost_nanoton, run_nanoton_per_1000
+from cocoon.scheduler.selection import Quote, affordable_runs, expected_cost_nanoton
 from cocoon.store.service import Row
 from cocoon.wire.messages import Lease, LeaseAccept
 from cocoon.wire.signing import Signed, sign
@@ -238,11 +237,3 @@ class Buyer:
             owner=birth.owner, lane_key=birth.lane_key, index=birth.index, close_delay_s=birth.close_delay_s,
             network_tag=birth.network_tag,
         )
-
-
-def affordable_runs(terms: Terms, amount_nanoton: int) -> int:
-    """The most runs of a lease on ``terms`` that cost no more than ``amount_nanoton``, set-up included."""
-    per_1000 = run_nanoton_per_1000(terms)
-    left = amount_nanoton - terms.setup_nanoton
-    most = RUNS_PER_LEASE if per_1000 == 0 else left * PRICE_UNITS // per_1000
-    return max(1, min(RUNS_PER_LEASE, most))

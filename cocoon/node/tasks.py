@@ -32,6 +32,7 @@ from cocoon.scheduler.selection import (
     expected_completion_ns,
     expected_cost_nanoton,
     run_nanoton_per_1000,
+    slowest_run_us,
 )
 from cocoon.store.service import Row
 from cocoon.wire.messages import Receipt
@@ -296,7 +297,7 @@ class TaskRun:
         return {
             "provider": peer_id(quote.provider), "bid": quote.digest,
             "expected_nanoton": expected_cost_nanoton(quote.terms, sold.units),
-            "expected_ms": expected_completion_ns(quote, sold.units) // MILLISECOND_NS,
+            "expected_ms": expected_completion_ns(quote, sold.units, slowest_run_us(sold.quotes)) // MILLISECOND_NS,
             "setup_nanoton": quote.terms.setup_nanoton, "run_nanoton_per_1000": run_nanoton_per_1000(quote.terms),
             "device": quote.profile.device, "engine": quote.profile.engine, "threads": quote.profile.threads,
             "warm": quote.warm, "reliability_ppm": self._purse.regard.reliability_ppm(quote.provider),

@@ -27,6 +27,7 @@ from cocoon.core.limits import (
     GOSSIP_PARTS,
     GOSSIP_PUSH_NS,
     GOSSIP_SHUN_NS,
+    GOSSIP_SHUNNED,
     OFFER_TTL_S,
 )
 from cocoon.core.machine import DeadlinePassed, Effect, Event
@@ -252,6 +253,8 @@ class Gossip:
         self._leave(peer)
         self._shunned = {who: until for who, until in self._shunned.items() if now_ns < until}
         self._shunned[peer] = now_ns + GOSSIP_SHUN_NS
+        if len(self._shunned) > GOSSIP_SHUNNED:
+            del self._shunned[next(iter(self._shunned))]
         return [DropNeighbour(peer, code)]
 
     def _interested(self, now_ns: int, peer: PeerKey, interest: Interest) -> list[Effect]:

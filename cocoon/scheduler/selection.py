@@ -12,12 +12,13 @@ from typing import Protocol
 from cocoon.core.ids import PeerKey, peer_id
 from cocoon.core.limits import (
     DELAY_PPM_PER_S,
+    RUNS_PER_LEASE,
     SPREAD_LEASES,
     SPREAD_UNITS,
     USUAL_CEILING_MEDIANS,
     USUAL_CEILING_NANOTON,
 )
-from cocoon.core.units import MILLISECOND_NS, PPM, SECOND_NS, UnitKind, bill_nanoton
+from cocoon.core.units import MILLISECOND_NS, PPM, PRICE_UNITS, SECOND_NS, UnitKind, bill_nanoton
 from cocoon.wire.market import Bid
 from cocoon.wire.messages import Offer, Profile
 
@@ -120,6 +121,14 @@ def run_nanoton_per_1000(terms: Terms) -> int:
 def expected_cost_nanoton(terms: Terms, runs: int) -> int:
     """Set-up price plus the bill for ``runs`` runs; prices of other unit kinds do not apply."""
     return terms.setup_nanoton + bill_nanoton(runs, run_nanoton_per_1000(terms))
+
+
+def affordable_runs(terms: Terms, amount_nanoton: int) -> int:
+    """The most runs of a lease on ``terms`` that cost no more than ``amount_nanoton``, set-up included."""
+    per_1000 = run_nanoton_per_1000(terms)
+    left = amount_nanoton - terms.setup_nanoton
+    most = RUNS_PER_LEASE if per_1000 == 0 else left * PRICE_UNITS // per_1000
+    return max(1, min(RUNS_PER_LEASE, most))
 
 
 def expected_completion_ns(quote: Quote, runs: int, slowest_us: int = 0) -> int:

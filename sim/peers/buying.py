@@ -23,11 +23,10 @@ from cocoon.core.errors import (
 )
 from cocoon.core.ids import LeaseId, PeerKey
 from cocoon.core.limits import LEASE_DURATION_S, LEASE_REPLY_NS, LEASES_PER_REQUESTER, RUNS_PER_LEASE, TRANCHE_NANOTON
-from cocoon.core.units import PRICE_UNITS
 from cocoon.ledger.tab import Head
 from cocoon.node import records
 from cocoon.scheduler.admission import NO_ESCROW
-from cocoon.scheduler.selection import Quote, Terms, expected_cost_nanoton, run_nanoton_per_1000
+from cocoon.scheduler.selection import Quote, affordable_runs, expected_cost_nanoton
 from cocoon.wire.messages import Lease, LeaseAccept, LeaseOpen, Refusal
 from cocoon.wire.signing import Signed, sign
 from sim.engine.flow import Bell, Moment, Turn
@@ -249,11 +248,3 @@ class Buying:
             lane_key=birth.lane_key, index=birth.index, close_delay_s=birth.close_delay_s,
             network_tag=birth.network_tag,
         )
-
-
-def affordable_runs(terms: Terms, amount_nanoton: int) -> int:
-    """The most runs of a lease on ``terms`` that cost no more than ``amount_nanoton``, set-up included."""
-    per_1000 = run_nanoton_per_1000(terms)
-    left = amount_nanoton - terms.setup_nanoton
-    most = RUNS_PER_LEASE if per_1000 == 0 else left * PRICE_UNITS // per_1000
-    return max(1, min(RUNS_PER_LEASE, most))

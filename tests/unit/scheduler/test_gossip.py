@@ -13,6 +13,7 @@ from cocoon.core.limits import (
     GOSSIP_PARTS,
     GOSSIP_PUSH_NS,
     GOSSIP_SHUN_NS,
+    GOSSIP_SHUNNED,
     OFFER_TTL_S,
 )
 from cocoon.core.machine import DeadlinePassed, Effect
@@ -154,6 +155,15 @@ def test_a_neighbour_is_dropped_and_shunned_for_what_no_honest_peer_passes_on() 
         assert machine.handle(6, OffersHeard(A, (claim(99),))) == [], "nothing more is heard of it"
         assert machine.shuns(4 + GOSSIP_SHUN_NS, A) and not machine.shuns(5 + GOSSIP_SHUN_NS, A)
         assert machine.handle(7, NeighbourJoined(A, "block", BOOT)) == [DropNeighbour(A, "shunned")]
+
+
+def test_of_many_who_are_at_fault_the_first_is_forgotten() -> None:
+    machine = gossip()
+    for number in range(1, GOSSIP_SHUNNED + 2):
+        join(machine, number)
+        machine.handle(0, NeighbourFaulted(key(number), "malformed"))
+    assert not machine.shuns(1, key(1))
+    assert all(machine.shuns(1, key(number)) for number in range(2, GOSSIP_SHUNNED + 2))
 
 
 def test_what_was_good_before_the_bad_one_is_kept() -> None:
