@@ -78,7 +78,7 @@ GOSSIP_MEMORY_NS = 3_600 * SECOND_NS
 GOSSIP_SHUN_NS = 600 * SECOND_NS
 """A neighbour that sent what no honest peer sends is not listened to for so long."""
 GOSSIP_SHUNNED = 1_024
-"""Such neighbours remembered at a time; then the one shunned first is forgotten, because new identities cost nothing."""
+"""Such neighbours remembered at a time; then the first is forgotten, because new identities cost nothing."""
 GOSSIP_RETRY_NS = 30 * SECOND_NS
 """Before a connected peer that did not take our gossip stream, or ended it, is asked again."""
 DRAIN_NS = 10 * SECOND_NS
