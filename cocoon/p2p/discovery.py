@@ -138,17 +138,23 @@ async def find_live(mesh: Reach, key: bytes, limit: int, without: Collection[Pee
 
 async def meet_all(mesh: Reach, peers: Collection[PeerKey]) -> list[PeerKey]:
     """See ``Mesh.meet``. As in a look-up, who is slow is waited for only ``DISCOVERY_GRACE_NS`` after the first."""
-    live: list[PeerKey] = []
+    wanted = list(dict.fromkeys(peers))
+    connected = {connection.peer for connection in mesh.living()}
+    live = [peer for peer in wanted if peer in connected]
+    missing = [peer for peer in wanted if peer not in connected]
+    if not missing:
+        return live
     async with trio.open_nursery() as nursery:
         scope = nursery.cancel_scope
-        scope.deadline = trio.current_time() + DISCOVERY_NS / SECOND_NS
+        patience_ns = DISCOVERY_GRACE_NS if live else DISCOVERY_NS
+        scope.deadline = trio.current_time() + patience_ns / SECOND_NS
 
         async def meet(peer: PeerKey) -> None:
             if await _reached(mesh, peer):
                 live.append(peer)
                 scope.deadline = min(scope.deadline, trio.current_time() + DISCOVERY_GRACE_NS / SECOND_NS)
 
-        for peer in dict.fromkeys(peers):
+        for peer in missing:
             nursery.start_soon(meet, peer)
     return live
 

@@ -220,7 +220,7 @@ class Mesh:
         return await find_live(self, key, limit, without)
 
     async def meet(self, peers: Collection[PeerKey]) -> list[PeerKey]:
-        """Those of ``peers`` that are alive, connected, in the order in which they answered.
+        """Those of ``peers`` that are alive: who is connected already, then the others as they answered.
 
         Dialled at known addresses, or else at those that the DHT knows. Never longer than ``DISCOVERY_NS``.
         """
