@@ -119,6 +119,8 @@ class Network:
     #: Open ends of each host, in the order in which they were opened.
     _ends: dict[int, dict[int, End]] = field(default_factory=dict)
     _opened: int = 0
+    #: The last cut is over then.
+    _cut_until_ns: int = 0
     _known: set[tuple[int, int]] = field(default_factory=set)
 
     def open(self, host: Host, peer: Host, protocol: str) -> End:
@@ -140,6 +142,8 @@ class Network:
     def blocked(self, source: int, target: int) -> int:
         """Until when nothing gets from one to the other; 0 if all does."""
         now_ns = self.heap.now_ns
+        if now_ns >= self._cut_until_ns:
+            return 0
         return max((
             cut.until_ns for cut in self.cuts
             if now_ns < cut.until_ns and source in cut.sources and target in cut.targets
@@ -148,6 +152,7 @@ class Network:
     def cut(self, cut: Cut) -> None:
         """Let nothing through from now on; what outlasts heartbeats ends the streams between."""
         self.cuts = [one for one in self.cuts if self.heap.now_ns < one.until_ns] + [cut]
+        self._cut_until_ns = max(self._cut_until_ns, cut.until_ns)
         if cut.until_ns - self.heap.now_ns >= SILENCE_NS:
             self.heap.after(SILENCE_NS, self._fall_silent, cut)
 
