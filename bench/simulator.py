@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from bench.rows import ROOT, Row
+from cocoon.cli.sim import COLLECTED
 from cocoon.core.units import SECOND_NS
 from sim.scenario import Scenario, read_scenario
 from sim.world import World
@@ -18,14 +19,12 @@ from sim.world import World
 SEEDS = 3
 #: Of the thousand peers' time: until all have met and most have a lease, and then what is measured.
 _SETTLED_S, _MEASURED_S = 16, 4
-#: As ``cocoon sim`` has it.
-_COLLECTED = 100_000, 50, 1_000
 
 
 def simulator() -> list[Row]:
     """CPU seconds of seeds, and simulated seconds per CPU second of a large market, tasks bought, run and paid."""
     before = gc.get_threshold()
-    gc.set_threshold(*_COLLECTED)
+    gc.set_threshold(*COLLECTED)
     try:
         return [*_seeds(), *_thousand()]
     finally:

@@ -15,13 +15,14 @@ import click
 from cocoon.cli.output import Printer
 
 _RECORDING_BYTES = 1 << 24
+#: A world holds millions of objects that live long; looking for cycles among them was a fifth of a large one's time.
+COLLECTED = 100_000, 50, 1_000
 
 
 @click.group()
 def sim() -> None:
     """Run simulated markets, and run one that failed again."""
-    # A world holds millions of objects that live long; looking for cycles among them was a fifth of a large one's time.
-    gc.set_threshold(100_000, 50, 1_000)
+    gc.set_threshold(*COLLECTED)
 
 
 @sim.command("run")

@@ -149,6 +149,7 @@ class Treasury:
             InsufficientFunds, CapExceeded: the wallet cannot fill the escrow.
             LimitExceeded: the escrow takes no further lane.
             ChainUnreachable, ChainRefused: no lane is free, and none can be opened now.
+            ClockSkewed: no lane is free, and this machine's clock does not fit the chain's.
         """
         rules = await self.money.rules()
         for _ in range(ORDER_TRIES):
@@ -164,10 +165,13 @@ class Treasury:
                         lease = make(Footing(lane, head, self.lane(lane).free_nanoton))
                         await self._record(LeaseReserved(lane, LeaseId(lease.digest), lease.message.ceiling_nanoton))
                         return lease, head
-                    case NewLaneNeeded(lane, cap_nanoton, expires_s) if not seen.remembered:
-                        await self._record(LanePromised(
-                            lane, quote.provider, quote.payout, quote.provider_key, cap_nanoton, expires_s
-                        ))
+                    case _ if not seen.remembered:
+                        check_skew(seen.at_s, self._wall_s())
+                        if isinstance(choice, NewLaneNeeded):
+                            await self._record(LanePromised(
+                                choice.lane, quote.provider, quote.payout, quote.provider_key, choice.cap_nanoton,
+                                choice.expires_s,
+                            ))
             with suppress(OrderOvertaken):              # under the next number, then
                 await self._order(choice, seen)
         raise LaneUnproven(f"no lane came on chain in {ORDER_TRIES} tries")
@@ -196,8 +200,6 @@ class Treasury:
 
     async def _order(self, choice: Choice, seen: EscrowSeen) -> None:
         """What has to be ordered before there is a lane to choose."""
-        if not seen.remembered:
-            check_skew(seen.at_s, self._wall_s())
         match choice:
             case UseLane(lane):                         # promised before, and not on its way
                 await self._open(lane)
