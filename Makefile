@@ -12,9 +12,9 @@ VENV := .venv/bin/python
 PIP := -m pip --disable-pip-version-check -qq --no-input install --no-deps --require-hashes
 LOCKS := requirements
 FILES ?=
-# Processes that run tests side by side: one more than the usual two cores, because tests wait for heartbeats and
+# Processes that run tests side by side: twice the usual two cores, because tests wait for heartbeats and
 # blocks. A file's tests stay together, because they share peers.
-WORKERS ?= 3
+WORKERS ?= 4
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-long lint mutants bench wheel contracts bytecode crosscheck docs lock clean tools-present

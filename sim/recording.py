@@ -6,10 +6,10 @@ Purity: pure. Spec: docs/spec/simulation.md, rule SIM-13.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 from cocoon.core.errors import BadScenario
+from cocoon.core.values import Value
 from sim.engine.faults import KINDS, Fault
 from sim.report import Report
 from sim.scenario import Scenario, read_scenario
@@ -18,8 +18,7 @@ from sim.world import World
 _FORM = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Recording:
+class Recording(Value):
     """One run."""
 
     #: As it was written, and as it was read.

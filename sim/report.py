@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cocoon.core.units import MILLISECOND_NS
+from cocoon.core.values import Value
 from sim.checks import Submitted
 from sim.engine.faults import pack_faults
 
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from sim.world import World
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Value):
     """The end of one run."""
 
     scenario: str

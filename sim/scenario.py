@@ -6,25 +6,24 @@ Purity: pure. Spec: docs/spec/simulation.md, rule SIM-14.
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, fields
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from cocoon.core.errors import BadScenario
 from cocoon.core.limits import LANE_LIFE_S
+from cocoon.core.values import Value
 from sim.engine.compute import RUN_US
 from sim.engine.faults import Accidents
 from sim.engine.network import Weather
 from sim.engine.regions import REGIONS
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Value)
 Range = tuple[int, int]
 
 #: What one world may be at most: minutes of work and some gigabytes of memory.
 SECONDS, PEERS, TASKS, MODELS, MODEL_MIB = 86_400, 20_000, 1_000_000, 1_000, 2_000
 
 
-@dataclass(frozen=True, slots=True)
-class Providers:
+class Providers(Value):
     """A group of sellers. A range is drawn from anew for each of them; prices are nanoton per 1,000 runs."""
 
     name: str
@@ -42,8 +41,7 @@ class Providers:
     above_ask_percent: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Requesters:
+class Requesters(Value):
     """A group of buyers; each submits ``tasks`` of them, ``every_ms`` on average."""
 
     name: str
@@ -57,8 +55,7 @@ class Requesters:
     lease_idle_s: int = 30
 
 
-@dataclass(frozen=True, slots=True)
-class Scenario:
+class Scenario(Value):
     """A world, but for its seed."""
 
     name: str
@@ -125,7 +122,7 @@ def _flaw(found: Scenario) -> str | None:
 def _read(cls: type[T], table: Any, where: str) -> T:
     if not isinstance(table, dict):
         raise BadScenario(f"{where or 'the scenario'} is no table")
-    hints, known = get_type_hints(cls), {item.name for item in fields(cls)}   # type: ignore[arg-type]
+    hints, known = get_type_hints(cls), set(cls.__struct_fields__)
     if unknown := sorted(set(table) - known):
         raise BadScenario(f"unknown key {where}{unknown[0]}; known are {', '.join(sorted(known))}")
     values: dict[str, Any] = {name: _value(hints[name], value, f"{where}{name}") for name, value in table.items()}

@@ -6,8 +6,8 @@ Purity: pure. Spec: docs/spec/simulation.md, rule SIM-13.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
+from cocoon.core.values import replace
 from sim.engine.faults import Fault
 from sim.recording import Recording
 from sim.world import World

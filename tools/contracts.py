@@ -132,6 +132,7 @@ DOORS = {
     "cryptography": ("cocoon.devnet.adnl", "cocoon.privacy.hpke", "cocoon.privacy.link"),
     "nacl": ("cocoon.devnet.adnl", "cocoon.identity.keys", "cocoon.wire.ed25519"),
     "msgpack": ("cocoon.wire.codec",),
+    "msgspec": ("cocoon.core.values", "cocoon.wire.schema"),
     "sqlite3": (
         "cocoon.devnet.store", "cocoon.store.reader", "cocoon.store.schema", "cocoon.store.service",
         "cocoon.store.writer",

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from cocoon.core.errors import (
     UsageError,
 )
 from cocoon.core.units import format_bytes
+from cocoon.core.values import Value
 
 _OLDEST, _NEWEST = (3, 11), (3, 13)
 #: A wall clock before this is not set: the first release is younger (seconds since 1970).
@@ -40,8 +40,7 @@ _CONNECT_S = 2.0
 _SECRETS = ("keys/peer.key", "keys/hpke.key", "keys/wallet.words", "control.json")
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Value):
     """What one check saw: ``ok``, ``warn`` (works, but) or ``fail`` with the error it would become."""
 
     check: str

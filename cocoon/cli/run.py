@@ -22,6 +22,7 @@ from cocoon.cli.output import Printer, error_object
 from cocoon.core import limits
 from cocoon.core.errors import CocoonError, NotFound, UsageError
 from cocoon.core.units import format_bytes, format_nanoton
+from cocoon.core.values import Value
 
 if TYPE_CHECKING:
     from cocoon.sdk.results import Result
@@ -69,8 +70,7 @@ def run(
     return told.end()
 
 
-@dataclass(frozen=True, slots=True)
-class Inputs:
+class Inputs(Value):
     """The input files as a sized iterable that reads one at a time."""
 
     paths: tuple[str, ...]
@@ -84,8 +84,7 @@ class Inputs:
         return (npz.load(path) for path in self.paths)
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(Value):
     """One input file and where its outputs go, if anywhere."""
 
     source: str

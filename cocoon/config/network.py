@@ -15,11 +15,11 @@ import hashlib
 import ipaddress
 import re
 import tomllib
-from dataclasses import dataclass, replace
 
 from cocoon.core.errors import BadConfig, BadLink, PeerFault, UsageError, WrongNetwork
 from cocoon.core.ids import NetworkId, network_tag, peer_id, peer_key
 from cocoon.core.limits import BOOTSTRAPS, CHAIN_DELAY_S_MAX, LINK_ADDRESS_CHARS, LINK_CHARS, LITESERVERS
+from cocoon.core.values import Value, replace
 from cocoon.wire.codec import decode, encode
 
 #: The first one carries no money.
@@ -50,8 +50,7 @@ _DNS_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DNS_NAME = re.compile(rf"{_DNS_LABEL}(?:\.{_DNS_LABEL})*")
 
 
-@dataclass(frozen=True, slots=True)
-class ChainFacts:
+class ChainFacts(Value):
     """The chain of a network with ledger ``ton``; all of it is under the network id (NET-6).
 
     Attributes:
@@ -93,8 +92,7 @@ class ChainFacts:
         return [self.genesis, self.close_delay_s, self.claim_margin_s, self.public, self.faucet or b""]
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkFile:
+class NetworkFile(Value):
     """One network.
 
     Attributes:
@@ -165,8 +163,7 @@ class NetworkFile:
         return replace(self, liteservers=tuple(by_key.values())[:LITESERVERS])
 
 
-@dataclass(frozen=True, slots=True)
-class Liteserver:
+class Liteserver(Value):
     """Where a liteserver listens, and the key that it proves in the handshake."""
 
     host: str

@@ -20,6 +20,7 @@ from cocoon.config.network import LEDGERS, NAME_PATTERN, check_address
 from cocoon.core import limits
 from cocoon.core.errors import BadConfig, BadLink
 from cocoon.core.units import GIB, MIB, MILLISECOND_NS
+from cocoon.core.values import Value
 
 ENV_PREFIX = "COCOON_"
 #: Variables with our prefix that are no settings: the demo's model, and what the project's tests read.
@@ -27,11 +28,10 @@ OTHER_VARIABLES = ("COCOON_MAGIKA", "COCOON_ORACLE", "COCOON_ORACLE_SEED")
 #: Upper bound of any amount: ten million coins, far from the edge of 64 bits.
 _MOST_NANOTON = 10**16
 _DAY_MS = 86_400_000
-Value = bool | int | str | tuple[str, ...]
+SettingValue = bool | int | str | tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Value):
     """Meaning and bounds of one setting; ``low`` and ``high`` are inclusive."""
 
     doc: str
@@ -166,12 +166,11 @@ class Settings:
     log_files: int = _count(4, 1, 64, "Rotated log files that are kept.")
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(Value):
     """One row of the table, as documentation and `cocoon config show` need it."""
 
     name: str
-    default: Value
+    default: SettingValue
     rule: Rule
 
     @property
@@ -185,8 +184,7 @@ class Setting:
         return "--" + self.name.replace("_", "-")
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Value):
     """Where a value comes from: ``default``, ``file``, ``env`` or ``flag``; ``where`` is the exact place."""
 
     kind: str
@@ -199,8 +197,7 @@ class Origin:
 DEFAULT = Origin("default")
 
 
-@dataclass(frozen=True, slots=True)
-class Resolved:
+class Resolved(Value):
     """Checked settings and the origin of every one of them, by name."""
 
     settings: Settings
@@ -238,7 +235,7 @@ def resolve(
         BadConfig: unknown name (with the nearest known one), wrong type, out
             of bounds; names the file with its line, the variable or the flag.
     """
-    values: dict[str, Value] = {}
+    values: dict[str, SettingValue] = {}
     origins = dict.fromkeys(SETTINGS, DEFAULT)
     layers = (_from_file(file_text, file_name), _from_env(env or {}), _from_flags(flags or {}))
     for layer in layers:
@@ -316,7 +313,7 @@ def _line_of(text: str, key: str) -> int:
     return 0
 
 
-def _checked(setting: Setting, raw: object, origin: Origin) -> Value:
+def _checked(setting: Setting, raw: object, origin: Origin) -> SettingValue:
     try:
         return _CHECKS[setting.rule.shape](setting.rule, raw)
     except ValueError as error:
@@ -402,7 +399,7 @@ def _shown(raw: object) -> str:
     return ascii(raw)[:64]
 
 
-_CHECKS: Mapping[str, Callable[[Rule, object], Value]] = {
+_CHECKS: Mapping[str, Callable[[Rule, object], SettingValue]] = {
     "flag": _check_flag,
     "count": _check_count,
     "choice": _check_choice,

@@ -9,28 +9,25 @@ Purity: pure. Spec: docs/spec/machines.md, rules MAC-1 to MAC-5.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Protocol, TypeVar
 
-
-class Event:
-    """A fact that has happened. Subclasses are frozen dataclasses in the past tense."""
-
-    __slots__ = ()
+from cocoon.core.values import Value
 
 
-class Effect:
-    """An order to the shell. Subclasses are frozen dataclasses in the imperative.
+class Event(Value):
+    """A fact that has happened. Subclasses are named in the past tense."""
+
+
+class Effect(Value):
+    """An order to the shell. Subclasses are named in the imperative.
 
     ``durable`` marks an effect that may leave only after the event that caused
     it is in the journal (MAC-4). Effects are idempotent by the ids they carry.
     """
 
-    __slots__ = ()
     durable: ClassVar[bool] = False
 
 
-@dataclass(frozen=True, slots=True)
 class DeadlinePassed(Event):
     """The machine's own deadline was reached; may come late or twice."""
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
@@ -28,6 +27,7 @@ from nacl.exceptions import CryptoError
 from nacl.exceptions import RuntimeError as NaclRuntimeError
 
 from cocoon.core.errors import BadSeal, Malformed, TooLarge
+from cocoon.core.values import Value
 
 SEED_BYTES = 32
 HANDSHAKE_BYTES = 256
@@ -38,8 +38,7 @@ _DIGEST_BYTES = 32
 _AROUND_BYTES = _NONCE_BYTES + _DIGEST_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class ServerKey:
+class ServerKey(Value):
     """The liteserver's Ed25519 key; its seed never shows."""
 
     public: bytes

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 
+from cocoon.core.values import Value
 from cocoon.devnet.cells import Builder, Cell, merkle_proof, merkle_update, pack, show
 from cocoon.devnet.formats import Executed
 from cocoon.devnet.hashmap import ACCOUNT_BLOCKS, TRANSACTIONS, Trie, store_map
@@ -31,8 +31,7 @@ _NO_MESSAGES_IN = Builder().uint(0, 1).coins(0).currency(0).end()
 _NO_MESSAGES_OUT = Builder().uint(0, 1).currency(0).end()
 
 
-@dataclass(frozen=True, slots=True)
-class BlockId:
+class BlockId(Value):
     """What TON calls ``BlockIdExt``; a zerostate has one too, with number 0."""
 
     workchain: int
@@ -41,8 +40,7 @@ class BlockId:
     file_hash: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(Value):
     """What stands in a block's header beside its id."""
 
     id: BlockId
@@ -57,8 +55,7 @@ class Header:
         return builder.blob(self.id.root_hash).blob(self.id.file_hash)
 
 
-@dataclass(frozen=True, slots=True)
-class Flow:
+class Flow(Value):
     """Where coins of a workchain went in one block, in nanoton.
 
     ``before`` + ``imported`` = ``after`` + ``exported`` + ``fees``.
@@ -85,8 +82,7 @@ class Flow:
         return Builder().uint(0xB8E48DFB, 32).ref(moved.end()).currency(self.fees).ref(none.end()).end()
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(Value):
     """What a workchain is after a block.
 
     Attributes:
@@ -101,8 +97,7 @@ class State:
     cell: Cell
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Value):
     """One account's part of a block: its state hashes and what it executed."""
 
     account: bytes
@@ -169,8 +164,7 @@ def shard_hashes_of(master: State) -> Cell:
 # --- blocks --------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
+class Made(Value):
     """A block with everything that it consists of."""
 
     header: Header

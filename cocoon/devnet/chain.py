@@ -25,6 +25,7 @@ from cocoon.core.limits import (
     DEVNET_STATE_CELLS,
     DEVNET_STATES,
 )
+from cocoon.core.values import Value
 from cocoon.devnet import blocks
 from cocoon.devnet.blocks import BASE, MASTER, WORKCHAINS, Change, Flow, Header, Made, State
 from cocoon.devnet.cells import Cell, pack, unpack
@@ -51,8 +52,7 @@ _FEES = "fees_nanoton:{}"
 _DAMAGE = (Malformed, UsageError, ValueError, TypeError, LookupError, OverflowError, RuntimeError)
 
 
-@dataclass(frozen=True, slots=True)
-class Tip:
+class Tip(Value):
     """One block of each workchain, made together, and what the chain is after them."""
 
     made: dict[int, Made]
@@ -79,16 +79,14 @@ class Tip:
         return NOBODY if value is None else read_shard_account(value)
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(Value):
     """A durable message that waits for a block."""
 
     number: int
     inbound: Inbound
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(Value):
     """A block drawn up and not yet durable."""
 
     tip: Tip
@@ -111,8 +109,7 @@ class _Books:
     fees: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Queued:
+class _Queued(Value):
     """A message on its way: its number on disk, or the workchain that made it in this block."""
 
     inbound: Inbound

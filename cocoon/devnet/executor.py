@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import re
-from dataclasses import dataclass
 
 from tonpy.libs.python_ton import globalSetVerbosity
 from tonpy.tvm import TVM
@@ -21,6 +20,7 @@ from tonpy.types import Stack, VmDict
 
 from cocoon.core.errors import Malformed
 from cocoon.core.limits import DEVNET_METHOD_GAS, DEVNET_STATE_CELLS
+from cocoon.core.values import Value
 from cocoon.devnet.cells import Cell, pack, unpack
 from cocoon.devnet.formats import Account, Executed, Holder, ShardAccount, read_shard_account, read_transaction
 
@@ -36,16 +36,14 @@ OUT_OF_GAS = -14
 NO_CODE = -256
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Value):
     """What a message did: the account afterwards, and the transaction."""
 
     account: ShardAccount
     executed: Executed
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Value):
     """The message was not executed: an external one that the contract did not accept, or one without lawful form.
 
     Attributes:
@@ -55,8 +53,7 @@ class Refused:
     exit_code: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Value):
     """What a get-method left: its exit code, and its stack as a cell (``VmStack``)."""
 
     exit_code: int

@@ -7,9 +7,8 @@ Purity: pure. Spec: docs/spec/devnet.md, rule DEV-7; block.tlb of the TON source
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from cocoon.core.errors import Malformed
+from cocoon.core.values import Value
 from cocoon.devnet.cells import Builder, Cell, Reader
 from cocoon.devnet.hashmap import load_map
 
@@ -19,8 +18,7 @@ Holder = tuple[int, bytes]
 _OUT_MESSAGE_KEY_BITS = 15
 
 
-@dataclass(frozen=True, slots=True)
-class Inbound:
+class Inbound(Value):
     """A message towards an account.
 
     Attributes:
@@ -36,8 +34,7 @@ class Inbound:
     forward_nanoton: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Executed:
+class Executed(Value):
     """What one transaction says of itself; ``gas`` is 0 if no code ran."""
 
     cell: Cell
@@ -126,8 +123,7 @@ def _gas(phases: Reader) -> int:
     return details.uint(8 * details.uint(3))
 
 
-@dataclass(frozen=True, slots=True)
-class ShardAccount:
+class ShardAccount(Value):
     """``account_descr``: the account's cell and its newest transaction."""
 
     account: Cell
@@ -150,8 +146,7 @@ NO_ACCOUNT = Builder().uint(0, 1).end()
 NOBODY = ShardAccount(NO_ACCOUNT, bytes(32), 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(Value):
     """What an account holds; code and data are None unless it is active."""
 
     balance_nanoton: int

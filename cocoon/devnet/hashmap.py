@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from cocoon.core.errors import Malformed, UsageError
+from cocoon.core.values import Value
 from cocoon.devnet.cells import Builder, Cell, Reader
 
 
@@ -97,8 +98,7 @@ def _store_edge(items: list[tuple[int, Cell]], left: int) -> Cell:
     return builder.ref(_store_edge(items[:at], rest - 1)).ref(_store_edge(items[at:], rest - 1)).end()
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(Value):
     """What an augmented hashmap is: bits of its keys, and whether its extra has a split depth."""
 
     key_bits: int

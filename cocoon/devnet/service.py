@@ -12,7 +12,6 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from cocoon.core.limits import (
     DEVNET_WAIT_NS,
 )
 from cocoon.core.units import MILLISECOND_NS, SECOND_NS
+from cocoon.core.values import Value
 from cocoon.devnet import tl
 from cocoon.devnet.adnl import SEED_BYTES, ServerKey
 from cocoon.devnet.chain import Chain, found, is_founded
@@ -54,8 +54,7 @@ def wall_clock_s() -> int:
     return int(time.time())
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Value):
     """How a devnet runs.
 
     Attributes:
@@ -75,8 +74,7 @@ class Settings:
     now_s: Callable[[], int] = wall_clock_s
 
 
-@dataclass(frozen=True, slots=True)
-class Announcement:
+class Announcement(Value):
     """What a client must know.
 
     Attributes:
@@ -107,8 +105,7 @@ async def run(settings: Settings, ready: Callable[[Announcement], None]) -> None
         await trio.sleep_forever()
 
 
-@dataclass(frozen=True, slots=True)
-class Devnet:
+class Devnet(Value):
     """A running devnet."""
 
     announcement: Announcement

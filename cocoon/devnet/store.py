@@ -13,13 +13,13 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cocoon.core.errors import Corrupt, SchemaNewer, StorageFull, Unavailable
 from cocoon.core.limits import DEVNET_EMPTY_BLOCKS
 from cocoon.core.units import MIB
+from cocoon.core.values import Value
 from cocoon.devnet.blocks import BlockId, Header
 from cocoon.devnet.formats import Holder
 from cocoon.identity.files import sync_dir, touch_private
@@ -60,16 +60,14 @@ _TABLES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class StoredBlock:
+class StoredBlock(Value):
     """A block as it lies on disk."""
 
     header: Header
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class StoredTransaction:
+class StoredTransaction(Value):
     """A transaction as it lies on disk."""
 
     holder: Holder
@@ -79,8 +77,7 @@ class StoredTransaction:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class StoredMessage:
+class StoredMessage(Value):
     """A message that waits: its number, and the block that left it (0: it came from outside)."""
 
     number: int
@@ -88,8 +85,7 @@ class StoredMessage:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(Value):
     """Everything that one block changes.
 
     Attributes:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from cocoon.core.errors import Malformed, UsageError
+from cocoon.core.values import Value
 
 _SCHEMA = """
 tcp.ping random_id:long = tcp.Pong
@@ -92,8 +92,7 @@ _FIELD = re.compile(r"(\w+):(?:mode\.(\d+)\?)?(\([^)]*\)|\S+)")
 Values = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(Value):
     """One field; ``flag`` is the bit of ``mode`` that says whether it is there."""
 
     name: str
@@ -101,8 +100,7 @@ class Field:
     type: str
 
 
-@dataclass(frozen=True, slots=True)
-class Constructor:
+class Constructor(Value):
     """One line of the schema."""
 
     name: str

@@ -10,10 +10,11 @@ Purity: pure. Spec: docs/spec/anchoring.md, rules BAT-14 to BAT-17.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 
 from cocoon.core.errors import Malformed
+from cocoon.core.values import Value, replace
 from cocoon.ledger import escrow
 from cocoon.ledger.onchain import Transaction
 from cocoon.wire import orders
@@ -29,8 +30,7 @@ class LaneEnd(Enum):
     PRUNED = "pruned after its expiry"
 
 
-@dataclass(frozen=True, slots=True)
-class LaneHistory:
+class LaneHistory(Value):
     """All that the chain says of one lane."""
 
     lane: int

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from cocoon.core.errors import Malformed, UsageError
 from cocoon.core.limits import ANCHOR_RING
+from cocoon.core.values import Value
 from cocoon.ledger import bytecode
 from cocoon.wire import merkle
 from cocoon.wire.cells import Cell, CellBuilder, CellReader, state_init
@@ -30,8 +30,7 @@ GAS_PROVE, GAS_PROVE_STEP = 4_000, 650
 _STEPS_PER_CELL = 3
 
 
-@dataclass(frozen=True, slots=True)
-class AnchorBirth:
+class AnchorBirth(Value):
     """All that an anchor's address depends on, besides the known code."""
 
     #: Hash part of the only address that may anchor.
@@ -54,8 +53,7 @@ class AnchorBirth:
         return self.state_init().hash()
 
 
-@dataclass(frozen=True, slots=True)
-class AnchoredRoot:
+class AnchoredRoot(Value):
     """One batch: its number (from 1), the root over its receipts, how many, and when."""
 
     seq: int
@@ -64,8 +62,7 @@ class AnchoredRoot:
     at_s: int
 
 
-@dataclass(frozen=True, slots=True)
-class AnchorState:
+class AnchorState(Value):
     """What an anchor's data say. ``seq`` is the newest root's number; ``ring`` holds the last ones, oldest first."""
 
     birth: AnchorBirth

@@ -21,24 +21,22 @@ from cocoon.core.errors import NotFound
 from cocoon.core.ids import ReceiptHash
 from cocoon.core.limits import ANCHOR_NS, ANCHOR_RECEIPTS
 from cocoon.core.machine import DeadlinePassed, Effect, Event
+from cocoon.core.values import Value
 from cocoon.ledger.anchor import AnchorState
 from cocoon.ledger.facts import FactBook
 from cocoon.wire import merkle
 
 
-@dataclass(frozen=True, slots=True)
 class ReceiptKept(Event):
     """A countersigned receipt is in the journal."""
 
     digest: ReceiptHash
 
 
-@dataclass(frozen=True, slots=True)
 class AnchorAsked(Event):
     """The peer shuts down, or its user wants the anchor now."""
 
 
-@dataclass(frozen=True, slots=True)
 class AnchorOrdered(Event):
     """Receipts ``first`` to ``first + count - 1`` go under ``root`` as number ``seq``. A fact of record."""
 
@@ -48,14 +46,12 @@ class AnchorOrdered(Event):
     count: int
 
 
-@dataclass(frozen=True, slots=True)
 class AnchorSeen(Event):
     """The contract's proven state; None while it is not deployed."""
 
     state: AnchorState | None
 
 
-@dataclass(frozen=True, slots=True)
 class AnchorLapsed(Event):
     """The message that carried number ``seq`` will never be executed."""
 
@@ -65,12 +61,10 @@ class AnchorLapsed(Event):
 ANCHOR_FACTS = FactBook(AnchorOrdered)
 
 
-@dataclass(frozen=True, slots=True)
 class LookAtAnchor(Effect):
     """Read the contract's proven state and tell ``AnchorSeen``."""
 
 
-@dataclass(frozen=True, slots=True)
 class SendAnchor(Effect):
     """Record ``ordered``, then queue the message. Idempotent by (seq, root)."""
 
@@ -78,15 +72,13 @@ class SendAnchor(Effect):
     durable: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, slots=True)
 class ReportAnchored(Effect):
     """Batch ``seq`` is on chain."""
 
     ordered: AnchorOrdered
 
 
-@dataclass(frozen=True, slots=True)
-class AnchorProof:
+class AnchorProof(Value):
     """That a receipt is under an anchored root."""
 
     seq: int

@@ -10,16 +10,15 @@ Purity: pure; facts of both sides are arguments. Spec: docs/spec/anchoring.md, r
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
+from cocoon.core.values import Value
 from cocoon.ledger.acts import EscrowHistory, LaneEnd, LaneHistory
 from cocoon.ledger.escrow import EscrowState
 from cocoon.ledger.onchain import Transaction
 from cocoon.ledger.verify import ReceiptFacts
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Value):
     """One thing on which two accounts of the same money disagree."""
 
     code: str
@@ -30,8 +29,7 @@ class Difference:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Flow:
+class Flow(Value):
     """What one account received, sent and paid in fees over its whole life."""
 
     received_nanoton: int
@@ -94,8 +92,7 @@ def audit_escrow(history: EscrowHistory, state: EscrowState, balance_nanoton: in
 # --- lanes against receipts ------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class LaneBooks:
+class LaneBooks(Value):
     """One lane as one side's journal knows it."""
 
     escrow: bytes

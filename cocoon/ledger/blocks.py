@@ -9,10 +9,9 @@ Purity: pure. Spec: docs/spec/devnet.md, rules DEV-8 to DEV-10; TON's block.tlb.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from cocoon.core.errors import Malformed
 from cocoon.core.limits import SUPPLY_ACCOUNTS, SUPPLY_TRANSACTIONS
+from cocoon.core.values import Value
 from cocoon.ledger.supply import Moves
 from cocoon.ledger.tlb import read_account, read_currencies, read_moves
 from cocoon.wire.cells import Cell, CellReader
@@ -26,8 +25,7 @@ _ACCOUNT_BITS, _TIME_BITS, _WORKCHAIN_BITS = 256, 64, 32
 _ACCOUNT_BLOCK_TAG = 5
 
 
-@dataclass(frozen=True, slots=True)
-class BlockId:
+class BlockId(Value):
     """A block by number and hashes; a zerostate has one too, with number 0."""
 
     workchain: int
@@ -36,8 +34,7 @@ class BlockId:
     file_hash: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class WholeBlock:
+class WholeBlock(Value):
     """One block. ``state_hash`` is that of the state behind it."""
 
     id: BlockId
@@ -47,8 +44,7 @@ class WholeBlock:
     transactions: tuple[Moves, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class WholeState:
+class WholeState(Value):
     """One workchain after a block. ``base`` is named by a state of the masterchain only."""
 
     workchain: int

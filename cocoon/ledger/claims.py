@@ -23,7 +23,6 @@ from cocoon.ledger.escrow import LaneState
 from cocoon.wire.judged import Voucher
 
 
-@dataclass(frozen=True, slots=True)
 class VoucherSettled(Event):
     """A newer voucher of the lane was accepted and is durable."""
 
@@ -31,7 +30,6 @@ class VoucherSettled(Event):
     signature: bytes
 
 
-@dataclass(frozen=True, slots=True)
 class LaneSeen(Event):
     """The lane in proven state at chain time ``at_s``; None: it is not there.
 
@@ -44,17 +42,14 @@ class LaneSeen(Event):
     expected: bool = True
 
 
-@dataclass(frozen=True, slots=True)
 class LaneUnseen(Event):
     """The chain did not give the lane's state."""
 
 
-@dataclass(frozen=True, slots=True)
 class ClaimAsked(Event):
     """The user, or a draining peer, wants what is due now."""
 
 
-@dataclass(frozen=True, slots=True)
 class ClaimEnded(Event):
     """Our claim of voucher ``seq`` is in a block, or will never be."""
 
@@ -62,7 +57,6 @@ class ClaimEnded(Event):
     paid: bool
 
 
-@dataclass(frozen=True, slots=True)
 class ClosePending(Event):
     """We signed a close at this total: if the lane goes, that was paid."""
 
@@ -72,7 +66,6 @@ class ClosePending(Event):
 ClaimEvent = VoucherSettled | LaneSeen | LaneUnseen | ClaimAsked | ClaimEnded | ClosePending
 
 
-@dataclass(frozen=True, slots=True)
 class LookAtLane(Effect):
     """Read the lane's proven state and tell ``LaneSeen``."""
 
@@ -80,7 +73,6 @@ class LookAtLane(Effect):
     lane: int
 
 
-@dataclass(frozen=True, slots=True)
 class SendClaim(Effect):
     """Queue the claim in the outbox, and tell ``ClaimEnded``. Idempotent by the voucher's hash."""
 
@@ -89,12 +81,10 @@ class SendClaim(Effect):
     durable: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, slots=True)
 class ReportClaimed(Effect):
     """What ``ClaimAsked`` wanted is done, as far as it could be."""
 
 
-@dataclass(frozen=True, slots=True)
 class ReportLaneGone(Effect):
     """The lane is gone, and this much of its newest voucher was never paid as far as this keeper saw."""
 

@@ -62,38 +62,32 @@ def check_close(
 # --- the requester ---------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
 class CloseWanted(Event):
     """The lane is not needed any more; ``total_nanoton`` is its newest voucher's."""
 
     total_nanoton: int
 
 
-@dataclass(frozen=True, slots=True)
 class CloseAskSent(Event):
     """The order has its number, and the provider has the question."""
 
 
-@dataclass(frozen=True, slots=True)
 class CloseAgreed(Event):
     """The provider signed; the signature was checked against the provider key."""
 
     signature: bytes
 
 
-@dataclass(frozen=True, slots=True)
 class CloseDenied(Event):
     """The provider refuses, cannot be reached, or signed something else."""
 
     code: str
 
 
-@dataclass(frozen=True, slots=True)
 class OrderLapsed(Event):
     """The order that we sent was not executed before its valid-until."""
 
 
-@dataclass(frozen=True, slots=True)
 class LaneLooked(Event):
     """The lane in proven state at chain time ``at_s``; None: it is gone."""
 
@@ -104,7 +98,6 @@ class LaneLooked(Event):
 CloseEvent = CloseWanted | CloseAskSent | CloseAgreed | CloseDenied | OrderLapsed | LaneLooked
 
 
-@dataclass(frozen=True, slots=True)
 class AskClose(Effect):
     """Make the close order under the next number, sign it with the lane key, send ``CloseAsk`` and tell of that."""
 
@@ -113,7 +106,6 @@ class AskClose(Effect):
     durable: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, slots=True)
 class SendClose(Effect):
     """Carry the order with both signatures to the escrow."""
 
@@ -122,7 +114,6 @@ class SendClose(Effect):
     durable: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, slots=True)
 class SendExpire(Effect):
     """Order the lane's expiry forward."""
 
@@ -130,7 +121,6 @@ class SendExpire(Effect):
     durable: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, slots=True)
 class SendPrune(Effect):
     """The lane has expired: anybody may remove it."""
 
@@ -138,7 +128,6 @@ class SendPrune(Effect):
     durable: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, slots=True)
 class ReportClosed(Effect):
     """The lane is gone; what it locked is free again."""
 

@@ -6,14 +6,13 @@ Purity: pure. Spec: docs/spec/lanes.md, rule LAN-30.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
+from cocoon.core.values import Value
 from cocoon.ledger.acts import EscrowHistory, LaneEnd
 from cocoon.ledger.till import SoldLane
 
 
-@dataclass(frozen=True, slots=True)
-class LaneEarnings:
+class LaneEarnings(Value):
     """One lane's part."""
 
     escrow: bytes
@@ -29,8 +28,7 @@ class LaneEarnings:
         return max(0, self.earned_nanoton - self.claimed_nanoton - self.lost_nanoton)
 
 
-@dataclass(frozen=True, slots=True)
-class Earnings:
+class Earnings(Value):
     """All lanes together."""
 
     lanes: tuple[LaneEarnings, ...]

@@ -10,11 +10,11 @@ Purity: pure. Spec: docs/spec/escrow.md, rules ESC-1 to ESC-18.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from cocoon.core.errors import Malformed, wrong
 from cocoon.core.limits import ESCROW_LANES, PRUNE_LANES
+from cocoon.core.values import Value
 from cocoon.ledger import bytecode
 from cocoon.wire.cells import Cell, CellBuilder, CellReader, state_init
 from cocoon.wire.dictionary import read_dictionary
@@ -35,8 +35,7 @@ LANE_LIFE_S = 400 * 86_400
 ORDER_LIFE_S = 86_400
 
 
-@dataclass(frozen=True, slots=True)
-class EscrowBirth:
+class EscrowBirth(Value):
     """All that an escrow's address depends on, besides the known code."""
 
     #: Hash part of the address that alone receives withdrawals.
@@ -61,8 +60,7 @@ class EscrowBirth:
         return self.state_init().hash()
 
 
-@dataclass(frozen=True, slots=True)
-class LaneState:
+class LaneState(Value):
     """One live lane. ``cap_nanoton - paid_nanoton`` is locked for it."""
 
     payout: bytes
@@ -72,8 +70,7 @@ class LaneState:
     expires_s: int
 
 
-@dataclass(frozen=True, slots=True)
-class EscrowState:
+class EscrowState(Value):
     """What an escrow's data say. ``order_number`` is the number that the next order must have."""
 
     birth: EscrowBirth

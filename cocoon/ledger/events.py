@@ -5,7 +5,6 @@ Purity: pure. Spec: docs/spec/receipts.md, rules REC-8 to REC-17.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from cocoon.core.machine import Effect, Event
@@ -16,21 +15,18 @@ from cocoon.wire.signing import Signed
 # --- facts, provider -------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
 class StatementMade(Event):
     """A run ended with outputs; this is our account of it."""
 
     statement: Statement
 
 
-@dataclass(frozen=True, slots=True)
 class StatementsWithdrawn(Event):
     """Results above number ``after`` never reached the requester: it asked for one again, or resumed below it."""
 
     after: int
 
 
-@dataclass(frozen=True, slots=True)
 class CountersignReceived(Event):
     """A voucher and its 64-byte signature, as they came."""
 
@@ -38,7 +34,6 @@ class CountersignReceived(Event):
     signature: bytes
 
 
-@dataclass(frozen=True, slots=True)
 class LaneProven(Event):
     """The lane is in proven state and covers the lease: the credit before it is not needed any more."""
 
@@ -46,21 +41,18 @@ class LaneProven(Event):
 # --- facts, requester ------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
 class RunAccepted(Event):
     """A result came whose statement passed ``check_statement``: the obligation is born."""
 
     statement: Statement
 
 
-@dataclass(frozen=True, slots=True)
 class ReceiptReceived(Event):
     """A receipt came; ``open_signed`` has checked its signature, nothing else."""
 
     receipt: Signed[Receipt]
 
 
-@dataclass(frozen=True, slots=True)
 class LeaseResumed(Event):
     """The lease is opened again, to settle it; told before anything else on the new link."""
 
@@ -68,14 +60,12 @@ class LeaseResumed(Event):
 # --- facts, both -----------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
 class TrancheClosed(Event):
     """The requester wants a receipt over all results up to number ``through`` (or the provider drains)."""
 
     through: int
 
 
-@dataclass(frozen=True, slots=True)
 class LinkResumed(Event):
     """The lease goes on over a new connection; what was under way may be lost."""
 
@@ -86,7 +76,6 @@ RequesterEvent = RunAccepted | ReceiptReceived | LeaseResumed | TrancheClosed | 
 # --- orders, provider ------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
 class IssueReceipt(Effect):
     """Sign this body with the peer key and send it. Idempotent by (lease, seq)."""
 
@@ -94,7 +83,6 @@ class IssueReceipt(Effect):
     durable: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, slots=True)
 class SettleTranche(Effect):
     """Keep the record of a countersigned receipt. Idempotent by the receipt's digest."""
 
@@ -105,7 +93,6 @@ class SettleTranche(Effect):
     durable: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, slots=True)
 class ReportUnsettled(Effect):
     """Receipt ``seq`` was sent again and again and not countersigned: serve this lease no more."""
 
@@ -115,14 +102,12 @@ class ReportUnsettled(Effect):
 # --- orders, requester -----------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
 class AskReceipt(Effect):
     """Send ``TrancheClose`` with this number."""
 
     through: int
 
 
-@dataclass(frozen=True, slots=True)
 class Countersign(Effect):
     """Sign the voucher's cell, send it, keep the record. Idempotent by the receipt's digest."""
 
@@ -132,14 +117,12 @@ class Countersign(Effect):
     durable: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, slots=True)
 class RepeatCountersign(Effect):
     """Send the countersignature of the newest receipt again; the provider asked twice."""
 
     voucher: Voucher
 
 
-@dataclass(frozen=True, slots=True)
 class ReportReceiptLate(Effect):
     """No receipt over the results up to ``through`` came in time."""
 

@@ -10,11 +10,11 @@ Purity: pure. Spec: docs/spec/anchoring.md, rules BAT-18 to BAT-21.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from cocoon.core.errors import Malformed, UnknownVersion, wrong
 from cocoon.core.limits import EXPORT_BYTES, EXPORT_PATH_HASHES
+from cocoon.core.values import Value
 from cocoon.ledger.anchor import AnchorBirth
 from cocoon.ledger.anchoring import AnchorProof
 from cocoon.ledger.record import unpack_record
@@ -28,8 +28,7 @@ VERSION = 1
 _EXPORT = "anchored"
 
 
-@dataclass(frozen=True, slots=True)
-class AnchoredRecord:
+class AnchoredRecord(Value):
     """A packed receipt record and its proof under a root of an anchor."""
 
     record: bytes
@@ -43,8 +42,7 @@ class AnchoredRecord:
         return encode([_EXPORT, VERSION, self.record, birth, place])
 
 
-@dataclass(frozen=True, slots=True)
-class ExportFacts:
+class ExportFacts(Value):
     """What a checked export proves."""
 
     receipt: ReceiptFacts

@@ -87,7 +87,6 @@ def lost_nanoton(tab: Tab, *, cut: bool = False) -> int:
 # --- first contact ---------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
 class CreditGiven(Event):
     """A lease may begin before its lane is on chain; it may cost us this much."""
 
@@ -96,7 +95,6 @@ class CreditGiven(Event):
     nanoton: int
 
 
-@dataclass(frozen=True, slots=True)
 class CreditEnded(Event):
     """The lane was proven, or the lease ended; ``lost_nanoton`` of delivered work stay unpaid.
 
@@ -107,7 +105,6 @@ class CreditEnded(Event):
     lost_nanoton: int
 
 
-@dataclass(frozen=True, slots=True)
 class WorkLost(Event):
     """A paid lease ended with ``nanoton`` delivered and never promised; 0: it was promised after all."""
 

@@ -5,12 +5,12 @@ Purity: pure. Spec: docs/spec/lanes.md, rule LAN-14.
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 from cocoon.core.errors import Corrupt, PeerFault, UsageError
 from cocoon.core.limits import RECORD_BYTES
 from cocoon.core.machine import Event
+from cocoon.core.values import astuple
 from cocoon.wire.codec import decode, encode
 
 _TYPES: dict[str, type] = {"int": int, "bytes": bytes, "bool": bool, "PeerKey": bytes, "LeaseId": bytes,
@@ -23,16 +23,16 @@ class FactBook:
     def __init__(self, *classes: type[Event]) -> None:
         self._classes = {cls.__name__: cls for cls in classes}
         for cls in classes:
-            for item in fields(cls):                     # type: ignore[arg-type]
-                if item.type not in _TYPES:
-                    raise UsageError(f"{cls.__name__}.{item.name} cannot be journalled as {item.type}")
+            for name in cls.__struct_fields__:
+                if cls.__annotations__[name] not in _TYPES:
+                    raise UsageError(f"{cls.__name__}.{name} cannot be journalled as {cls.__annotations__[name]}")
 
     def pack(self, fact: Event) -> bytes:
         """The journal body of a fact of record."""
         name = type(fact).__name__
         if name not in self._classes:
             raise UsageError(f"{name} is not a fact of record here")
-        return encode([name, *(getattr(fact, item.name) for item in fields(fact))])      # type: ignore[arg-type]
+        return encode([name, *astuple(fact)])
 
     def unpack(self, body: bytes) -> Any:
         """The fact inside a journal body.
@@ -47,7 +47,7 @@ class FactBook:
         match value:
             case [str(name), *values] if name in self._classes:
                 cls = self._classes[name]
-                due = [_TYPES[str(item.type)] for item in fields(cls)]                   # type: ignore[arg-type]
+                due = [_TYPES[cls.__annotations__[field]] for field in cls.__struct_fields__]
                 if [type(item) for item in values] == due:
                     return cls(*values)
         raise Corrupt("a journalled fact of no known kind")

@@ -23,13 +23,13 @@ from cocoon.core.errors import LaneBusy, LaneClosing, LimitExceeded, UsageError
 from cocoon.core.ids import LeaseId, PeerKey, ReceiptHash
 from cocoon.core.limits import ESCROW_LANES, LANE_FEES, LANE_GAP, LANE_LIFE_S, LANE_SLACK_S
 from cocoon.core.machine import Event
+from cocoon.core.values import Value
 from cocoon.ledger.escrow import LANE_FLOOR_NANOTON, EscrowState
 from cocoon.ledger.facts import FactBook
 from cocoon.ledger.tab import Head
 
 
-@dataclass(frozen=True, slots=True)
-class LaneRules:
+class LaneRules(Value):
     """What a network and its prices make of lanes."""
 
     #: A lane outlives its leases by this.
@@ -48,7 +48,6 @@ class LaneRules:
 # --- facts of record, requester --------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
 class LanePromised(Event):
     """The id stands in an order, or in a lease on credit: it belongs to this provider now."""
 
@@ -60,7 +59,6 @@ class LanePromised(Event):
     expires_s: int
 
 
-@dataclass(frozen=True, slots=True)
 class LeaseReserved(Event):
     """A lease on this lane is about to be signed."""
 
@@ -69,7 +67,6 @@ class LeaseReserved(Event):
     ceiling_nanoton: int
 
 
-@dataclass(frozen=True, slots=True)
 class LeaseReleased(Event):
     """The lease is over and everything accepted on it is under a voucher; the lane's head is this."""
 
@@ -91,7 +88,6 @@ class LeaseReleased(Event):
         return Head(self.seq, self.digest, self.total_nanoton, self.skipped)
 
 
-@dataclass(frozen=True, slots=True)
 class LaneEnding(Event):
     """This side signed a close, or an order that brings the expiry forward: no further lease."""
 
@@ -105,8 +101,7 @@ BOOK_FACTS = FactBook(LanePromised, LeaseReserved, LeaseReleased, LaneEnding)
 # --- answers ---------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class UseLane:
+class UseLane(Value):
     """Sign the lease on this lane; its receipts follow ``head``."""
 
     lane: int
@@ -115,8 +110,7 @@ class UseLane:
     proven: bool
 
 
-@dataclass(frozen=True, slots=True)
-class TopUpLane:
+class TopUpLane(Value):
     """Order this absolute cap and expiry, wait until they are proven, then choose again."""
 
     lane: int
@@ -124,8 +118,7 @@ class TopUpLane:
     expires_s: int
 
 
-@dataclass(frozen=True, slots=True)
-class NewLaneNeeded:
+class NewLaneNeeded(Value):
     """Record ``LanePromised`` with these figures and order it; the lease may start on credit."""
 
     lane: int
@@ -133,8 +126,7 @@ class NewLaneNeeded:
     expires_s: int
 
 
-@dataclass(frozen=True, slots=True)
-class NoLane:
+class NoLane(Value):
     """The escrow can take no further lane now, and why."""
 
     why: str

@@ -8,15 +8,13 @@ Purity: pure. Spec: docs/spec/chain.md, rules CHN-5 to CHN-9.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from cocoon.core.values import Value
 from cocoon.wire.cells import Cell
 
 _FRACTION_BITS = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(Value):
     """A proven state of one account.
 
     Attributes:
@@ -42,8 +40,7 @@ class Account:
         return self.data is not None
 
 
-@dataclass(frozen=True, slots=True)
-class OutMessage:
+class OutMessage(Value):
     """An internal message that a transaction sent."""
 
     dest: bytes
@@ -53,8 +50,7 @@ class OutMessage:
     bounced: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Transaction:
+class Transaction(Value):
     """One transaction, linked by hash to a proven account state.
 
     Attributes:
@@ -81,8 +77,7 @@ class Transaction:
     success: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Prices:
+class Prices(Value):
     """What the network's configuration asks of workchain 0.
 
     ``gas``, ``bit`` and ``cell`` prices, and those of storage, are in 2^-16 nanoton, as TON keeps them.

@@ -33,21 +33,18 @@ from cocoon.ledger.wallet import Outgoing
 from cocoon.wire.cells import Cell
 
 
-@dataclass(frozen=True, slots=True)
 class MessageQueued(Event):
     """A row with this message is durable."""
 
     row: QueuedRow
 
 
-@dataclass(frozen=True, slots=True)
 class MessageSigned(Event):
     """A row with this signature is durable."""
 
     row: SignedRow
 
 
-@dataclass(frozen=True, slots=True)
 class SigningRefused(Event):
     """The signer would not sign for this place; nothing was signed."""
 
@@ -55,14 +52,12 @@ class SigningRefused(Event):
     failure: Failure
 
 
-@dataclass(frozen=True, slots=True)
 class SigningLost(Event):
     """There is no signature for this place, and no reason to give the message up."""
 
     place: int
 
 
-@dataclass(frozen=True, slots=True)
 class WalletSeen(Event):
     """A proven state of the wallet, and its transactions.
 
@@ -80,7 +75,6 @@ class WalletSeen(Event):
     transactions: tuple[Transaction, ...]
 
 
-@dataclass(frozen=True, slots=True)
 class SignMessage(Effect):
     """Have this signed, write the row, and say ``MessageSigned``."""
 
@@ -92,7 +86,6 @@ class SignMessage(Effect):
     message: Outgoing
 
 
-@dataclass(frozen=True, slots=True)
 class SendExternal(Effect):
     """Hand this body to the chain; with the wallet's first state if ``deploy``."""
 
@@ -101,7 +94,6 @@ class SendExternal(Effect):
     deploy: bool
 
 
-@dataclass(frozen=True, slots=True)
 class EndPlace(Effect):
     """Write this row, then tell whoever waits."""
 

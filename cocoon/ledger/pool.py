@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from cocoon.core.errors import BadProof, ChainDisagrees, ChainRefused, ChainUnreachable, CocoonError
 from cocoon.core.limits import CHAIN_CALL_NS
 from cocoon.core.units import SECOND_NS
+from cocoon.core.values import Value
 from cocoon.ledger.blocks import MASTER, BlockId, WholeBlock, WholeState
 from cocoon.ledger.onchain import Account, Prices, Transaction
 
@@ -25,8 +25,7 @@ T = TypeVar("T")
 AGREEING = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(Value):
     """A masterchain block."""
 
     seqno: int

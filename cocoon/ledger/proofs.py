@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from pytoniq_core import Cell, Slice
@@ -30,6 +29,7 @@ from pytoniq_core.tlb.tlb import TlbError
 
 from cocoon.core.errors import BadProof, Malformed
 from cocoon.core.limits import CHAIN_CELLS
+from cocoon.core.values import Value
 from cocoon.ledger.blocks import BlockId, WholeBlock, WholeState, read_block, read_state
 from cocoon.ledger.onchain import Account, Prices, Transaction
 from cocoon.ledger.tlb import read_account, read_prices, read_transaction
@@ -61,8 +61,7 @@ def parsing(what: str) -> Iterator[None]:
         raise BadProof(f"{what} cannot be read ({type(error).__name__})") from None
 
 
-@dataclass(frozen=True, slots=True)
-class ShardState:
+class ShardState(Value):
     """The proven root of a shard's state."""
 
     cell: Cell

@@ -9,11 +9,11 @@ Purity: pure. Spec: docs/spec/receipts.md, rules REC-20 to REC-24.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from cocoon.core.errors import Malformed, NotFound, UnknownVersion, UsageError
 from cocoon.core.limits import RECORD_BYTES, TRANCHE_RUNS
+from cocoon.core.values import Value
 from cocoon.wire import merkle
 from cocoon.wire.codec import decode, encode
 from cocoon.wire.judged import STATEMENT_BYTES, VOUCHER_BYTES, Statement
@@ -27,8 +27,7 @@ _RECORD, _PROOF = "receipt", "run"
 _PATH_HASHES = (TRANCHE_RUNS - 1).bit_length()
 
 
-@dataclass(frozen=True, slots=True)
-class Countersigned:
+class Countersigned(Value):
     """The signed words of a settled tranche, packed as they travelled."""
 
     #: ``Signed[Lease]`` by the requester.
@@ -55,8 +54,7 @@ class Countersigned:
         return [self.lease, self.accept, self.receipt, self.voucher, self.signature]
 
 
-@dataclass(frozen=True, slots=True)
-class ReceiptRecord:
+class ReceiptRecord(Value):
     """One receipt with all its statements, by rising run number."""
 
     words: Countersigned
@@ -81,8 +79,7 @@ class ReceiptRecord:
         raise NotFound(f"the receipt has no run {number}")
 
 
-@dataclass(frozen=True, slots=True)
-class RunProof:
+class RunProof(Value):
     """One run of a receipt: its statement, its place in the tree, and the path to the root."""
 
     words: Countersigned

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
 from cocoon.core.errors import Corrupt, LimitExceeded, Malformed, PeerFault, TooLarge
 from cocoon.core.limits import SIGNER_CELLS, SIGNER_FRAME_BYTES
+from cocoon.core.values import Value
 from cocoon.ledger.signer.protocol import pack_outgoing, unpack_outgoing
 from cocoon.ledger.wallet import Outgoing
 from cocoon.wire.boc import pack, unpack
@@ -61,8 +61,7 @@ def ended_key(place: int) -> bytes:
     return ENDED_PLACES + place.to_bytes(8, "big")
 
 
-@dataclass(frozen=True, slots=True)
-class NameRow:
+class NameRow(Value):
     """An intention takes a place; written before the place itself, so that it is never queued twice."""
 
     attempt: int
@@ -78,8 +77,7 @@ class NameRow:
         return _read(body, _NAME_BYTES, [int, int], cls)
 
 
-@dataclass(frozen=True, slots=True)
-class QueuedRow:
+class QueuedRow(Value):
     """A message that the wallet shall send."""
 
     place: int
@@ -110,8 +108,7 @@ class QueuedRow:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class SignedRow:
+class SignedRow(Value):
     """A signed message of the wallet; durable before it is first sent.
 
     Attributes:
@@ -149,8 +146,7 @@ class SignedRow:
         return signatures_of(self.place) + self.attempt.to_bytes(4, "big")
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(Value):
     """The wallet's transaction that carried a message."""
 
     hash: bytes
@@ -158,16 +154,14 @@ class Sent:
     at_s: int
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Value):
     """Why a message was given up; nothing of it was executed."""
 
     code: str
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class EndedRow:
+class EndedRow(Value):
     """The end of a place: sent, or given up."""
 
     place: int

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from cocoon.core.limits import SALES_GROUPS
+from cocoon.core.values import Value
 from cocoon.ledger.verify import ReceiptFacts
 
 Key = TypeVar("Key", bound=Hashable)
 
 
-@dataclass(slots=True)
-class Sold:
+class Sold(Value):
     """What the receipts of one group add up to."""
 
     units: int = 0
@@ -37,15 +37,20 @@ class Sales(Generic[Key]):
 
     def take(self, key: Key, facts: ReceiptFacts) -> None:
         """Add one receipt to the group ``key``."""
-        group = self.groups.setdefault(key if key in self.groups or len(self.groups) < SALES_GROUPS else None, Sold())
-        group.receipts += 1
-        group.units += sum(statement.units for statement in facts.statements)
+        key_or_none = key if key in self.groups or len(self.groups) < SALES_GROUPS else None
+        before = self.groups.get(key_or_none, Sold())
+        self.groups[key_or_none] = Sold(
+            before.units + sum(statement.units for statement in facts.statements),
+            before.earned_nanoton + self._earned_nanoton(facts), before.receipts + 1,
+        )
+
+    def _earned_nanoton(self, facts: ReceiptFacts) -> int:
         if not facts.lane:
-            return                                      # the next lease without a lane begins at 0, too
+            return 0                                    # the next lease without a lane begins at 0, too
         lane = facts.escrow, facts.lane
         before = self._totals.get(lane, 0)
         self._totals[lane] = max(before, facts.total_nanoton)
-        group.earned_nanoton += self._totals[lane] - before
+        return self._totals[lane] - before
 
     def by_earned(self) -> list[tuple[Key | None, Sold]]:
         """The groups, what earned most first; of equal ones what sold more units, then what was there first."""

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 
 from cocoon.core.errors import LimitExceeded
 from cocoon.core.limits import SUPPLY_TRANSACTIONS
+from cocoon.core.values import Value
 
 
-@dataclass(frozen=True, slots=True)
-class Carried:
+class Carried(Value):
     """An internal message: its hash, and the coins in it, of which ``fee_nanoton`` goes to whoever takes it in."""
 
     hash: bytes
@@ -25,8 +25,7 @@ class Carried:
     fee_nanoton: int
 
 
-@dataclass(frozen=True, slots=True)
-class Moves:
+class Moves(Value):
     """What one transaction did to the sums. ``taken`` is None if no internal message caused it."""
 
     fees_nanoton: int
@@ -34,8 +33,7 @@ class Moves:
     made: tuple[Carried, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Supply:
+class Supply(Value):
     """A chain added up after one block, in nanoton.
 
     Attributes:

@@ -13,11 +13,12 @@ Purity: pure. Spec: docs/spec/receipts.md, rules REC-5 to REC-10; money.md, MON-
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from cocoon.core.errors import Replayed, wrong
 from cocoon.core.ids import ReceiptHash
 from cocoon.core.limits import TRANCHE_RUNS
+from cocoon.core.values import Value, replace
 from cocoon.ledger.statement import check_units
 from cocoon.ledger.terms import LeaseTerms
 from cocoon.wire import merkle
@@ -25,8 +26,7 @@ from cocoon.wire.judged import Statement, Voucher, verify_cell
 from cocoon.wire.messages import Receipt
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(Value):
     """The newest countersigned receipt of a lane; all zero before the first.
 
     ``skipped`` numbers above ``seq`` may have been given to receipts that were

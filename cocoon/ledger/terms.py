@@ -5,11 +5,10 @@ Purity: pure. Spec: docs/spec/money.md, rules MON-4 to MON-12.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from cocoon.core.errors import wrong
 from cocoon.core.ids import LeaseId, NetworkId, PeerKey, network_tag
 from cocoon.core.units import UnitKind, bill_nanoton
+from cocoon.core.values import Value
 from cocoon.ledger.escrow import EscrowBirth
 from cocoon.wire.judged import NO_ESCROW
 from cocoon.wire.messages import Lease
@@ -19,8 +18,7 @@ from cocoon.wire.signing import Signed
 _NOBODY = bytes(32)
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseTerms:
+class LeaseTerms(Value):
     """The part of a lease that statements, receipts and vouchers depend on."""
 
     network: NetworkId

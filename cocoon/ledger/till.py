@@ -15,11 +15,12 @@ Spec: docs/spec/lanes.md, rules LAN-2, LAN-3 and LAN-8 to LAN-14.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from cocoon.core.errors import LaneBusy, LaneClosing, Replayed, UsageError, wrong
 from cocoon.core.ids import LeaseId, PeerKey, ReceiptHash
 from cocoon.core.machine import Event
+from cocoon.core.values import replace
 from cocoon.ledger.escrow import LaneState
 from cocoon.ledger.facts import FactBook
 from cocoon.ledger.tab import Head, shown_voucher
@@ -27,7 +28,6 @@ from cocoon.ledger.terms import LeaseTerms
 from cocoon.wire.judged import Voucher
 
 
-@dataclass(frozen=True, slots=True)
 class LaneEntered(Event):
     """A lease on this lane is about to be countersigned; its receipts follow ``opening``."""
 
@@ -47,7 +47,6 @@ class LaneEntered(Event):
         return Head(self.seq, self.digest, self.total_nanoton, self.skipped)
 
 
-@dataclass(frozen=True, slots=True)
 class VoucherKept(Event):
     """A voucher of this lane was accepted: what a claim will show. ``voucher`` is the packed cell."""
 
@@ -57,7 +56,6 @@ class VoucherKept(Event):
     signature: bytes
 
 
-@dataclass(frozen=True, slots=True)
 class LaneLeft(Event):
     """The lease is over; ``settled`` says that nothing of it waits for a voucher (``ReceiptIssuer.parting``)."""
 
@@ -68,7 +66,6 @@ class LaneLeft(Event):
     skipped: int
 
 
-@dataclass(frozen=True, slots=True)
 class CloseSigned(Event):
     """We agreed to close this lane at ``total_nanoton``; the order is void after ``valid_until_s``."""
 
@@ -78,7 +75,6 @@ class CloseSigned(Event):
     valid_until_s: int
 
 
-@dataclass(frozen=True, slots=True)
 class LaneGone(Event):
     """The lane was seen on chain and is there no more; nothing can be claimed from it."""
 

@@ -8,10 +8,9 @@ Purity: pure. Spec: docs/spec/chain.md, rules CHN-7 and CHN-8; TON's block.tlb.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from cocoon.core.errors import Malformed
 from cocoon.core.limits import OUT_MESSAGES
+from cocoon.core.values import Value
 from cocoon.ledger.onchain import OutMessage, Prices, Transaction
 from cocoon.ledger.supply import Carried, Moves
 from cocoon.wire.cells import Cell, CellReader
@@ -23,8 +22,7 @@ _STORAGE_PRICES = 8
 _ADDR_NONE, _ADDR_EXTERN, _ADDR_STD = 0b00, 0b01, 0b10
 
 
-@dataclass(frozen=True, slots=True)
-class AccountRecord:
+class AccountRecord(Value):
     """The content of an account's state cell."""
 
     balance_nanoton: int
@@ -32,8 +30,7 @@ class AccountRecord:
     data: Cell | None
 
 
-@dataclass(frozen=True, slots=True)
-class Linked:
+class Linked(Value):
     """A transaction, and the one before it on the same account."""
 
     transaction: Transaction
@@ -41,8 +38,7 @@ class Linked:
     previous_lt: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Message:
+class _Message(Value):
     source: bytes | None
     dest: bytes | None
     value_nanoton: int

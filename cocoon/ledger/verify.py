@@ -11,11 +11,11 @@ Purity: pure. Spec: docs/spec/receipts.md, rules REC-20 to REC-25.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from cocoon.core.errors import wrong
 from cocoon.core.ids import LeaseId, ModelId, NetworkId, PeerKey, ReceiptHash
 from cocoon.core.limits import TRANCHE_RUNS
+from cocoon.core.values import Value
 from cocoon.ledger.record import Countersigned, ReceiptRecord, RunProof, unpack_proof, unpack_record
 from cocoon.ledger.statement import check_units
 from cocoon.ledger.tab import check_voucher, receipt_root, voucher_of
@@ -27,8 +27,7 @@ from cocoon.wire.messages import Lease, LeaseAccept, Receipt
 from cocoon.wire.signing import open_signed
 
 
-@dataclass(frozen=True, slots=True)
-class ReceiptFacts:
+class ReceiptFacts(Value):
     """What a checked record proves."""
 
     network: NetworkId

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 
 from cocoon.core.errors import Malformed, UsageError
 from cocoon.core.limits import WALLET_MESSAGES
+from cocoon.core.values import Value
 from cocoon.ledger.onchain import Prices
 from cocoon.wire.boc import tree_size, unpack
 from cocoon.wire.cells import Cell, CellBuilder, state_init
@@ -44,8 +44,7 @@ _SEND_MODE = 3
 _CLIENT_CONTEXT = 1 << 31  # workchain 0, version 0, subwallet 0
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(Value):
     """One internal message that a wallet sends.
 
     Attributes:
@@ -68,8 +67,7 @@ class Outgoing:
         return _rest(builder, self.state_init, self.body)
 
 
-@dataclass(frozen=True, slots=True)
-class WalletState:
+class WalletState(Value):
     """What a deployed wallet's data says."""
 
     seqno: int

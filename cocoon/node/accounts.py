@@ -9,7 +9,6 @@ CTL-20.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import asdict, dataclass
 from datetime import date
 from itertools import islice
 from typing import Any
@@ -21,6 +20,7 @@ from cocoon.core.errors import LimitExceeded, NoLedger, NotFound, UsageError
 from cocoon.core.ids import ReceiptHash, peer_id
 from cocoon.core.limits import AUDIT_LOOKS, TRANSACTIONS_READ
 from cocoon.core.units import DAY_NS, NANOTON_PER_TON
+from cocoon.core.values import Value, asdict
 from cocoon.ledger.acts import EscrowHistory, history_of
 from cocoon.ledger.address import format_address
 from cocoon.ledger.audit import LaneBooks, audit_account, audit_escrow, audit_lanes, flow_of
@@ -50,8 +50,7 @@ _EPOCH = date(1970, 1, 1)
 _RECEIPTS_READ = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Accounts:
+class Accounts(Value):
     """All that this peer's money is in."""
 
     network: NetworkFile

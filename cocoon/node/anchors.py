@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import trio
 
@@ -18,6 +17,7 @@ from cocoon.core.ids import PeerKey, ReceiptHash
 from cocoon.core.limits import ANCHOR_CARRY_NANOTON, ANCHOR_NS, ANCHOR_WAIT_NS, CLAIM_WAIT_S, RETRY_LAST_NS
 from cocoon.core.machine import DeadlinePassed, Effect
 from cocoon.core.units import SECOND_NS
+from cocoon.core.values import Value
 from cocoon.ledger import anchor
 from cocoon.ledger.anchor import AnchorBirth, AnchorState
 from cocoon.ledger.anchoring import (
@@ -47,8 +47,7 @@ from cocoon.wire.cells import Cell
 _ROWS_A_TURN = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Anchored:
+class Anchored(Value):
     """The newest batch that is on chain, the anchor's transaction that took it, and how many receipts all hold."""
 
     ordered: AnchorOrdered

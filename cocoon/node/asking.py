@@ -6,7 +6,6 @@ Purity: shell. Spec: docs/spec/scheduling.md, rules SCH-6 and SCH-7.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
 
 import trio
 
@@ -17,6 +16,7 @@ from cocoon.core.ids import NetworkId, PeerKey, kind_key
 from cocoon.core.limits import OFFER_NS, OFFERS_ENOUGH, PROVIDERS_ASKED
 from cocoon.core.machine import Effect
 from cocoon.core.units import PPM, SECOND_NS
+from cocoon.core.values import Value
 from cocoon.node.counter import OFFER_PROTOCOL
 from cocoon.node.driver import Driver
 from cocoon.node.gossip import OfferGossip
@@ -28,8 +28,7 @@ from cocoon.wire.messages import OfferReply, OfferRequest, Refusal
 from cocoon.wire.schema import pack, unpack
 
 
-@dataclass(frozen=True, slots=True)
-class Directory:
+class Directory(Value):
     """Where sellers are found: the table of gossiped offers, and the DHT."""
 
     mesh: Mesh

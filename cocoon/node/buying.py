@@ -6,7 +6,6 @@ Purity: shell. Spec: docs/spec/leases.md, rules LEA-10 to LEA-15; lanes.md, rule
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from functools import partial
 
 import trio
@@ -14,6 +13,7 @@ import trio
 from cocoon.core.errors import CreditRefused, Draining, LeaseIdle, LeaseReturned, PeerFault, ProviderBusy, StorageFull
 from cocoon.core.ids import LeaseId, ModelId, PeerKey
 from cocoon.core.limits import LEASE_DURATION_S, LEASES_PER_REQUESTER, RUNS_PER_LEASE
+from cocoon.core.values import replace
 from cocoon.ledger.tab import Head
 from cocoon.ledger.terms import terms_of
 from cocoon.node import records

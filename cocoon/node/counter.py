@@ -6,12 +6,13 @@ Purity: shell. Protocol ``/cocoon/offer/1``. Spec: docs/spec/scheduling.md, rule
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from cocoon.core.clock import Clock
 from cocoon.core.errors import CocoonError, Draining, KindRefused, wrong
 from cocoon.core.ids import NetworkId
 from cocoon.core.limits import OFFER_TTL_S
+from cocoon.core.values import replace
 from cocoon.identity.keys import Identity
 from cocoon.node.stock import Terms
 from cocoon.p2p.service import Mesh

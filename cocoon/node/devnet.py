@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import trio
@@ -27,6 +26,7 @@ from cocoon.config.network import ChainFacts, parse_liteserver
 from cocoon.core.errors import BadLink, DevnetLost
 from cocoon.core.limits import DEVNET_CLAIM_MARGIN_S, DEVNET_CLOSE_DELAY_S, DEVNET_RESTART_NS, DEVNET_START_NS
 from cocoon.core.units import KIB, SECOND_NS
+from cocoon.core.values import Value
 from cocoon.telemetry.log import Log
 
 DEVNET_DIR = "devnet"
@@ -39,8 +39,7 @@ _END_S = 10.0
 """From SIGTERM to the end; it has nothing to finish but one commit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Devnet:
+class Devnet(Value):
     """A devnet that answers: its chain, and where."""
 
     chain: ChainFacts

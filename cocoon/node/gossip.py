@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 
 import trio
 
@@ -32,6 +31,7 @@ from cocoon.core.limits import (
 from cocoon.core.machine import DeadlinePassed, Event
 from cocoon.core.rng import stream
 from cocoon.core.units import PPM, SECOND_NS
+from cocoon.core.values import Value
 from cocoon.node.counter import OfferCounter
 from cocoon.p2p.addresses import address_block
 from cocoon.p2p.service import Mesh
@@ -66,8 +66,7 @@ GOSSIP_PROTOCOL = "/cocoon/gossip/1"
 _CHECKS_AT_A_TIME = 2
 
 
-@dataclass(frozen=True, slots=True)
-class _Talk:
+class _Talk(Value):
     """An open stream and what waits to be sent on it."""
 
     stream: PeerStream

@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 from cocoon.core.clock import Clock
 from cocoon.core.ids import ModelId, PeerKey
 from cocoon.core.limits import AUCTIONS_REMEMBERED
 from cocoon.core.rng import stream
 from cocoon.core.units import PPM
+from cocoon.core.values import Value
 from cocoon.node.asking import Directory
 from cocoon.node.calling import Caller
 from cocoon.node.regard import Regard
@@ -26,8 +26,7 @@ from cocoon.wire.market import NO_MODEL, Call, CallResult
 from cocoon.wire.schema import digest
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Value):
     """What a task wants to buy now.
 
     Attributes:

@@ -5,10 +5,9 @@ Purity: shell.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from cocoon.core.clock import Clock
 from cocoon.core.ids import NetworkId, PeerKey
+from cocoon.core.values import Value
 from cocoon.identity.keys import Identity
 from cocoon.node.anchors import Anchors
 from cocoon.node.asking import Directory
@@ -26,8 +25,7 @@ from cocoon.store.service import Journal
 from cocoon.telemetry.log import Log
 
 
-@dataclass(frozen=True, slots=True)
-class Shop:
+class Shop(Value):
     """What a provider sells with; shared by all its leases."""
 
     identity: Identity
@@ -46,8 +44,7 @@ class Shop:
     anchors: Anchors | None
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(Value):
     """The model of a lease and the conditions of the user. Money in nanoton."""
 
     model: HeldModel
@@ -61,8 +58,7 @@ class Order:
     without: frozenset[PeerKey] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Purse:
+class Purse(Value):
     """What a requester buys with; shared by all its leases."""
 
     identity: Identity

@@ -11,12 +11,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cocoon.core.errors import BadChunk, LimitExceeded, ModelRefused, NotFound, PeerFault, StorageFull
 from cocoon.core.ids import ModelId
 from cocoon.core.limits import CHUNK_BYTES, MANIFEST_BYTES, MODEL_BYTES
+from cocoon.core.values import Value, replace
 from cocoon.wire.manifest import (
     Manifest,
     chunk_count,
@@ -29,8 +29,7 @@ from cocoon.wire.manifest import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class HeldModel:
+class HeldModel(Value):
     """A model whose bytes are at hand: its manifest, where each file is, and its chunk hashes."""
 
     id: ModelId

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import trio
@@ -18,6 +17,7 @@ from cocoon.core.clock import Clock
 from cocoon.core.errors import ChainRefused, ChainUnreachable, wrong
 from cocoon.core.limits import CHAIN_PATIENCE_NS, CHAIN_SILENCE_NS, ESCROWS_REMEMBERED, LANE_LIFE_S, LANE_LOOKS
 from cocoon.core.units import SECOND_NS
+from cocoon.core.values import Value, field, replace
 from cocoon.identity.keys import KeyPair, key_pair
 from cocoon.ledger import escrow
 from cocoon.ledger.chain import Chain, open_chain
@@ -36,8 +36,7 @@ ESCROW_INDEX = 0
 _DEPTH = 3
 
 
-@dataclass(frozen=True, slots=True)
-class EscrowSeen:
+class EscrowSeen(Value):
     """An escrow in proven state: ``state`` is None while it is not deployed."""
 
     state: EscrowState | None
@@ -61,8 +60,7 @@ class EscrowSeen:
         return 0 if self.state is None else escrow.unlocked_nanoton(self.state, self.balance_nanoton)
 
 
-@dataclass(frozen=True, slots=True)
-class Money:
+class Money(Value):
     """What a peer on a network with a ledger pays and is paid with."""
 
     ledger: Ledger

@@ -10,7 +10,6 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from cocoon.core.errors import BootstrapUnreachable, CocoonError, Unreachable
 from cocoon.core.ids import kind_key, peer_id
 from cocoon.core.limits import ACQUAINT_NS, DHT_KEYS_ANNOUNCED, HANDSHAKE_NS, PEERS_WANTED
 from cocoon.core.units import MILLISECOND_NS, SECOND_NS, UnitKind
+from cocoon.core.values import Value, asdict, replace
 from cocoon.identity.keys import Identity
 from cocoon.identity.service import load_or_create
 from cocoon.node.accounts import Accounts
@@ -65,8 +65,7 @@ BOOK_FILE = "peers.book"
 _CPU = "CPUExecutionProvider"
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(Value):
     """What a peer is built from, read before its loop starts."""
 
     home: Path

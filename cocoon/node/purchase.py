@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 import trio
@@ -31,6 +30,7 @@ from cocoon.core.ids import LeaseId, PeerKey, TaskId
 from cocoon.core.limits import CHUNK_BYTES, RECEIPT_REPLY_NS
 from cocoon.core.machine import Effect
 from cocoon.core.units import SECOND_NS
+from cocoon.core.values import Value
 from cocoon.ledger import events as receipts
 from cocoon.ledger.statement import check_statement
 from cocoon.ledger.tab import Head
@@ -67,8 +67,7 @@ from cocoon.wire.signing import Signed, open_signed
 _FROM_PROVIDER = (ModelWant, ModelReady, RunResult, RunFailure, ReceiptIssued, Refusal, LeaseClose)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Value):
     """A verified result of one unit, and what a receipt will say about it."""
 
     outputs: bytes

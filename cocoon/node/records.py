@@ -8,10 +8,9 @@ Purity: pure. Spec: docs/spec/store.md, rules STO-13 and STO-14.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from cocoon.core.errors import Corrupt
 from cocoon.core.ids import LeaseId, PeerKey, ReceiptHash, TaskId
+from cocoon.core.values import Value
 from cocoon.wire.codec import decode, encode
 
 LEASE_SOLD = "lease_sold"
@@ -92,8 +91,7 @@ def unit_key(task: TaskId, unit: int, slot: int) -> bytes:
     return b"unit:" + task + unit.to_bytes(4, "big") + slot.to_bytes(1, "big")
 
 
-@dataclass(frozen=True, slots=True)
-class UnitAccepted:
+class UnitAccepted(Value):
     """The requester owes this unit to this provider, and to nobody else."""
 
     task: TaskId
@@ -119,8 +117,7 @@ class UnitAccepted:
         return cls(*decode(body, max_bytes=1_024))
 
 
-@dataclass(frozen=True, slots=True)
-class OutcomeRow:
+class OutcomeRow(Value):
     """What this peer saw of a provider at a wall time (seconds since 1970); ``outcome`` is a ``reputation.Outcome``."""
 
     at_s: int

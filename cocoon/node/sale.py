@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import trio
 
@@ -18,6 +18,7 @@ from cocoon.core.ids import LeaseId, ReceiptHash
 from cocoon.core.limits import LANE_PROOF_NS, RECEIPT_REPLY_NS
 from cocoon.core.machine import DeadlinePassed, Effect
 from cocoon.core.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
+from cocoon.core.values import replace
 from cocoon.ledger.events import (
     CountersignReceived,
     IssueReceipt,

@@ -5,16 +5,14 @@ Purity: shell. Spec: docs/spec/models.md, rules MOD-4 and MOD-5.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from cocoon.core.errors import NotFound
 from cocoon.core.ids import ModelId
+from cocoon.core.values import Value
 from cocoon.node.models import HeldModel, ModelShelf, ModelSink
 from cocoon.wire.manifest import Manifest, pack_manifest
 
 
-@dataclass(frozen=True, slots=True)
-class ServedFrom:
+class ServedFrom(Value):
     """Public models only; a private one does not exist for anybody else."""
 
     shelf: ModelShelf
@@ -37,8 +35,7 @@ class ServedFrom:
         return held
 
 
-@dataclass(frozen=True, slots=True)
-class FetchedInto:
+class FetchedInto(Value):
     """Writes what ``fetch_model`` verified; the sink checks every chunk once more."""
 
     sink: ModelSink

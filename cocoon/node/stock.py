@@ -5,8 +5,6 @@ Purity: pure.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from cocoon.core.limits import (
     LEASE_IDLE_NS,
     LEASES_PER_REQUESTER,
@@ -17,10 +15,10 @@ from cocoon.core.limits import (
     RUN_NS,
 )
 from cocoon.core.units import MILLISECOND_NS, UnitKind
+from cocoon.core.values import Value
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(Value):
     """The seller's side of every lease. Prices are per 1,000 units of a kind, in nanoton."""
 
     setup_nanoton: int = 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import trio
 
@@ -17,6 +17,7 @@ from cocoon.core.ids import LeaseId, PeerKey, TaskId, peer_id
 from cocoon.core.limits import USUAL_CEILING_NANOTON
 from cocoon.core.machine import Effect, Event
 from cocoon.core.units import MILLISECOND_NS
+from cocoon.core.values import Value, replace
 from cocoon.node import records
 from cocoon.node.buying import Buyer
 from cocoon.node.driver import Driver
@@ -41,8 +42,7 @@ from cocoon.wire.signing import Signed
 #: Slot of every unit until redundancy and hedging come.
 _SLOT = 0
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(Value):
     """What a user asked for."""
 
     order: Order

@@ -8,11 +8,11 @@ Purity: shell. Spec: docs/spec/control.md, rules CTL-11 and CTL-22.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from cocoon.core.ids import peer_id
 from cocoon.core.units import MILLISECOND_NS
+from cocoon.core.values import asdict
 from cocoon.node.control import Caller
 from cocoon.scheduler.award import Sold
 from cocoon.scheduler.bidding import CallSeen

@@ -5,7 +5,6 @@ Purity: shell. Spec: docs/spec/lanes.md, rules LAN-8 to LAN-21; money.md, rules 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
 import trio
@@ -15,6 +14,7 @@ from cocoon.core.errors import ChainUnreachable, LaneUnproven, wrong
 from cocoon.core.ids import LeaseId
 from cocoon.core.limits import LANE_PROOF_NS
 from cocoon.core.units import SECOND_NS
+from cocoon.core.values import Value
 from cocoon.ledger.claims import ClaimEvent, ClosePending, VoucherSettled
 from cocoon.ledger.closing import check_close
 from cocoon.ledger.escrow import LaneState
@@ -57,8 +57,7 @@ LaneId = tuple[bytes, int]
 Fact = TillFact | CreditFact
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Value):
     """What a paid lease begins with on this side."""
 
     opening: Head

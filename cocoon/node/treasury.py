@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 import trio
 
@@ -23,6 +22,7 @@ from cocoon.core.limits import (
     ORDER_TRIES,
     TRANCHE_NANOTON,
 )
+from cocoon.core.values import Value
 from cocoon.ledger.escrow import lanes_gas
 from cocoon.ledger.lanes import (
     BOOK_FACTS,
@@ -56,8 +56,7 @@ from cocoon.wire.orders import NewLane, TopUp, open_order
 from cocoon.wire.signing import Signed
 
 
-@dataclass(frozen=True, slots=True)
-class Footing:
+class Footing(Value):
     """What a paid lease stands on; it may cost no more than what is free on the lane."""
 
     lane: int
@@ -65,8 +64,7 @@ class Footing:
     free_nanoton: int
 
 
-@dataclass(frozen=True, slots=True)
-class ShownVoucher:
+class ShownVoucher(Value):
     """A voucher of a lane with its signature, as the opening of a lease shows it; empty on one that costs nothing."""
 
     voucher: bytes = b""

@@ -12,9 +12,9 @@ Purity: shell. Spec: docs/spec/p2p.md, rule P2P-4.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
+from cocoon.core.values import Value
 from cocoon.p2p import compat  # first: libp2p cannot be imported without it
 
 # isort: split
@@ -41,8 +41,7 @@ def kad_protocol(network: NetworkId) -> str:
     return f"/cocoon/{network.hex()}/kad/1"
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Value):
     """What one peer said about a key; nothing of it is proven."""
 
     providers: tuple[Sighting, ...]

@@ -9,8 +9,6 @@ Purity: shell. Spec: docs/spec/p2p.md, rules P2P-3 and P2P-5.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import trio
 
 from cocoon.core.errors import (
@@ -26,6 +24,7 @@ from cocoon.core.groups import single_error
 from cocoon.core.ids import PeerKey, peer_id
 from cocoon.core.limits import CLOSE_GRACE_NS, HANDSHAKE_NS, HEARTBEAT_NS
 from cocoon.core.units import SECOND_NS
+from cocoon.core.values import Value
 from cocoon.p2p.heartbeat import Pulse
 from cocoon.p2p.host import Connection, RawStream
 from cocoon.p2p.streams import PeerStream
@@ -36,8 +35,7 @@ BEAT_PROTOCOL = "/cocoon/beat/1"
 _BEAT_FRAME_BYTES = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class PeerLost:
+class PeerLost(Value):
     """The last link to ``peer`` is gone. ``reason`` is for people; empty if it said goodbye."""
 
     peer: PeerKey

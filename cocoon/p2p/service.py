@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -35,6 +34,7 @@ from cocoon.core.limits import (
     STREAMS_PER_PROTOCOL,
 )
 from cocoon.core.units import SECOND_NS
+from cocoon.core.values import Value
 from cocoon.p2p.addresses import Address, address_block, parse_peer, usable
 from cocoon.p2p.book import AddressBook
 from cocoon.p2p.bookfile import save_book
@@ -55,8 +55,7 @@ class Log(Protocol):
     def info(self, event: str, **fields: object) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class MeshSettings:
+class MeshSettings(Value):
     """Fixed for the life of a mesh.
 
     listen: multiaddresses; port 0 lets the system choose (persist ``Mesh.listening()``).

@@ -9,11 +9,11 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from dataclasses import dataclass
+
+from cocoon.core.values import Value
 
 
-@dataclass(frozen=True, slots=True)
-class Hardware:
+class Hardware(Value):
     """A device by its maker's name, and its memory."""
 
     name: str

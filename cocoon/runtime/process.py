@@ -20,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -47,6 +46,7 @@ from cocoon.core.limits import (
     WORKER_STDERR_BYTES,
 )
 from cocoon.core.units import MICROSECOND_NS, SECOND_NS
+from cocoon.core.values import Value
 from cocoon.runtime.channel import Channel, ChannelClosed, pair
 from cocoon.runtime.death import LOADING, RUNNING, STARTING, classify
 from cocoon.runtime.protocol import (
@@ -73,8 +73,7 @@ _SET = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerLimits:
+class WorkerLimits(Value):
     """What one model may take.
 
     Attributes:
@@ -91,8 +90,7 @@ class WorkerLimits:
     gpu: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceReport:
+class DeviceReport(Value):
     """What a worker measured about itself: the fields of a ``Profile``, and its confinement."""
 
     engine: str
@@ -105,8 +103,7 @@ class DeviceReport:
     confinement: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class LoadReport:
+class LoadReport(Value):
     """A loaded model; ``provider`` is what its session really runs on."""
 
     load_us: int
@@ -115,8 +112,7 @@ class LoadReport:
     outputs: tuple[TensorSpec, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class RunReport:
+class RunReport(Value):
     """Encoded output tensors as the worker gave them, and its microseconds inside ONNX Runtime."""
 
     outputs: bytes
@@ -302,8 +298,7 @@ class Worker:
             pass
 
 
-@dataclass(frozen=True, slots=True)
-class _Outputs:
+class _Outputs(Value):
     """A ``Ran`` with its body."""
 
     body: bytes

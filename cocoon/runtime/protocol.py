@@ -13,7 +13,6 @@ Purity: pure. Spec: docs/spec/runtime.md, rules RUN-4 to RUN-6.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from cocoon.core.errors import (
@@ -36,6 +35,7 @@ from cocoon.core.limits import (
     WORKER_HEADER_BYTES,
     WORKER_TEXT_CHARS,
 )
+from cocoon.core.values import Value
 from cocoon.runtime.specs import TensorSpec, clip
 from cocoon.wire.codec import decode, encode
 
@@ -50,8 +50,7 @@ _MAY_FAIL: dict[str, type[CocoonError]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(Value):
     """Order: create the session of the model whose descriptor comes along.
 
     Attributes:
@@ -67,15 +66,13 @@ class Load:
     run_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Value):
     """Order: one execution; ``body_bytes`` of encoded tensors follow."""
 
     body_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(Value):
     """Answer after the start: the truth about engine and device, and what confines the worker."""
 
     engine: str
@@ -87,8 +84,7 @@ class Ready:
     confinement: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(Value):
     """Answer: the session exists on ``provider``."""
 
     load_us: int
@@ -97,16 +93,14 @@ class Loaded:
     outputs: tuple[TensorSpec, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Ran:
+class Ran(Value):
     """Answer: the run took ``ran_us``; ``body_bytes`` of encoded tensors follow."""
 
     ran_us: int
     body_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Value):
     """Answer: the model or its inputs are at fault; the worker lives on."""
 
     code: str

@@ -13,13 +13,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
 
 from cocoon.core.errors import CocoonError, ProviderBusy, UsageError
 from cocoon.core.limits import LEASES_SOLD
+from cocoon.core.values import replace
 from cocoon.runtime.process import DeviceReport, LoadReport, RunReport, Worker, WorkerLimits
 from cocoon.runtime.specs import TensorSpec
 

@@ -10,17 +10,16 @@ Purity: pure. Spec: docs/spec/runtime.md, rules RUN-9 to RUN-11.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from cocoon.core.errors import InputsMismatch
 from cocoon.core.limits import ERROR_TEXT_CHARS
+from cocoon.core.values import Value
 
 #: A concrete tensor as a run brings it: dtype name and shape.
 Got = tuple[str, tuple[int, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
+class TensorSpec(Value):
     """One input or output as the model declares it.
 
     Attributes:

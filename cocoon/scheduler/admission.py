@@ -9,11 +9,10 @@ Purity: pure. Spec: docs/spec/scheduling.md, rules SCH-8 to SCH-10.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from cocoon.core.errors import BidExpired, CeilingExceeded, KindRefused, LimitExceeded, ProviderBusy, wrong
 from cocoon.core.ids import NetworkId, PeerKey, peer_id
 from cocoon.core.limits import LEASE_DURATION_S, RUNS_PER_LEASE
+from cocoon.core.values import Value
 from cocoon.scheduler.bidding import StandingBid
 from cocoon.scheduler.selection import expected_cost_nanoton
 from cocoon.wire.market import NO_MODEL
@@ -23,8 +22,7 @@ from cocoon.wire.messages import Lease, Offer
 NO_ESCROW = bytes(32)
 
 
-@dataclass(frozen=True, slots=True)
-class House:
+class House(Value):
     """The provider as it stands when a lease is proposed."""
 
     network: NetworkId

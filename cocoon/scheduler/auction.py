@@ -11,16 +11,15 @@ Purity: pure. Spec: docs/spec/auction.md, rules AUC-1 to AUC-3.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from cocoon.core.ids import PeerKey
 from cocoon.core.limits import AUCTION_MOST_NS, AUCTION_SOONEST_NS, PROVIDERS_ASKED, ROUND_TRIP_UNKNOWN_NS
+from cocoon.core.values import Value
 from cocoon.scheduler.round import RoundBegan
 from cocoon.scheduler.selection import Terms, expected_cost_nanoton
 
 
-@dataclass(frozen=True, slots=True)
-class Bidder:
+class Bidder(Value):
     """Who is called.
 
     Attributes:

@@ -6,11 +6,11 @@ Purity: pure. Spec: docs/spec/auction.md, rules AUC-5 to AUC-7.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 
 from cocoon.core.ids import PeerKey
 from cocoon.core.limits import EXPLORATION_PPM, EXPLORATION_PREMIUM_PPM
 from cocoon.core.units import PPM
+from cocoon.core.values import Value, replace
 from cocoon.scheduler.round import RoundEnded
 from cocoon.scheduler.selection import (
     AllAboveCeiling,
@@ -32,8 +32,7 @@ BANDS_PERCENT = (5, 10, 25, 50)
 DEARER_STILL_PERCENT = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Draw:
+class Draw(Value):
     """Two draws of a counter-based stream, below ``PPM`` and uniform: whether to explore, and whom."""
 
     whether_ppm: int
@@ -65,8 +64,7 @@ def explored(
     return chosen, *(quote for quote in order if quote is not chosen)
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Value):
     """Why a bid did not win, as its bidder hears it (``wire.market.CallResult``)."""
 
     dearer_percent: int
@@ -99,8 +97,7 @@ def _band(cost: int, best: int) -> int:
     return next((band for band in BANDS_PERCENT if cost * 100 <= best * (100 + band)), DEARER_STILL_PERCENT)
 
 
-@dataclass(frozen=True, slots=True)
-class Sold:
+class Sold(Value):
     """One auction: the verdict, every bid, who gave none, and what the task may cost.
 
     Attributes:
@@ -115,8 +112,7 @@ class Sold:
     lost: dict[PeerKey, Verdict]
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(Value):
     """What a requester knows of bidders: reliability above 0, who is a newcomer, and where each one's address lies."""
 
     reliability_ppm: Callable[[PeerKey], int]

@@ -15,13 +15,14 @@ Purity: pure. Spec: docs/spec/auction.md, rules AUC-8 to AUC-12.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from cocoon.core.ids import PeerKey
 from cocoon.core.limits import BID_HONOURED_NS, BIDS_HONOURED, CALL_BURST, CALL_NS, CALLERS, CALLS_REMEMBERED
 from cocoon.core.machine import DeadlinePassed, Effect, Event
 from cocoon.core.units import MILLISECOND_NS, PPM
+from cocoon.core.values import Value, replace
 from cocoon.scheduler.strategy import Prices, Strategy
 from cocoon.wire.market import Call, CallResult
 
@@ -29,7 +30,6 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-@dataclass(frozen=True, slots=True)
 class CallHeard(Event):
     """A call with the digest ``id``, and how this provider stands.
 
@@ -51,7 +51,6 @@ class CallHeard(Event):
     closed: tuple[str, str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
 class BidSigned(Event):
     """The shell signed the bid ordered by ``MakeBid``."""
 
@@ -59,14 +58,12 @@ class BidSigned(Event):
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
 class BidTaken(Event):
     """A lease under this bid is countersigned: the call was won."""
 
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
 class ResultHeard(Event):
     """The requester says why this bid did not win; its runner-up may be taken all the same, later."""
 
@@ -74,7 +71,6 @@ class ResultHeard(Event):
     result: CallResult
 
 
-@dataclass(frozen=True, slots=True)
 class MakeBid(Effect):
     """Sign a bid with these terms, and send it."""
 
@@ -86,7 +82,6 @@ class MakeBid(Effect):
     warm: bool
 
 
-@dataclass(frozen=True, slots=True)
 class DeclineCall(Effect):
     """Say that there is no bid, and why."""
 
@@ -95,8 +90,7 @@ class DeclineCall(Effect):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class CallSeen:
+class CallSeen(Value):
     """One call as its provider remembers it, for its owner; who called is not kept with what was called for.
 
     Attributes:
@@ -118,8 +112,7 @@ class CallSeen:
     run_us: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class StandingBid:
+class StandingBid(Value):
     """What a lease may name. Prices in nanoton."""
 
     call: bytes

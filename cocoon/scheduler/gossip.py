@@ -40,7 +40,6 @@ from cocoon.wire.schema import Message
 # --- events ----------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
 class NeighbourJoined(Event):
     """A gossip stream with this peer is open. ``block``: its addresses; ``boot_id``: of its Hello."""
 
@@ -49,14 +48,12 @@ class NeighbourJoined(Event):
     boot_id: bytes
 
 
-@dataclass(frozen=True, slots=True)
 class NeighbourLeft(Event):
     """Its stream ended."""
 
     peer: PeerKey
 
 
-@dataclass(frozen=True, slots=True)
 class NeighbourFaulted(Event):
     """It sent what is no frame of ours."""
 
@@ -64,7 +61,6 @@ class NeighbourFaulted(Event):
     code: str
 
 
-@dataclass(frozen=True, slots=True)
 class InterestHeard(Event):
     """A neighbour said which kinds it wants."""
 
@@ -72,7 +68,6 @@ class InterestHeard(Event):
     interest: Interest
 
 
-@dataclass(frozen=True, slots=True)
 class DigestHeard(Event):
     """A neighbour said what it holds."""
 
@@ -80,7 +75,6 @@ class DigestHeard(Event):
     digest: OfferDigest
 
 
-@dataclass(frozen=True, slots=True)
 class SummaryHeard(Event):
     """A neighbour said sums of what it holds."""
 
@@ -88,7 +82,6 @@ class SummaryHeard(Event):
     summary: OfferSummary
 
 
-@dataclass(frozen=True, slots=True)
 class WantHeard(Event):
     """A neighbour answered our digest."""
 
@@ -96,7 +89,6 @@ class WantHeard(Event):
     want: OfferWant
 
 
-@dataclass(frozen=True, slots=True)
 class OffersHeard(Event):
     """A neighbour sent offers; no signature is checked yet."""
 
@@ -104,7 +96,6 @@ class OffersHeard(Event):
     claims: tuple[Claim, ...]
 
 
-@dataclass(frozen=True, slots=True)
 class OffersVerified(Event):
     """The answer to ``CheckOffers``. ``code`` is that of the first bad one, None if all are good."""
 
@@ -114,7 +105,6 @@ class OffersVerified(Event):
     code: str | None
 
 
-@dataclass(frozen=True, slots=True)
 class OfferPublished(Event):
     """This peer's own standing offer is a new one."""
 
@@ -124,7 +114,6 @@ class OfferPublished(Event):
 # --- effects ---------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
 class SendGossip(Effect):
     """Send this frame to a neighbour, or drop it if too much waits for it."""
 
@@ -132,7 +121,6 @@ class SendGossip(Effect):
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
 class CheckOffers(Effect):
     """Check these signatures, then tell ``OffersVerified``."""
 
@@ -140,7 +128,6 @@ class CheckOffers(Effect):
     claims: tuple[Claim, ...]
 
 
-@dataclass(frozen=True, slots=True)
 class DropNeighbour(Effect):
     """End the stream with this peer and open no other one: it is at fault."""
 
@@ -148,7 +135,6 @@ class DropNeighbour(Effect):
     code: str
 
 
-@dataclass(frozen=True, slots=True)
 class ReportProvider(Effect):
     """A provider that the table did not know, and the neighbour who brought it."""
 

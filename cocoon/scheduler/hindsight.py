@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from cocoon.core.limits import CALLS_LOOKED_BACK_NS
 from cocoon.core.units import bill_nanoton
+from cocoon.core.values import Value
 from cocoon.scheduler.award import BANDS_PERCENT, DEARER_STILL_PERCENT, Verdict
 from cocoon.scheduler.bidding import CallSeen
 from cocoon.scheduler.selection import expected_cost_nanoton
@@ -23,8 +23,7 @@ from cocoon.scheduler.selection import expected_cost_nanoton
 _ENDS_PERCENT = (0, *BANDS_PERCENT, DEARER_STILL_PERCENT)
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
+class Tally(Value):
     """What became of the calls that are remembered.
 
     Attributes:
@@ -74,8 +73,7 @@ def reason(call: CallSeen) -> str:
     return Verdict(_ENDS_PERCENT[_band(said.dearer_percent)], said.cold, said.slower, said.less_reliable).reason()
 
 
-@dataclass(frozen=True, slots=True)
-class WhatIf:
+class WhatIf(Value):
     """What another price of runs would have changed, as far as bands tell. Money in nanoton.
 
     Attributes:
@@ -125,8 +123,7 @@ def what_if(calls: Iterable[CallSeen], now_ns: int, ask_nanoton: int) -> WhatIf:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Tried:
+class _Tried(Value):
     """One bid that was lost for being dearer, at another ask: what surely holds, and what may."""
 
     cost_nanoton: int

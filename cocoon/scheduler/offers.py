@@ -15,14 +15,12 @@ from cocoon.core.limits import OFFER_REFRESH_NS, OFFER_SPACING_NS
 from cocoon.core.machine import Effect, Event
 
 
-@dataclass(frozen=True, slots=True)
 class OfferAsked(Event):
     """Somebody wants the standing offer; ``queue`` is the number of open leases now."""
 
     queue: int
 
 
-@dataclass(frozen=True, slots=True)
 class SignOffer(Effect):
     """Sign a new standing offer with this sequence number, and answer with it."""
 
@@ -30,7 +28,6 @@ class SignOffer(Effect):
     queue: int
 
 
-@dataclass(frozen=True, slots=True)
 class GiveOffer(Effect):
     """Answer with the offer of this sequence number; it is still good."""
 

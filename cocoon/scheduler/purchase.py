@@ -34,12 +34,10 @@ from cocoon.core.units import MILLISECOND_NS, SECOND_NS
 ANSWER_GRACE_NS = 4 * SECOND_NS
 
 
-@dataclass(frozen=True, slots=True)
 class LeaseAgreed(Event):
     """The provider countersigned."""
 
 
-@dataclass(frozen=True, slots=True)
 class ModelPartAsked(Event):
     """The provider asks for chunks ``first`` to ``first + count`` of a file."""
 
@@ -48,24 +46,20 @@ class ModelPartAsked(Event):
     count: int
 
 
-@dataclass(frozen=True, slots=True)
 class ModelProgressed(Event):
     """Another chunk left."""
 
 
-@dataclass(frozen=True, slots=True)
 class ModelPartSent(Event):
     """Those chunks left."""
 
 
-@dataclass(frozen=True, slots=True)
 class ModelReady(Event):
     """The provider holds a session; runs may go."""
 
     load_us: int
 
 
-@dataclass(frozen=True, slots=True)
 class RunOrdered(Event):
     """A task wants this unit run."""
 
@@ -73,14 +67,12 @@ class RunOrdered(Event):
     unit: int
 
 
-@dataclass(frozen=True, slots=True)
 class ResultVerified(Event):
     """A result arrived whose statement fits inputs, outputs and lease."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True)
 class FailureReceived(Event):
     """The provider says that a run has no result."""
 
@@ -89,7 +81,6 @@ class FailureReceived(Event):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
 class LeaseLost(Event):
     """Refused, closed by the provider, link gone, or a fault of the provider."""
 
@@ -97,17 +88,14 @@ class LeaseLost(Event):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
 class LeaseReleased(Event):
     """This side wants no more of it."""
 
 
-@dataclass(frozen=True, slots=True)
 class OfferModel(Effect):
     """Send the manifest."""
 
 
-@dataclass(frozen=True, slots=True)
 class SendModelPart(Effect):
     """Send the hashes and these chunks."""
 
@@ -116,14 +104,12 @@ class SendModelPart(Effect):
     count: int
 
 
-@dataclass(frozen=True, slots=True)
 class LeaseIsReady(Effect):
     """Tell the waiting tasks."""
 
     load_us: int
 
 
-@dataclass(frozen=True, slots=True)
 class SendRun(Effect):
     """Send the unit's inputs as run ``number``."""
 
@@ -132,7 +118,6 @@ class SendRun(Effect):
     unit: int
 
 
-@dataclass(frozen=True, slots=True)
 class RunDelivered(Effect):
     """Give the verified result to its task."""
 
@@ -141,7 +126,6 @@ class RunDelivered(Effect):
     unit: int
 
 
-@dataclass(frozen=True, slots=True)
 class RunDenied(Effect):
     """Tell the task that this unit has no result here."""
 
@@ -151,7 +135,6 @@ class RunDenied(Effect):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
 class EndPurchase(Effect):
     """Close the link; ``code`` is ``released`` when this side wanted it."""
 

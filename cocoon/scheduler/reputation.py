@@ -23,6 +23,7 @@ from cocoon.core.ids import PeerKey
 from cocoon.core.limits import REPUTATION_HALF_LIFE_NS, REPUTATIONS
 from cocoon.core.machine import Event
 from cocoon.core.units import PPM
+from cocoon.core.values import Value
 
 #: A count of one, in the parts that decay is reckoned in.
 _ONE = 1 << 20
@@ -63,7 +64,6 @@ def outcome_of(error: CocoonError) -> Outcome | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
 class OutcomeSeen(Event):
     """A lease with this provider, or its bid, ended so; ``code`` is the error that ended it, empty if it was kept."""
 
@@ -72,8 +72,7 @@ class OutcomeSeen(Event):
     code: str
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Value):
     """What is known of one provider now. Counts are whole leases, decayed and rounded down.
 
     Attributes:

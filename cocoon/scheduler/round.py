@@ -22,7 +22,6 @@ from cocoon.core.machine import Effect, Event
 from cocoon.scheduler.selection import Missed, Quote, expected_cost_nanoton, unheard
 
 
-@dataclass(frozen=True, slots=True)
 class RoundBegan(Event):
     """Whom to ask; may be empty.
 
@@ -38,31 +37,27 @@ class RoundBegan(Event):
     most_ns: int
     soon_ns: int | None = None
     runs: int = 0
-    asks: Mapping[PeerKey, int] = field(default_factory=dict)
+    asks: Mapping[PeerKey, int] = {}
 
 
-@dataclass(frozen=True, slots=True)
 class QuoteReceived(Event):
     """A verified offer or bid arrived."""
 
     quote: Quote
 
 
-@dataclass(frozen=True, slots=True)
 class QuoteMissed(Event):
     """A peer declined, could not be reached, or its answer was refused with a code."""
 
     missed: Missed
 
 
-@dataclass(frozen=True, slots=True)
 class AskPeer(Effect):
     """Ask this peer."""
 
     peer: PeerKey
 
 
-@dataclass(frozen=True, slots=True)
 class RoundEnded(Effect):
     """All quotes that came in time, and a code for whoever gave none."""
 

@@ -24,45 +24,38 @@ from cocoon.core.machine import DeadlinePassed, Effect, Event
 from cocoon.core.units import SECOND_NS
 
 
-@dataclass(frozen=True, slots=True)
 class ModelNamed(Event):
     """The requester sent the manifest; ``held`` says that its files are here already."""
 
     held: bool
 
 
-@dataclass(frozen=True, slots=True)
 class ModelProgressed(Event):
     """Another verified chunk arrived."""
 
 
-@dataclass(frozen=True, slots=True)
 class ModelFetched(Event):
     """Every chunk is here and verified."""
 
 
-@dataclass(frozen=True, slots=True)
 class ModelLoaded(Event):
     """A worker holds the session; ``load_us`` is what it took, in microseconds."""
 
     load_us: int
 
 
-@dataclass(frozen=True, slots=True)
 class RunRequested(Event):
     """The requester asks for run ``number``."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True)
 class RunFinished(Event):
     """The worker answered; the statement is made and durable."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True)
 class RunBroke(Event):
     """The run has no outputs; ``worker_lost`` says that the worker process is gone too."""
 
@@ -72,7 +65,6 @@ class RunBroke(Event):
     worker_lost: bool
 
 
-@dataclass(frozen=True, slots=True)
 class LeaseBroke(Event):
     """The lease cannot go on: bad model, lost link, closed by the requester, draining."""
 
@@ -80,29 +72,24 @@ class LeaseBroke(Event):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
 class DrainAsked(Event):
     """The provider shuts down: what is under way is finished, nothing new is begun."""
 
 
-@dataclass(frozen=True, slots=True)
 class FetchModel(Effect):
     """Ask the requester for the model's chunks."""
 
 
-@dataclass(frozen=True, slots=True)
 class LoadModel(Effect):
     """Start a worker with the model."""
 
 
-@dataclass(frozen=True, slots=True)
 class SayReady(Effect):
     """Tell the requester that runs may come."""
 
     load_us: int
 
 
-@dataclass(frozen=True, slots=True)
 class StartRun(Effect):
     """Give run ``number`` to the worker."""
 
@@ -110,7 +97,6 @@ class StartRun(Effect):
     durable: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, slots=True)
 class AnswerRun(Effect):
     """Send outputs and statement of run ``number``."""
 
@@ -118,7 +104,6 @@ class AnswerRun(Effect):
     durable: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, slots=True)
 class FailRun(Effect):
     """Tell the requester that run ``number`` has no result, and why."""
 
@@ -127,7 +112,6 @@ class FailRun(Effect):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
 class EndSale(Effect):
     """Close the link, stop the worker, delete a private model."""
 

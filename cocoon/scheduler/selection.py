@@ -19,6 +19,7 @@ from cocoon.core.limits import (
     USUAL_CEILING_NANOTON,
 )
 from cocoon.core.units import MILLISECOND_NS, PPM, PRICE_UNITS, SECOND_NS, UnitKind, bill_nanoton
+from cocoon.core.values import Value
 from cocoon.wire.market import Bid
 from cocoon.wire.messages import Offer, Profile
 
@@ -33,8 +34,7 @@ class Terms(Protocol):
     def prices(self) -> tuple[tuple[int, int], ...]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(Value):
     """What a task needs, as far as an offer can answer it. Sizes in bytes."""
 
     kind: str
@@ -43,8 +43,7 @@ class Demand:
     ceiling_nanoton: int
 
 
-@dataclass(frozen=True, slots=True)
-class Quote:
+class Quote(Value):
     """A provider's verified offer or bid, with everything a lease must name.
 
     Attributes:
@@ -91,22 +90,19 @@ def unheard(peer: PeerKey) -> Missed:
     return Missed(peer, "unreachable", "nothing was heard in time")
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
+class Ranked(Value):
     """Sellers that fit, the best first; never empty."""
 
     quotes: tuple[Quote, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class NoneFits:
+class NoneFits(Value):
     """Nobody sells this; ``reasons`` says why each offer was passed over."""
 
     reasons: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class AllAboveCeiling:
+class AllAboveCeiling(Value):
     """Some would fit, but the cheapest asks more than the ceiling."""
 
     lowest_nanoton: int

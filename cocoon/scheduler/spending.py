@@ -11,14 +11,13 @@ Purity: pure. Spec: docs/spec/scheduling.md, rules SCH-24 and SCH-25.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 from cocoon.core.units import PRICE_UNITS, bill_nanoton, ceil_div
+from cocoon.core.values import Value, replace
 from cocoon.scheduler.selection import Terms, run_nanoton_per_1000
 
 
-@dataclass(frozen=True, slots=True)
-class LeasePrice:
+class LeasePrice(Value):
     """What the next units of one lease cost."""
 
     #: Due with the next unit; 0 once it was paid.
@@ -54,8 +53,7 @@ class LeasePrice:
         return replace(self, setup_nanoton=0, billed=self.billed + 1, shared=shared)
 
 
-@dataclass(frozen=True, slots=True)
-class Stake:
+class Stake(Value):
     """A lease with the units that are out on it."""
 
     price: LeasePrice

@@ -11,16 +11,14 @@ Purity: pure. Spec: docs/spec/auction.md, rules AUC-13 to AUC-15.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from cocoon.core.units import PPM
+from cocoon.core.values import Value
 from cocoon.wire.market import NO_MODEL, Call
 
 Prices = tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Strategy:
+class Strategy(Value):
     """Asks and floors per 1,000 units of a kind and for the set-up, in nanoton; and the models that are refused.
 
     A floor that names no price of a kind is 0 there. ``allowed`` models are the only ones that are run, if there are

@@ -34,13 +34,13 @@ from cocoon.core.limits import (
     OFFER_TTL_S,
 )
 from cocoon.core.units import MILLISECOND_NS, SECOND_NS, ceil_div
+from cocoon.core.values import Value
 from cocoon.wire.messages import Offer
 
 FIRST_KEY, LAST_KEY = bytes(32), bytes([0xFF]) * 32
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Value):
     """An offer as a frame brought it: whose it says it is, how old, and the bytes to pass on."""
 
     provider: PeerKey

@@ -30,6 +30,7 @@ from cocoon.core.errors import PeerFault, from_code
 from cocoon.core.ids import PeerKey, peer_id
 from cocoon.core.limits import RECEIPT_REPLY_NS, RUNS_IN_FLIGHT, TASK_LEASES_LOST, TASK_SEARCHES
 from cocoon.core.machine import DeadlinePassed, Effect, Event
+from cocoon.core.values import Value
 from cocoon.scheduler.attempts import Attempt, Attempts, Step
 from cocoon.scheduler.selection import AllAboveCeiling, Missed, NoneFits, Quote, Ranked
 from cocoon.scheduler.spending import LeasePrice
@@ -57,22 +58,19 @@ UNIT_CODES = frozenset({
 })
 
 
-@dataclass(frozen=True, slots=True)
-class WarmLease:
+class WarmLease(Value):
     """A lease for the task's model that is open already."""
 
     provider: PeerKey
     price: LeasePrice
 
 
-@dataclass(frozen=True, slots=True)
 class TaskSubmitted(Event):
     """``warm`` are leases that take its units, the best first and of different providers: attempts 0, 1 and so on."""
 
     warm: tuple[WarmLease, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
 class SellersRanked(Event):
     """The auction ended with this verdict.
 
@@ -86,7 +84,6 @@ class SellersRanked(Event):
     missed: tuple[Missed, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
 class LeaseOpened(Event):
     """The lease is signed and the model loaded; ``price`` if others of our tasks are on it already."""
 
@@ -94,7 +91,6 @@ class LeaseOpened(Event):
     price: LeasePrice | None = None
 
 
-@dataclass(frozen=True, slots=True)
 class LeaseFailed(Event):
     """The lease did not come about, or ended; what was denied on it was told before."""
 
@@ -103,12 +99,10 @@ class LeaseFailed(Event):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
 class UnitArrived(Event):
     """The user handed in the inputs of the next unit."""
 
 
-@dataclass(frozen=True, slots=True)
 class UnitAnswered(Event):
     """A verified result of a unit, and what it costs."""
 
@@ -117,7 +111,6 @@ class UnitAnswered(Event):
     price_nanoton: int
 
 
-@dataclass(frozen=True, slots=True)
 class UnitDenied(Event):
     """A unit has no result on this lease."""
 
@@ -127,12 +120,10 @@ class UnitDenied(Event):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
 class ReceiptsSettled(Event):
     """Every accepted unit stands under a verified, countersigned receipt, but for those of providers that were lost."""
 
 
-@dataclass(frozen=True, slots=True)
 class TaskFaulted(Event):
     """The user went away, our disk is full, or the receipt is wrong."""
 
@@ -140,12 +131,10 @@ class TaskFaulted(Event):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
 class FindSellers(Effect):
     """Look up sellers and gather their offers."""
 
 
-@dataclass(frozen=True, slots=True)
 class OpenLease(Effect):
     """Propose a lease under this quote, for as many units as have no answer yet."""
 
@@ -153,14 +142,12 @@ class OpenLease(Effect):
     quote: Quote
 
 
-@dataclass(frozen=True, slots=True)
 class GrantCredit(Effect):
     """Let the user hand in this many more units."""
 
     count: int
 
 
-@dataclass(frozen=True, slots=True)
 class OrderRun(Effect):
     """Put the unit on the lease of this attempt."""
 
@@ -168,7 +155,6 @@ class OrderRun(Effect):
     unit: int
 
 
-@dataclass(frozen=True, slots=True)
 class AcceptUnit(Effect):
     """Record that this unit is accepted from this provider, then deliver it."""
 
@@ -177,7 +163,6 @@ class AcceptUnit(Effect):
     durable: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, slots=True)
 class ReportFailure(Effect):
     """Tell the user that this unit has no result."""
 
@@ -186,12 +171,10 @@ class ReportFailure(Effect):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
 class CloseTranche(Effect):
     """Ask each provider for the receipt over what it has answered."""
 
 
-@dataclass(frozen=True, slots=True)
 class EndTask(Effect):
     """The single terminal state; ``code`` is None when every unit was answered, if only by its own failure."""
 

@@ -5,12 +5,12 @@ Purity: pure. Spec: docs/spec/scheduling.md, rule SCH-7; docs/spec/auction.md, r
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from cocoon.core.errors import wrong
 from cocoon.core.ids import NetworkId, PeerKey
 from cocoon.core.limits import BID_BINDS_NS, OFFER_TTL_S
+from cocoon.core.values import replace
 from cocoon.scheduler.selection import Quote
 from cocoon.wire.market import Bid, BidReply, Call
 from cocoon.wire.messages import SUITE_MLKEM768_X25519, KeyBundle, Offer, OfferReply, Profile, WarmModels

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from cocoon.core.errors import Corrupt
+from cocoon.core.values import Value
 
 #: Hash before the first record, 32 zero bytes.
 GENESIS = bytes(32)
@@ -21,8 +21,7 @@ _NONE = b"\x00"
 _SOME = b"\x01"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Value):
     """One durable record.
 
     ``seq`` counts from 1 without gaps. ``unique`` is None or a key that no

@@ -25,6 +25,7 @@ from cocoon.core.limits import (
     JOURNAL_RESERVE_BYTES,
 )
 from cocoon.core.units import MIB, SECOND_NS
+from cocoon.core.values import Value
 from cocoon.identity.files import sync_dir, touch_private, unavailable
 from cocoon.store import reserve, schema
 from cocoon.store.chain import link
@@ -42,8 +43,7 @@ _SMALLEST_FILE_BYTES = 512
 _DEFECT = "the journal's thread ended by a defect"
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Value):
     """One record as the caller gives it."""
 
     kind: str
@@ -64,8 +64,7 @@ class Ticket:
     error: CocoonError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
+class Room(Value):
     """How much disk the journal may take.
 
     Attributes:

@@ -14,13 +14,13 @@ Purity: pure. Spec: docs/spec/wire.md, rules WIR-1 to WIR-5.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgpack
 
 from cocoon.core.errors import Malformed, NonCanonical, TooLarge, UsageError
 from cocoon.core.limits import CODEC_DEPTH, CODEC_ITEMS
+from cocoon.core.values import Value
 
 U64_MAX = (1 << 64) - 1
 _I64_MIN = -(1 << 63)
@@ -107,8 +107,7 @@ def checked_utf8(text: str) -> bytes:
         raise UsageError("text holds a lone surrogate and has no UTF-8 form") from None
 
 
-@dataclass(frozen=True, slots=True)
-class _Family:
+class _Family(Value):
     """The headers of one msgpack type that has a length."""
 
     name: str

@@ -10,12 +10,12 @@ Purity: pure. Spec: docs/spec/wire.md, rule WIR-20.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 
 from blake3 import blake3
 
 from cocoon.core.errors import UsageError
 from cocoon.core.units import KIB
+from cocoon.core.values import Value
 from cocoon.wire.widths import SALT_BYTES
 
 ALG_SHA256 = 1
@@ -24,8 +24,7 @@ SHA256_UP_TO_BYTES = 64 * KIB
 _DOMAIN = b"cocoon/1/payload\0"
 
 
-@dataclass(frozen=True, slots=True)
-class Commitment:
+class Commitment(Value):
     """Which algorithm, and its 32 bytes."""
 
     alg: int

@@ -10,11 +10,11 @@ Purity: pure. Spec: docs/spec/judged.md, rules JUD-2 to JUD-6.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cocoon.core.errors import Malformed, UsageError
+from cocoon.core.values import Value
 from cocoon.wire import ed25519
 from cocoon.wire.cells import Cell, CellBuilder, CellReader
 from cocoon.wire.commitment import ALG_BLAKE3, ALG_SHA256
@@ -34,8 +34,7 @@ _CELLS_AT_HAND = 1_024
 NO_ESCROW = bytes(32)
 
 
-@dataclass(frozen=True, slots=True)
-class Voucher:
+class Voucher(Value):
     """A requester's cumulative promise on one lane: "you have earned ``total_nanoton`` so far"."""
 
     #: First 32 bits of the network id (``core.ids.network_tag``).
@@ -86,8 +85,7 @@ class Voucher:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(Value):
     """The provider's account of one run."""
 
     #: Lease id, 32 bytes.

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from blake3 import blake3
 
@@ -21,6 +20,7 @@ from cocoon.core.errors import Malformed, UsageError
 from cocoon.core.ids import ModelId
 from cocoon.core.limits import CHUNK_BYTES, MANIFEST_BYTES, MODEL_BYTES, MODEL_FILES
 from cocoon.core.units import ceil_div
+from cocoon.core.values import Value
 from cocoon.wire import merkle, schema
 from cocoon.wire.schema import Message, field, message
 from cocoon.wire.types import U64, Each, Exactly, Line, Record, Word
@@ -30,8 +30,7 @@ _PATH_CHARS = 200
 _PATH_ALPHABET = frozenset(string.ascii_letters + string.digits + "._+-/")
 
 
-@dataclass(frozen=True, slots=True)
-class ModelFile:
+class ModelFile(Value):
     """One file of a model: relative path with "/", size, Merkle root over its chunk hashes."""
 
     path: str

@@ -11,10 +11,10 @@ Purity: pure. Spec: docs/spec/judged.md, rules JUD-9 to JUD-14.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from cocoon.core.errors import Malformed, UsageError
 from cocoon.core.limits import ESCROW_LANES, ORDER_LANES_LISTED
+from cocoon.core.values import Value
 from cocoon.wire.cells import Cell, CellBuilder, CellReader
 from cocoon.wire.widths import CLOSE_BYTES as CLOSE_BYTES
 
@@ -26,8 +26,7 @@ CLOSE_BITS = HEAD_BITS + 32 + 64
 PAYLOAD_BITS = 1_023 - HEAD_BITS - 64
 
 
-@dataclass(frozen=True, slots=True)
-class OrderHead:
+class OrderHead(Value):
     """For whom an order is, its number in the escrow's sequence, and its last second (exclusive)."""
 
     network_tag: int
@@ -37,8 +36,7 @@ class OrderHead:
     valid_until_s: int
 
 
-@dataclass(frozen=True, slots=True)
-class NewLane:
+class NewLane(Value):
     """A lane that does not exist yet. ``cap_nanoton`` is all that it may ever pay."""
 
     lane: int
@@ -49,8 +47,7 @@ class NewLane:
     provider_key: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class TopUp:
+class TopUp(Value):
     """A live lane's new cap and expiry, neither lower than the old one."""
 
     lane: int
@@ -116,8 +113,7 @@ def cancel_order(head: OrderHead) -> Cell:
     return _head(head, CANCEL).end()
 
 
-@dataclass(frozen=True, slots=True)
-class CloseOrder:
+class CloseOrder(Value):
     """A cooperative close as the two peers exchange it."""
 
     head: OrderHead

@@ -17,13 +17,15 @@ Purity: pure. Spec: docs/spec/wire.md, rules WIR-6 to WIR-12.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, TypeVar, dataclass_transform, overload
 
+from msgspec import StructMeta
+
 from cocoon.core.errors import Malformed, NonCanonical, TooLarge, UnknownKind, UnknownVersion, UsageError
 from cocoon.core.limits import EXTRA_FIELDS_BYTES
+from cocoon.core.values import Value
 from cocoon.wire.codec import Reader, pack_plain
 from cocoon.wire.types import Wire
 
@@ -36,8 +38,7 @@ _U16_MAX = (1 << 16) - 1
 _BODY_FIELDS = 256
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Field:
+class Field(Value):
     """One declared field: its key in the body, its name in Python, its type."""
 
     key: int
@@ -46,8 +47,7 @@ class Field:
     required: bool
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(Value):
     """What the decorator recorded about one message class."""
 
     kind: int
@@ -61,26 +61,44 @@ class Shape:
     by_key: dict[int, Field]
 
 
-class Message:
-    """Base of every message. Subclasses are frozen slots dataclasses made by ``message``."""
+class Declared(Value):
+    """What ``field`` says of a field, before its class gives it a name."""
 
-    __slots__ = ()
+    key: int
+    wire: Wire[Any]
+    required: bool
+
+
+def field(key: int, wire: Wire[Any], **default: None) -> Any:
+    """Declare a field of a message; ``default=None`` for (and only for) keys of 64 and above."""
+    return Declared(key, wire, not default)
+
+
+class Declaring(StructMeta):
+    """Keeps the declarations of a message's fields; its class itself has nothing but their names."""
+
+    declared: dict[str, Declared]
+
+    def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> Declaring:
+        """Make a class of messages."""
+        declared = {key: value for key, value in namespace.items() if isinstance(value, Declared)}
+        plain = {key: value for key, value in namespace.items() if key not in declared}
+        optional = {key: None for key, value in declared.items() if not value.required}
+        made = super().__new__(mcs, name, bases, {**plain, **optional}, **options)
+        made.declared = declared
+        return made
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+class Message(Value, metaclass=Declaring):
+    """Base of every message; ``message`` gives a subclass its ``shape``."""
+
     shape: ClassVar[Shape]
-
-    # Written once here: generating these for every class is half of the import time.
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self._values() == other._values()
-
-    def __hash__(self) -> int:
-        return hash((type(self), self._values()))
 
     def __repr__(self) -> str:
         """Lengths instead of byte strings, so that a log line can hold no input, output or key."""
-        shown = (f"{f.name}={_shown(v)}" for f, v in zip(self.shape.fields, self._values(), strict=True))
+        shown = (f"{name}={_shown(getattr(self, name))}" for name in self.__struct_fields__)
         return f"{type(self).__name__}({', '.join(shown)})"
-
-    def _values(self) -> tuple[Any, ...]:
-        return tuple(getattr(self, item.name) for item in self.shape.fields)
 
     def flaw(self) -> str | None:
         """What is impossible about these fields together, in words; None if nothing."""
@@ -101,12 +119,6 @@ _KINDS: dict[tuple[int, int], type[Message]] = {}
 _NAMES: dict[str, type[Message]] = {}
 
 
-def field(key: int, wire: Wire[Any], **default: None) -> Any:
-    """Declare a field of a message; ``default=None`` for (and only for) keys of 64 and above."""
-    return dataclasses.field(metadata={"key": key, "wire": wire}, **default)  # type: ignore[call-overload]
-
-
-@dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def message(
     *, kind: int, version: int, name: str, signed_by: str | None = None, max_body_bytes: int | None = None
 ) -> Callable[[type[M]], type[M]]:
@@ -121,16 +133,15 @@ def message(
     """
 
     def make(cls: type[M]) -> type[M]:
-        made = dataclasses.dataclass(frozen=True, slots=True, eq=False, repr=False)(cls)
-        fields = tuple(_declared(made))
+        fields = tuple(_fields(cls))
         by_key = {item.key: item for item in fields}
         body = max_body_bytes or 3 + sum(3 + f.wire.max_bytes for f in fields) + EXTRA_FIELDS_BYTES
         packed = body + (HEADER_BYTES if signed_by is None else SIGNED_HEADER_BYTES)
-        made.shape = Shape(kind, version, name, signed_by, body, packed, fields, by_key)
+        cls.shape = Shape(kind, version, name, signed_by, body, packed, fields, by_key)
         if (kind, version) in _KINDS or name in _NAMES:
             raise UsageError(f"message {name} ({kind}, {version}) is declared twice")
-        _KINDS[kind, version] = _NAMES[name] = made
-        return made
+        _KINDS[kind, version] = _NAMES[name] = cls
+        return cls
 
     return make
 
@@ -140,15 +151,13 @@ def kinds() -> tuple[type[Message], ...]:
     return tuple(_KINDS[key] for key in sorted(_KINDS))
 
 
-def _declared(cls: Any) -> Iterator[Field]:
+def _fields(cls: type[Message]) -> Iterator[Field]:
     last = 0
-    for item in dataclasses.fields(cls):
-        key, wire = item.metadata["key"], item.metadata["wire"]
-        required = item.default is dataclasses.MISSING
-        if key <= last or required != (key < FIRST_OPTIONAL_KEY):
-            raise UsageError(f"{cls.__name__}.{item.name}: key {key} is out of order or of the wrong range")
-        last = key
-        yield Field(key, item.name, wire, required)
+    for name, item in cls.declared.items():
+        if item.key <= last or item.required != (item.key < FIRST_OPTIONAL_KEY):
+            raise UsageError(f"{cls.__name__}.{name}: key {item.key} is out of order or of the wrong range")
+        last = item.key
+        yield Field(item.key, name, item.wire, item.required)
 
 
 # --- packing ---------------------------------------------------------------

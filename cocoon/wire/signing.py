@@ -11,11 +11,11 @@ Purity: pure (signing itself is behind ``Signer``). Spec: docs/spec/wire.md, rul
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from cocoon.core.errors import Malformed, UsageError, wrong
 from cocoon.core.ids import PeerKey
+from cocoon.core.values import Value
 from cocoon.wire import ed25519
 from cocoon.wire.codec import Reader, pack_plain
 from cocoon.wire.schema import Message, Shape, body_bytes, read_kind, unpack_body
@@ -35,8 +35,7 @@ class Signer(Protocol):
         """The 64-byte signature of ``message``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Signed(Generic[M]):
+class Signed(Value, Generic[M]):
     """A message whose signature is known to be good, with the bytes that it covers."""
 
     message: M

@@ -9,10 +9,11 @@ Purity: pure. Spec: docs/spec/simulation.md, rules SIM-9 and SIM-10; escrow.md.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from cocoon.core.rng import Stream
 from cocoon.core.units import SECOND_NS
+from cocoon.core.values import Value, replace
 from cocoon.ledger.escrow import EscrowBirth, EscrowState, LaneState, reserve_nanoton
 from cocoon.wire.judged import Voucher
 from sim.engine.flow import Bell
@@ -27,8 +28,7 @@ CLAIM_FEE_NANOTON = 8_000_000
 Done = Callable[[bool], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(Value):
     """How fast the chain is. ``delay_blocks`` is the most that a message waits for its block."""
 
     block_ns: int = 500_000_000
@@ -60,8 +60,7 @@ class Escrow:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class OpenLanes:
+class OpenLanes(Value):
     """An order that opens and fills lanes; ``number`` must be the escrow's next."""
 
     escrow: bytes
@@ -72,8 +71,7 @@ class OpenLanes:
     payer: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Value):
     """A voucher shown to the escrow."""
 
     escrow: bytes

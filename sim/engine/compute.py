@@ -5,10 +5,9 @@ Purity: pure. Spec: docs/spec/simulation.md, rule SIM-8.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from cocoon.core.rng import Stream
 from cocoon.core.units import MIB, PPM
+from cocoon.core.values import Value
 
 #: One run of the demo's model (3 MB) in a worker, two threads of a common CPU; ``make bench`` shows it as the plain
 #: ONNX Runtime's p50, which is a few milliseconds on the machines that it was run on.
@@ -22,8 +21,7 @@ UPLOAD_NS_PER_MIB = 80_000_000
 JITTER_PPM = 200_000
 
 
-@dataclass(frozen=True, slots=True)
-class Compute:
+class Compute(Value):
     """One machine; ``slowness_ppm`` is 1,000,000 for the machine that the constants are of."""
 
     slowness_ppm: int = PPM

@@ -6,18 +6,17 @@ Purity: pure. Spec: docs/spec/simulation.md, rules SIM-5, SIM-6 and SIM-13.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from cocoon.core.rng import stream
 from cocoon.core.units import MILLISECOND_NS, SECOND_NS
+from cocoon.core.values import Value
 
 KINDS = ("kill", "power", "cut", "one_way", "chain")
 #: A dead peer is back, a cut healed, a chain there again after this, at least and at most.
 _SHORTEST_NS, _LONGEST_NS = 200 * MILLISECOND_NS, 15 * SECOND_NS
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(Value):
     """One accident. ``peers`` die, or are on one side of a cut; nobody is when the chain is away."""
 
     at_ns: int
@@ -26,8 +25,7 @@ class Fault:
     peers: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Accidents:
+class Accidents(Value):
     """How many of each kind, all before ``until_s``."""
 
     kills: int = 0

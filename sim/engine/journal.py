@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from cocoon.core.errors import Duplicate
 from cocoon.core.rng import Stream
 from cocoon.core.units import MILLISECOND_NS
+from cocoon.core.values import Value
 from sim.engine.flow import Moment
 from sim.engine.heap import Heap
 
@@ -21,8 +22,7 @@ from sim.engine.heap import Heap
 COMMIT_NS = 2 * MILLISECOND_NS
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Value):
     """What is recorded; at most one row has a given unique key."""
 
     kind: str

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from cocoon.core.limits import HANDSHAKE_NS, HEARTBEAT_NS, HEARTBEATS_MISSED
 from cocoon.core.rng import Stream
 from cocoon.core.units import MILLISECOND_NS, PPM
+from cocoon.core.values import Value
 from sim.engine.heap import Heap
 from sim.engine.regions import one_way_ns
 
@@ -47,8 +48,7 @@ class Host(Protocol):
         """Take a stream that another host opened."""
 
 
-@dataclass(frozen=True, slots=True)
-class Weather:
+class Weather(Value):
     """Shares of frames, in ppm."""
 
     loss_ppm: int = 0
@@ -56,8 +56,7 @@ class Weather:
     reorder_ppm: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(Value):
     """Nothing gets from one of ``sources`` to one of ``targets`` before ``until_ns``."""
 
     sources: frozenset[int]

@@ -6,7 +6,6 @@ Purity: pure. Spec: docs/spec/leases.md, rules LEA-10 to LEA-16; lanes.md, LAN-1
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
 from typing import Any
 
 from cocoon.core.errors import (
@@ -23,6 +22,7 @@ from cocoon.core.errors import (
 )
 from cocoon.core.ids import LeaseId, PeerKey
 from cocoon.core.limits import LEASE_DURATION_S, LEASE_REPLY_NS, LEASES_PER_REQUESTER, RUNS_PER_LEASE, TRANCHE_NANOTON
+from cocoon.core.values import Value, replace
 from cocoon.ledger.tab import Head
 from cocoon.node import records
 from cocoon.scheduler.admission import NO_ESCROW
@@ -41,8 +41,7 @@ from sim.peers.selling import LEASE_PROTOCOL
 from sim.peers.treasury import Footing, Treasury
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(Value):
     """The model of a lease and the conditions of the user."""
 
     model: Model

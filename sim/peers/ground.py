@@ -12,6 +12,7 @@ from typing import Any
 from cocoon.core.ids import NetworkId, PeerKey
 from cocoon.core.rng import Stream, stream
 from cocoon.core.units import PPM, SECOND_NS
+from cocoon.core.values import Value
 from cocoon.ledger.lanes import LaneRules
 from sim.checks import Checks
 from sim.engine.chain import Chain
@@ -48,8 +49,7 @@ class Ground:
     sellers: list[PeerKey] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Skew:
+class Skew(Value):
     """How wrong a peer's clocks are: its monotonic one runs so much faster, its wall clock is so far ahead."""
 
     drift_ppm: int = 0

@@ -15,6 +15,7 @@ from cocoon.core.ids import PeerKey
 from cocoon.core.limits import CALL_STREAMS, OFFER_NS, OFFERS_ENOUGH, PROVIDERS_ASKED
 from cocoon.core.machine import Effect
 from cocoon.core.units import PPM
+from cocoon.core.values import Value
 from cocoon.privacy.padding import padded_bytes
 from cocoon.scheduler.auction import Bidder, call_for_bids
 from cocoon.scheduler.award import Draw, Known, Sold, judge
@@ -36,8 +37,7 @@ from sim.peers.selling import CALL_PROTOCOL, OFFER_PROTOCOL
 _Answer = Callable[[BidReply | Decline | CocoonError], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Value):
     """What a task wants to buy now."""
 
     model: Model
@@ -47,8 +47,7 @@ class Wanted:
     without: Collection[PeerKey] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Called:
+class _Called(Value):
     """A call with its digest, by which answers name it."""
 
     call: Call

@@ -15,6 +15,7 @@ from cocoon.core.ids import LeaseId
 from cocoon.core.limits import LANE_PROOF_NS, RECEIPT_REPLY_NS
 from cocoon.core.machine import DeadlinePassed, Effect
 from cocoon.core.units import MICROSECOND_NS
+from cocoon.core.values import Value
 from cocoon.ledger.events import (
     CountersignReceived,
     IssueReceipt,
@@ -62,8 +63,7 @@ if TYPE_CHECKING:
     from sim.peers.selling import Selling
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Value):
     """What a lease begins with on this side."""
 
     opening: Head

@@ -6,7 +6,6 @@ Purity: pure. Spec: docs/spec/leases.md, rules LEA-1 to LEA-9; auction.md, rules
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cocoon.core.errors import BidExpired, CocoonError, Replayed, wrong
@@ -14,6 +13,7 @@ from cocoon.core.ids import LeaseId, PeerKey
 from cocoon.core.limits import OFFER_TTL_S
 from cocoon.core.machine import DeadlinePassed
 from cocoon.core.units import PPM
+from cocoon.core.values import Value, field, replace
 from cocoon.node import records
 from cocoon.node.stock import Terms
 from cocoon.scheduler.admission import House, admit
@@ -50,8 +50,7 @@ _PROFILE = Profile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Wares:
+class Wares(Value):
     """What a provider sells, over all its lives."""
 
     terms: Terms

@@ -6,13 +6,14 @@ Purity: pure. Spec: docs/spec/scheduling.md, rules SCH-11 to SCH-20 and SCH-24 t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from cocoon.core.errors import BidExpired, CocoonError
 from cocoon.core.ids import LeaseId, TaskId
 from cocoon.core.limits import USUAL_CEILING_NANOTON
 from cocoon.core.machine import Effect, Event
 from cocoon.core.units import MILLISECOND_NS
+from cocoon.core.values import Value, replace
 from cocoon.node import records
 from cocoon.scheduler import task
 from cocoon.scheduler.attempts import Attempts
@@ -28,8 +29,7 @@ from sim.peers.purchase import Purchase
 _SLOT = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(Value):
     """What a simulated user asks for."""
 
     model: Model

@@ -6,7 +6,6 @@ Purity: pure. Spec: docs/spec/lanes.md, rules LAN-1 to LAN-7 and LAN-28; simulat
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from cocoon.core.errors import ChainUnreachable, LaneUnproven, LimitExceeded
 from cocoon.core.ids import LeaseId
@@ -19,6 +18,7 @@ from cocoon.core.limits import (
     TRANCHE_NANOTON,
 )
 from cocoon.core.units import SECOND_NS
+from cocoon.core.values import Value
 from cocoon.ledger.closing import OrderDesk
 from cocoon.ledger.escrow import LaneState, reserve_nanoton
 from cocoon.ledger.lanes import (
@@ -55,8 +55,7 @@ _FLOAT_NANOTON = 2 * CREDIT_TRANCHES * TRANCHE_NANOTON
 _ORDER_SENT = "order_sent"
 
 
-@dataclass(frozen=True, slots=True)
-class Footing:
+class Footing(Value):
     """What a paid lease stands on."""
 
     lane: int

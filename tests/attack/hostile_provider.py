@@ -12,7 +12,7 @@ import queue
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import trio
@@ -20,6 +20,7 @@ import trio
 from cocoon.config.network import NetworkFile, format_link
 from cocoon.core.ids import LeaseId, PeerKey, ReceiptHash, kind_key
 from cocoon.core.limits import OFFER_TTL_S
+from cocoon.core.values import replace
 from cocoon.identity.keys import HPKE_SEED_BYTES, KeyPair, identity_of
 from cocoon.ledger.events import IssueReceipt, StatementMade, TrancheClosed
 from cocoon.ledger.receipt import ReceiptIssuer

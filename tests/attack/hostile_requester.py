@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,6 +19,7 @@ from cocoon.config.network import NetworkFile
 from cocoon.core.errors import StreamClosed
 from cocoon.core.ids import LeaseId, ModelId, PeerKey
 from cocoon.core.limits import CHUNK_BYTES
+from cocoon.core.values import replace
 from cocoon.identity.keys import HPKE_SEED_BYTES, Identity, identity_of
 from cocoon.node.bids import CALL_PROTOCOL
 from cocoon.node.clock import MonotonicClock

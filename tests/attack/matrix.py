@@ -10,7 +10,7 @@ Purity: pure.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from cocoon.core.limits import LEASE_DURATION_S, OFFER_TTL_S, RUNS_PER_LEASE
@@ -170,4 +170,4 @@ def signed_fields() -> Iterator[tuple[str, str]]:
             yield from ((cls.shape.name, item.name) for item in cls.shape.fields)
     for cell in vars(judged).values():
         if isinstance(cell, type) and cell.__module__ == judged.__name__ and hasattr(cell, "cell"):
-            yield from ((cell.__name__.lower(), item.name) for item in fields(cell))
+            yield from ((cell.__name__.lower(), name) for name in cell.__struct_fields__)

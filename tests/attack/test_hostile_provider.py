@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import pytest
 import cocoon
 from cocoon.core.errors import CocoonError
 from cocoon.core.limits import MODEL_FILES
+from cocoon.core.values import replace
 from cocoon.node import records
 from cocoon.wire.market import NO_MODEL, BidReply, Call
 from cocoon.wire.messages import (

@@ -8,7 +8,7 @@ nothing else happened.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ import trio
 from cocoon.core.errors import StreamClosed
 from cocoon.core.ids import LeaseId
 from cocoon.core.limits import RECEIPT_RESENDS
+from cocoon.core.values import replace
 from cocoon.identity.keys import Identity
 from cocoon.ledger.record import unpack_record
 from cocoon.ledger.tab import voucher_of

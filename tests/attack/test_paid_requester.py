@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import trio
 import cocoon
 from cocoon.config.network import parse_link
 from cocoon.core.ids import LeaseId, ReceiptHash
+from cocoon.core.values import replace
 from cocoon.identity.keys import Identity, KeyPair, key_pair
 from cocoon.identity.service import load_or_create
 from cocoon.ledger.escrow import EscrowBirth

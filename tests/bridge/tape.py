@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 import cocoon.ledger
 import cocoon.scheduler
+from cocoon.core.values import Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,9 @@ def _is_machine(one: Any, module: str) -> bool:
 
 def spelled(value: Any) -> str:
     """One text per value, whatever the order of hashes."""
-    if is_dataclass(value) and not isinstance(value, type):
-        inner = ", ".join(f"{item.name}={spelled(getattr(value, item.name))}" for item in fields(value))
+    if isinstance(value, Value) or (is_dataclass(value) and not isinstance(value, type)):
+        names = value.__struct_fields__ if isinstance(value, Value) else [item.name for item in fields(value)]
+        inner = ", ".join(f"{name}={spelled(getattr(value, name))}" for name in names)
         return f"{type(value).__name__}({inner})"
     if isinstance(value, set | frozenset):
         return "{" + ", ".join(sorted(spelled(item) for item in value)) + "}"

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +28,7 @@ from cocoon.core.errors import (
     Unavailable,
     WrongNetwork,
 )
+from cocoon.core.values import replace
 from tests.loopback.conftest import Settled
 from tests.loopback.verdict import all_up, good_task_runs, refused, run
 from tests.models import affine_inputs, affine_model

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from cocoon.config.network import format_link, parse_link
 from cocoon.config.service import read_network
 from cocoon.core.errors import ChainDisagrees, ClockSkewed
 from cocoon.core.limits import DEVNET_CLOSE_DELAY_S
+from cocoon.core.values import replace
 from cocoon.sdk.npz import save
 from tests.adapters.ledger.ledger_parts import Middleman, Spoil, honest
 from tests.loopback.paid import ASKS, Market, accepted, chain_alone, inputs, market, paid_for, until

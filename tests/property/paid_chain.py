@@ -8,9 +8,10 @@ Purity: pure.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
+from cocoon.core.values import replace
 from cocoon.ledger.escrow import EscrowState, LaneState
 from cocoon.wire.judged import Voucher
 from tests.unit.ledger.parties import BIRTH

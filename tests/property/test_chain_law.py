@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cocoon.core.errors import Corrupt
+from cocoon.core.values import replace
 from cocoon.store.chain import GENESIS, Entry, check_all, link
 
 records = st.tuples(st.text(max_size=8), st.none() | st.binary(max_size=8), st.binary(max_size=40))

@@ -7,7 +7,6 @@ voided. Everything else may happen to receipts, closes and countersignatures.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from hypothesis import Phase, settings
@@ -17,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from cocoon.core.errors import PeerFault
 from cocoon.core.limits import TRANCHE_RUNS
 from cocoon.core.machine import DeadlinePassed
+from cocoon.core.values import replace
 from cocoon.ledger.events import (
     AskReceipt,
     Countersign,

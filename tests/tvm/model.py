@@ -6,8 +6,10 @@ with which code it is refused, or what changes and what leaves.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import dataclasses
+from dataclasses import dataclass, field
 
+from cocoon.core.values import replace
 from cocoon.ledger import escrow
 from cocoon.ledger.escrow import LaneState
 from cocoon.wire.orders import NewLane, TopUp
@@ -83,7 +85,7 @@ class Model:
 
     def copy(self) -> Model:
         """For trying: a refused action changes nothing."""
-        return replace(self, lanes=dict(self.lanes))
+        return dataclasses.replace(self, lanes=dict(self.lanes))
 
     def run(self, action: Action, now_s: int, balance: int) -> Leaves:
         """Do ``action`` with so much in the account (without what the message brings), or raise ``Refused``."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 
 from cocoon.core.errors import Malformed, UsageError
 from cocoon.core.limits import ANCHOR_RING
+from cocoon.core.values import replace
 from cocoon.devnet.faucet_code import faucet_code
 from cocoon.ledger import anchor
 from cocoon.wire import merkle
@@ -146,7 +145,7 @@ def test_data_that_are_no_anchors_are_malformed(chain: Chain) -> None:
         with pytest.raises(Malformed):
             anchor.read_anchor(wrong)
     for other in ({"owner": CARRIER}, {"peer": bytes(32)}, {"network_tag": 1}):
-        assert dataclasses.replace(BIRTH, **other).address() != BIRTH.address()
+        assert replace(BIRTH, **other).address() != BIRTH.address()
 
 
 # --- the faucet of a devnet ------------------------------------------------

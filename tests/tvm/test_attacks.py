@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 
 from cocoon.core.limits import LANE_GAP
+from cocoon.core.values import replace
 from cocoon.ledger import escrow
 from cocoon.wire import orders
 from cocoon.wire.cells import Cell, CellBuilder
@@ -97,7 +96,7 @@ def test_a_voucher_of_another_network_is_refused(one: Escrow) -> None:
 def test_a_voucher_from_before_a_reset_is_worth_nothing_after_it(one: Escrow) -> None:
     """A new genesis is another network: another escrow, and vouchers that name the old one."""
     old = one.voucher(0, 5 * 10**7)
-    again = Escrow(Chain(), dataclasses.replace(one.birth, network_tag=NETWORK + 1))
+    again = Escrow(Chain(), replace(one.birth, network_tag=NETWORK + 1))
     again.deploy()
     assert again.address != one.address
     result = again.chain.internal(again.address, TON // 20, one.claim_body(old), source=payout(0))
@@ -141,7 +140,7 @@ def test_a_claim_passes_in_the_last_second_and_not_at_expiry(one: Escrow) -> Non
 
 def test_a_short_balance_is_paid_out_and_counted(one: Escrow) -> None:
     """Ten years without anybody: storage took from what was locked. What is there is paid, the rest stays owed."""
-    thin = Escrow(Chain(), dataclasses.replace(one.birth, index=1))
+    thin = Escrow(Chain(), replace(one.birth, index=1))
     # Locked money and reserve exactly, and a lane as long as it may be.
     thin.deploy(deposit=CAP + escrow.reserve_nanoton(1), life_s=escrow.LANE_LIFE_S)
     _set_balance(thin, CAP // 2)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 
 from cocoon.core.errors import Malformed, PeerFault
+from cocoon.core.values import replace
 from cocoon.ledger import escrow
 from cocoon.wire.cells import Cell, CellBuilder, state_init
 from cocoon.wire.orders import NewLane
@@ -128,9 +127,9 @@ def test_forged_initial_data_are_not_recognised(one: Escrow) -> None:
     assert escrow.recognise(one.address, one.birth, code.hash(), honest) == one.state
     for wrong in (
         (init.hash(), one.birth, code.hash(), forged),
-        (one.address, dataclasses.replace(one.birth, close_delay_s=1), code.hash(), honest),
+        (one.address, replace(one.birth, close_delay_s=1), code.hash(), honest),
         (one.address, one.birth, bytes(32), honest),
-        (one.address, one.birth, code.hash(), dataclasses.replace(one.birth, index=1).data()),
+        (one.address, one.birth, code.hash(), replace(one.birth, index=1).data()),
     ):
         with pytest.raises(PeerFault) as caught:
             escrow.recognise(*wrong)
@@ -159,7 +158,7 @@ def test_ten_years_of_storage_are_borne_by_the_requesters_money(one: Escrow) -> 
 def test_a_lane_of_400_days_is_paid_whole_at_its_end(one: Escrow) -> None:
     """Locked money and reserve to the last nanoton: storage of the longest life fits the reserve, for 1 lane and 64."""
     for number, count in ((1, 1), (2, 64)):
-        full = Escrow(Chain(), dataclasses.replace(one.birth, index=number))
+        full = Escrow(Chain(), replace(one.birth, index=number))
         full.deploy(range(count), deposit=count * CAP + escrow.reserve_nanoton(count), life_s=escrow.LANE_LIFE_S)
         full.chain.now_s += escrow.LANE_LIFE_S - 1
         for lane in range(count):

@@ -10,11 +10,11 @@ Purity: pure. Spec: docs/spec/wallet.md, rules WAL-9 and WAL-10.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
 
 from cocoon.core.errors import CapExceeded, ClockSkewed, CocoonError, Corrupt, UsageError
 from cocoon.core.limits import SIGNATURE_LIFE_S, SIGNATURES_PER_DAY
 from cocoon.core.units import format_nanoton
+from cocoon.core.values import Value, replace
 from cocoon.wire.codec import decode, encode
 
 HOUR_S = 3_600
@@ -24,8 +24,7 @@ _MAGIC = b"cocoon-caps-1\n"
 _CHECK_BYTES = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Caps:
+class Caps(Value):
     """Most that may leave the wallet, nanoton; fees come on top."""
 
     hour_nanoton: int
@@ -36,8 +35,7 @@ class Caps:
             raise UsageError(f"the cap of an hour ({self.hour_nanoton}) is at most that of a day ({self.day_nanoton})")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Value):
     """What one sequence number of one wallet may send, and until when."""
 
     wallet_id: int
@@ -46,8 +44,7 @@ class Entry:
     valid_until_s: int
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
+class Spent(Value):
     """The signatures of the last day, oldest first, and the newest time the signer has seen."""
 
     entries: tuple[Entry, ...] = ()

@@ -9,10 +9,10 @@ Purity: pure. Spec: docs/spec/wallet.md, rule WAL-8.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from cocoon.core.errors import CocoonError, Malformed, from_code
 from cocoon.core.limits import ERROR_TEXT_CHARS, SIGNER_CELLS, SIGNER_FRAME_BYTES
+from cocoon.core.values import Value
 from cocoon.ledger.wallet import Outgoing
 from cocoon.wire.boc import pack, unpack
 from cocoon.wire.cells import Cell
@@ -22,23 +22,20 @@ _LANE, _PROVIDER, _SIGN = 1, 2, 3
 _GIVEN, _FAILED = 0, 1
 
 
-@dataclass(frozen=True, slots=True)
-class AskLaneSeed:
+class AskLaneSeed(Value):
     """Order: derive the seed of a lane key."""
 
     genesis: bytes
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class AskProviderSeed:
+class AskProviderSeed(Value):
     """Order: derive the seed of the provider key."""
 
     genesis: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class AskTransfer:
+class AskTransfer(Value):
     """Order: sign a transfer. ``network_id`` as in ``ChainFacts.global_id``."""
 
     network_id: int

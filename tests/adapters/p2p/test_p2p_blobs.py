@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 import trio
 
 from cocoon.core.errors import BadChunk, Malformed, NotFound, OutOfOrder, StreamClosed, Unreachable
 from cocoon.core.limits import BLOB_CHUNKS_ASKED, CHUNK_BYTES
+from cocoon.core.values import replace
 from cocoon.p2p import blobs
 from cocoon.p2p.blobs import BLOB_PROTOCOL, fetch_model, serve_blobs
 from cocoon.wire.manifest import (

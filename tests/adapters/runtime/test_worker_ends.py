@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import trio
 import trio.testing
 
 from cocoon.core.errors import ProviderBusy, RunTimeout, WorkerLost
+from cocoon.core.values import replace
 from cocoon.runtime.channel import pair
 from cocoon.runtime.process import Worker
 from cocoon.runtime.service import open_runtime

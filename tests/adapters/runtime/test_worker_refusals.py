@@ -1,12 +1,12 @@
 """RUN-7, RUN-8, RUN-14: hostile and broken models end with their own error, in time."""
 
 import os
-from dataclasses import replace
 
 import pytest
 
 from cocoon.core.errors import DtypeUnsupported, LimitExceeded, MemoryExceeded, ModelRefused, RunTimeout
 from cocoon.core.units import GIB, MIB
+from cocoon.core.values import replace
 from tests import models
 from tests.adapters.runtime.conftest import LIMITS, SHORT_NS, run_tensors
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -25,6 +24,7 @@ from cocoon.config.network import (
 from cocoon.core.errors import BadConfig, BadLink, WrongNetwork
 from cocoon.core.ids import peer_id
 from cocoon.core.limits import CHAIN_DELAY_S_MAX, LINK_CHARS
+from cocoon.core.values import replace
 from cocoon.wire.codec import encode
 
 NONCE = bytes(range(16))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from nacl.signing import SigningKey
 
 from cocoon.core.ids import PeerKey
+from cocoon.core.values import replace
 from cocoon.ledger.escrow import EscrowBirth
 from cocoon.ledger.events import (
     AskReceipt,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from cocoon.core.errors import Malformed, NotFound, PeerFault, UnknownVersion, W
 from cocoon.core.ids import ReceiptHash
 from cocoon.core.limits import ANCHOR_NS, ANCHOR_RECEIPTS
 from cocoon.core.machine import DeadlinePassed
+from cocoon.core.values import replace
 from cocoon.ledger.anchor import AnchorBirth, AnchoredRoot, AnchorState
 from cocoon.ledger.anchoring import (
     ANCHOR_FACTS,

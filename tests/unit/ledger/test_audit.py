@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from cocoon.core.errors import Malformed
+from cocoon.core.values import replace
 from cocoon.ledger import escrow
 from cocoon.ledger.acts import EscrowHistory, LaneEnd, history_of
 from cocoon.ledger.audit import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +16,7 @@ from cocoon.config.network import ChainFacts
 from cocoon.core.errors import ChainRefused, ChainUnreachable
 from cocoon.core.limits import CHAIN_VERB_NS, OUTBOX_RESEND_NS, PRICES_KEPT_NS, PRICES_NS
 from cocoon.core.units import SECOND_NS
+from cocoon.core.values import replace
 from cocoon.ledger.chain import Chain
 from cocoon.ledger.onchain import Account, Prices, Transaction
 from cocoon.ledger.service import Ledger

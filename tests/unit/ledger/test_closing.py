@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from cocoon.core.errors import BadSignature, LaneBusy, Malformed, WrongField
 from cocoon.core.ids import LeaseId
 from cocoon.core.limits import CLOSE_REPLY_NS, ORDER_WAIT_S, RETRY_FIRST_NS
 from cocoon.core.machine import DeadlinePassed
+from cocoon.core.values import replace
 from cocoon.ledger.closing import (
     AskClose,
     CloseAgreed,
@@ -39,8 +39,7 @@ STATE = escrow_state({9: lane_state()}, order_number=4)
 
 
 def sold(**changes: Any) -> SoldLane:
-    lane = SoldLane(BIRTH.address(), 9, REQUESTER.key, head=head_at(3, 300))
-    return replace(lane, **changes)
+    return SoldLane(BIRTH.address(), 9, REQUESTER.key, **{"head": head_at(3, 300), **changes})
 
 
 def order(**changes: Any) -> CloseOrder:

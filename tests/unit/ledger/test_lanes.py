@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from cocoon.core.errors import (
 )
 from cocoon.core.ids import LeaseId
 from cocoon.core.limits import ESCROW_LANES, LANE_FEES, LANE_GAP, LANE_SLACK_S
+from cocoon.core.values import replace
 from cocoon.ledger.escrow import LANE_FLOOR_NANOTON
 from cocoon.ledger.lanes import (
     BOOK_FACTS,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +16,7 @@ from cocoon.core.limits import (
     SIGNER_FRAME_BYTES,
     WALLET_RESERVE_NANOTON,
 )
+from cocoon.core.values import replace
 from cocoon.ledger.onchain import OutMessage, Transaction
 from cocoon.ledger.outbox import (
     EndPlace,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from cocoon.core.errors import (
     WrongField,
 )
 from cocoon.core.limits import RECORD_BYTES, TRANCHE_RUNS
+from cocoon.core.values import replace
 from cocoon.ledger.events import Countersign, IssueReceipt, RunAccepted, StatementMade, TrancheClosed
 from cocoon.ledger.receipt import ReceiptIssuer, ReceiptVerifier
 from cocoon.ledger.record import ReceiptRecord, unpack_proof, unpack_record

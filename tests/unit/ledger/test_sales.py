@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cocoon.core.limits import SALES_GROUPS
+from cocoon.core.values import replace
 from cocoon.ledger.sales import Sales, Sold
 from cocoon.ledger.verify import ReceiptFacts, verify_record
 from tests.unit.ledger.test_record import settled

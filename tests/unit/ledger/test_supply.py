@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cocoon.core.errors import BadProof, LimitExceeded
+from cocoon.core.values import replace
 from cocoon.ledger import census, supply
 from cocoon.ledger.blocks import BASE, MASTER, BlockId, WholeBlock, WholeState
 from cocoon.ledger.census import take_census

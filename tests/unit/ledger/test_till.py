@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from cocoon.core.errors import BadSignature, LaneBusy, LaneClosing, Replayed, UsageError, WrongField
 from cocoon.core.ids import LeaseId
+from cocoon.core.values import replace
 from cocoon.ledger.tab import Head
 from cocoon.ledger.till import (
     TILL_FACTS,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -11,6 +9,7 @@ from pytoniq_core import Address, begin_cell
 from pytoniq_core import Cell as ForeignCell
 
 from cocoon.core.errors import Malformed
+from cocoon.core.values import replace
 from cocoon.ledger.onchain import Prices
 from cocoon.ledger.tlb import read_account, read_prices, read_transaction
 from cocoon.wire.boc import unpack

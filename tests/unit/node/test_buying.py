@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +15,7 @@ from cocoon.core.errors import ProviderLost, StorageFull
 from cocoon.core.ids import LeaseId
 from cocoon.core.limits import LEASE_REPLY_NS
 from cocoon.core.units import SECOND_NS
+from cocoon.core.values import replace
 from cocoon.ledger.lanes import BOOK_FACTS, LeaseReleased
 from cocoon.node import records
 from cocoon.node.asking import ask_offer

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ import trio.testing
 from cocoon.core.errors import CocoonError, Draining
 from cocoon.core.limits import AUCTION_MOST_NS, BID_BINDS_NS, CALL_STREAMS
 from cocoon.core.units import SECOND_NS
+from cocoon.core.values import replace
 from cocoon.node.bids import CALL_PROTOCOL, BidDesk
 from cocoon.node.calling import Caller, _Line
 from cocoon.node.counter import OfferCounter

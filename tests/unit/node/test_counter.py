@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from cocoon.core.errors import WrongField
 from cocoon.core.limits import OFFER_REFRESH_NS
+from cocoon.core.values import replace
 from cocoon.identity.keys import Identity, public_key
 from cocoon.node.counter import OfferCounter
 from cocoon.node.stock import Terms

@@ -16,14 +16,12 @@ from cocoon.core.units import SECOND_NS
 from cocoon.node.driver import Driver
 
 
-@dataclass(frozen=True)
 class Happened(Event):
     """A fact."""
 
     number: int
 
 
-@dataclass(frozen=True)
 class Owe(Effect):
     """An order that must not leave before the journal has it."""
 
@@ -31,7 +29,6 @@ class Owe(Effect):
     durable: ClassVar[bool] = True
 
 
-@dataclass(frozen=True)
 class Wave(Effect):
     """An order that costs nothing."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -24,6 +23,7 @@ from cocoon.core.limits import (
     OFFERS_ENOUGH,
 )
 from cocoon.core.units import SECOND_NS
+from cocoon.core.values import replace
 from cocoon.node.asking import Directory, gather_offers
 from cocoon.node.gossip import GOSSIP_PROTOCOL, OfferGossip
 from cocoon.node.stock import Terms

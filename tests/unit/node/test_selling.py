@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ import trio
 
 from cocoon.core.errors import CocoonError, LaneBusy, StorageFull, StreamClosed
 from cocoon.core.ids import LeaseId
+from cocoon.core.values import replace
 from cocoon.node import records
 from cocoon.node.bids import BidDesk
 from cocoon.node.counter import OfferCounter

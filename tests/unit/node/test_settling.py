@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from cocoon.core.errors import Unreachable
 from cocoon.core.ids import LeaseId
 from cocoon.core.limits import OFFER_NS, RECEIPT_REPLY_NS, SETTLE_NS
 from cocoon.core.units import SECOND_NS
+from cocoon.core.values import replace
 from cocoon.ledger.events import RunAccepted
 from cocoon.ledger.journal import pack_event
 from cocoon.ledger.tab import Tab

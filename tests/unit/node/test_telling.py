@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from cocoon.core.errors import NoLedger, UsageError
 from cocoon.core.ids import PeerKey, peer_id
 from cocoon.core.limits import AUCTIONS_REMEMBERED, CALLS_REMEMBERED, CODEC_ITEMS, PROVIDERS_ASKED
 from cocoon.core.units import DAY_NS, PPM, SECOND_NS
+from cocoon.core.values import replace
 from cocoon.node import records
 from cocoon.node.accounts import Accounts, money_verbs
 from cocoon.node.telling import MOST, say_pages, told_auction, told_call

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from cocoon.core.ids import NetworkId, PeerKey
+from cocoon.core.values import replace
 from cocoon.scheduler.admission import NO_ESCROW
 from cocoon.scheduler.selection import Quote
 from cocoon.wire.market import NO_MODEL, Bid, Call

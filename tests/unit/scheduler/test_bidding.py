@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +20,7 @@ from cocoon.core.limits import (
 )
 from cocoon.core.machine import DeadlinePassed
 from cocoon.core.units import PPM
+from cocoon.core.values import replace
 from cocoon.scheduler.bidding import Bidding, BidSigned, BidTaken, CallHeard, DeclineCall, MakeBid, ResultHeard
 from cocoon.scheduler.pace import Pace
 from cocoon.scheduler.strategy import Strategy

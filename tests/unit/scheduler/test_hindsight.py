@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from cocoon.core.ids import PeerKey
 from cocoon.core.limits import CALLS_LOOKED_BACK_NS
 from cocoon.core.units import PPM
+from cocoon.core.values import replace
 from cocoon.scheduler.award import verdict
 from cocoon.scheduler.bidding import Bidding, BidSigned, BidTaken, CallSeen, ResultHeard
 from cocoon.scheduler.hindsight import Tally, WhatIf, cost_nanoton, reason, tally, what_if

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from cocoon.core.limits import PROVIDERS_ASKED
+from cocoon.core.values import replace
 from cocoon.scheduler.award import Verdict
 from sim.report import Report
 from sim.scenario import Scenario

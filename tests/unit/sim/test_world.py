@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 
 from cocoon.core.ids import PeerKey, TaskId
+from cocoon.core.values import replace
 from cocoon.scheduler.reputation import Outcome, OutcomeSeen
 from cocoon.wire.judged import Voucher
 from sim.checks import GRACE_NS, Checks, Submitted
@@ -20,7 +20,7 @@ from sim.world import World
 from tests.unit.sim.worlds import run, scenario, text
 
 _PROGRAM = """
-from dataclasses import replace
+from cocoon.core.values import replace
 from sim.world import World
 from tests.unit.sim.worlds import scenario
 print(World(replace(scenario("{name}"), seconds=25), 3).run().digest)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from typing import Any
 
@@ -11,6 +10,7 @@ from blake3 import blake3
 
 from cocoon.core.errors import Malformed, NonCanonical, UsageError
 from cocoon.core.limits import CHUNK_BYTES, MODEL_BYTES, MODEL_FILES
+from cocoon.core.values import astuple
 from cocoon.wire import merkle
 from cocoon.wire.manifest import (
     Manifest,
@@ -112,7 +112,7 @@ def test_an_impossible_list_of_files_is_refused(files: Any) -> None:
     with pytest.raises(UsageError):
         pack_manifest(Manifest(format="onnx", files=files))
     with pytest.raises(Malformed):
-        unpack_manifest(canonical([50, 1, {1: "onnx", 2: [list(dataclasses.astuple(f)) for f in files]}]))
+        unpack_manifest(canonical([50, 1, {1: "onnx", 2: [list(astuple(f)) for f in files]}]))
 
 
 def test_the_largest_manifest_fits_its_limit() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import pytest
 
 from cocoon.core.errors import BadSignature, Malformed, UsageError
 from cocoon.core.limits import CONTROL_FRAME_BYTES, OFFER_BYTES
+from cocoon.core.values import replace
 from cocoon.wire import messages as m
 from cocoon.wire.schema import Message, body_bytes, kinds, unpack_body
 from cocoon.wire.signing import claimed, open_signed
@@ -116,7 +116,7 @@ IMPOSSIBLE: list[tuple[str, str, Any]] = [
 )
 def test_an_impossible_field_is_neither_written_nor_read(name: str, field_name: str, value: Any) -> None:
     msg: Any = samples.MESSAGES[name]
-    changed: Message = dataclasses.replace(msg, **{field_name: value})
+    changed: Message = replace(msg, **{field_name: value})
     with pytest.raises(UsageError, match=name):
         body_bytes(changed)
     body = {item.key: _body_value(getattr(changed, item.name)) for item in msg.shape.fields}
@@ -130,13 +130,13 @@ def _body_value(value: Any) -> Any:
 
 def test_a_key_of_a_suite_that_we_do_not_know_passes_the_border() -> None:
     """Whoever opens it decides; the message itself is possible."""
-    msg = dataclasses.replace(samples.KEYS, suite=2, public=b"other")
+    msg = replace(samples.KEYS, suite=2, public=b"other")
     assert unpack_body(m.KeyBundle, body_bytes(msg)) == msg
 
 
 def test_the_largest_offer_fits_400_bytes() -> None:
     u64 = ("seq", "setup_nanoton", "max_model_bytes", "max_memory_bytes", "max_payload_bytes", "free_memory_bytes")
-    biggest = dataclasses.replace(
+    biggest = replace(
         samples.MESSAGES["offer"],  # type: ignore[type-var]
         kinds=tuple("abcd"[i] * 16 for i in range(4)),
         prices=tuple((i, (1 << 64) - 1) for i in range(1, 6)),
