@@ -11,13 +11,15 @@ import os
 import struct
 import subprocess
 import sys
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from cocoon.demo.purses import PROVIDERS
 from tests.attack.test_capture import marked, send_in_the_clear
-from tests.attack.wiretap import may_capture, tapped
+from tests.attack.wiretap import Wiretap, may_capture, tapped
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODEL = REPOSITORY / "build" / "magika"
@@ -86,32 +88,77 @@ def assert_who_maps(onnx: dict[tuple[str, str], list[bool]], ton: dict[tuple[str
     assert {part for part, times in ton.items() if any(times)} == {("bootstrap", "devnet")}
 
 
-@pytest.mark.skipif(not may_capture(), reason="NOT CHECKED: a packet capture needs root (CAP_NET_RAW) and Linux")
-def test_a_watched_demonstration_shows_no_plaintext_and_no_runtime_at_the_requester(tmp_path: Path) -> None:
-    files, scratch = tmp_path / "files", tmp_path / "scratch"
+@dataclass(frozen=True)
+class Watched:
+    """A demonstration that is over."""
+
+    said: str
+    #: By peer and part: at each look, whether it mapped ONNX Runtime, and TON's machine.
+    onnx: dict[tuple[str, str], list[bool]]
+    ton: dict[tuple[str, str], list[bool]]
+    secrets: list[bytes]
+    #: What loopback carried, and what was sent there in the clear; None where nobody may look.
+    tap: Wiretap | None
+    control: tuple[bytes, int]
+
+
+@pytest.fixture(scope="module")
+def demonstration(tmp_path_factory: pytest.TempPathFactory) -> Watched:
+    """One for all tests here; it leaves nothing behind."""
+    place = tmp_path_factory.mktemp("demonstration")
+    files, scratch = place / "files", place / "scratch"
     files.mkdir()
     scratch.mkdir()
-    secrets = [*marked_files(files), *model_slices()]
-    control_marker, control = marked()
-    onnx: dict[tuple[str, str], list[bool]] = {}
-    ton: dict[tuple[str, str], list[bool]] = {}
+    marker, control = marked()
+    seen = Watched("", {}, {}, [*marked_files(files), *model_slices()], None, (marker, control.nbytes))
+    with tapped() if may_capture() else nullcontext() as tap:
+        if tap is not None:
+            send_in_the_clear(control.tobytes())
+        said = watch(files, scratch, seen)
+    assert list(scratch.iterdir()) == []
+    return replace(seen, said=said, tap=tap)
+
+
+def watch(files: Path, scratch: Path, seen: Watched) -> str:
+    """Let the demonstration run to its end, and look at all its processes whenever it says something."""
     environment = {**os.environ, "COCOON_MAGIKA": str(MODEL), "TMPDIR": str(scratch)}
-    with tapped() as tap:
-        send_in_the_clear(control.tobytes())
-        process = subprocess.Popen(
-            [sys.executable, "-m", "cocoon", "demo", str(files)], env=environment, cwd=REPOSITORY,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        assert process.stdout is not None
-        said = []
-        for line in process.stdout:
-            said.append(line)
-            for name, part, maps_onnx, maps_ton in watched(scratch):
-                onnx.setdefault((name, part), []).append(maps_onnx)
-                ton.setdefault((name, part), []).append(maps_ton)
-        assert process.wait(60) == 0, "".join(said)[-2_000:]
-    assert_who_maps(onnx, ton)
-    assert tap.dropped == 0
-    assert tap.count(control_marker), "the capture is blind"
-    assert tap.size_bytes - control.nbytes > (MODEL / "model.onnx").stat().st_size
-    assert [secret for secret in secrets if tap.count(secret)] == []
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cocoon", "demo", str(files)], env=environment, cwd=REPOSITORY,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )
+    assert process.stdout is not None
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        for name, part, maps_onnx, maps_ton in watched(scratch):
+            seen.onnx.setdefault((name, part), []).append(maps_onnx)
+            seen.ton.setdefault((name, part), []).append(maps_ton)
+    assert process.wait(60) == 0, "".join(said)[-2_000:]
+    return "".join(said)
+
+
+def test_a_person_reads_every_step(demonstration: Watched) -> None:
+    said = demonstration.said
+    steps = [
+        "Peers", "Wallets", "Discovery", "Auction", "Sealed transfer", "Answers", "Failover", "Lane", "Receipts",
+        "Verification", "Settlement", "Balances", "Done",
+    ]
+    places = [said.index(f"{number}  {step}") for number, step in enumerate(steps, start=1)]
+    assert places == sorted(places)
+    for told in ("500000 nanoton, once a lease", "voucher 1: 0.0006 TON in all", "every nanoton is accounted for"):
+        assert told in said
+    assert max(map(len, said.splitlines())) <= 120
+    assert "Try next" in said and "\x1b" not in said and said.isascii()
+
+
+def test_only_a_provider_runs_a_model_and_only_the_devnet_is_a_chain(demonstration: Watched) -> None:
+    assert_who_maps(demonstration.onnx, demonstration.ton)
+
+
+@pytest.mark.skipif(not may_capture(), reason="NOT CHECKED: a packet capture needs root (CAP_NET_RAW) and Linux")
+def test_loopback_carries_no_plaintext_of_a_demonstration(demonstration: Watched) -> None:
+    tap, (marker, control_bytes) = demonstration.tap, demonstration.control
+    assert tap is not None and tap.dropped == 0
+    assert tap.count(marker), "the capture is blind"
+    assert tap.size_bytes - control_bytes > (MODEL / "model.onnx").stat().st_size
+    assert [secret for secret in demonstration.secrets if tap.count(secret)] == []

@@ -115,21 +115,6 @@ def assert_paid(lines: list[dict[str, Any]], totals: dict[str, Any]) -> None:
     assert supply["conserved"] is totals["conserved"] is True
 
 
-def test_a_person_reads_every_step(environment: dict[str, str]) -> None:
-    done = demo(environment, EXAMPLES)
-    assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-2_000:]
-    steps = [
-        "Peers", "Wallets", "Discovery", "Auction", "Sealed transfer", "Answers", "Failover", "Lane", "Receipts",
-        "Verification", "Settlement", "Balances", "Done",
-    ]
-    places = [done.stdout.index(f"{number}  {step}") for number, step in enumerate(steps, start=1)]
-    assert places == sorted(places)
-    for told in ("500000 nanoton, once a lease", "voucher 1: 0.0006 TON in all", "every nanoton is accounted for"):
-        assert told in done.stdout
-    assert max(map(len, done.stdout.splitlines())) <= 120
-    assert "Try next" in done.stdout and "\x1b" not in done.stdout and done.stdout.isascii()
-
-
 def test_without_a_provider_the_demo_fails_with_the_documented_code(environment: dict[str, str]) -> None:
     program = (
         "import sys; from cocoon.demo.main import run_demo; from cocoon.core.errors import NoProvider\n"

@@ -1,4 +1,4 @@
-"""One message, one spelling: every other one is refused, each by its own test."""
+"""One message, one spelling: every other one is refused."""
 
 from __future__ import annotations
 
@@ -15,14 +15,21 @@ from tests.vectors import samples
 from tests.vectors.spelling import canonical, misspellings
 
 
-def _cases() -> Iterator[Any]:
-    for name, msg in samples.MESSAGES.items():
-        value = msgpack.unpackb(samples.packed(msg), strict_map_key=False)
-        for label, data in misspellings(value):
-            yield pytest.param(type(msg), data, id=f"{name}-{label}")
-        if msg.shape.signed_by:
-            for label, body in misspellings(msgpack.unpackb(value[2], strict_map_key=False)):
-                yield pytest.param(type(msg), _resigned(msg, body), id=f"{name}-body-{label}")
+def _misspelled(msg: Message) -> Iterator[tuple[str, bytes]]:
+    """Every other spelling of a message, by what is wrong with it."""
+    value = msgpack.unpackb(samples.packed(msg), strict_map_key=False)
+    yield from misspellings(value)
+    if msg.shape.signed_by:
+        for label, body in misspellings(msgpack.unpackb(value[2], strict_map_key=False)):
+            yield f"body-{label}", _resigned(msg, body)
+
+
+def _verdict(cls: type[Message], data: bytes) -> str:
+    try:
+        _open(cls, data)
+    except Malformed as error:
+        return error.code
+    return "taken"
 
 
 def _resigned(msg: Message, body: bytes) -> bytes:
@@ -37,11 +44,12 @@ def _open(cls: type[Message], data: bytes) -> Message:
     return unpack(data, cls) if cls.shape.signed_by is None else open_signed(data, cls).message
 
 
-@pytest.mark.parametrize(("cls", "data"), list(_cases()))
-def test_a_second_spelling_is_refused(cls: type[Message], data: bytes) -> None:
-    with pytest.raises(NonCanonical) as caught:
-        _open(cls, data)
-    assert caught.value.code == "non_canonical"
+@pytest.mark.parametrize("name", samples.MESSAGES)
+def test_a_second_spelling_is_refused(name: str) -> None:
+    msg = samples.MESSAGES[name]
+    verdicts = {label: _verdict(type(msg), data) for label, data in _misspelled(msg)}
+    assert len(verdicts) > 5
+    assert {label: code for label, code in verdicts.items() if code != NonCanonical.code} == {}
 
 
 @pytest.mark.parametrize("name", samples.MESSAGES)
