@@ -46,10 +46,10 @@ from cocoon.p2p.book import AddressBook
 from cocoon.p2p.service import MeshSettings, open_mesh
 from cocoon.scheduler.round import RoundEnded
 from cocoon.scheduler.selection import Ranked
+from cocoon.scheduler.verification import Called
 from cocoon.store.service import JOURNAL_FILE, open_journal
 from cocoon.telemetry.log import get_logger
 from cocoon.wire.manifest import chunk_hash, implicit, model_id
-from cocoon.wire.market import Call
 from cocoon.wire.messages import LeaseClose, Refusal
 
 AUCTIONS = 200
@@ -76,10 +76,10 @@ class _Caller(Caller):
 
     called_ns = ended_ns = 0
 
-    async def call(self, peers: Collection[PeerKey], call: Call) -> RoundEnded:
+    async def call(self, peers: Collection[PeerKey], called: Called) -> RoundEnded:
         """As the caller's own."""
         self.called_ns = time.perf_counter_ns()
-        ended = await super().call(peers, call)
+        ended = await super().call(peers, called)
         self.ended_ns = time.perf_counter_ns()
         return ended
 

@@ -23,11 +23,11 @@ from cocoon.p2p.streams import PeerStream
 from cocoon.scheduler.auction import Bidder, call_for_bids
 from cocoon.scheduler.round import RoundEnded
 from cocoon.scheduler.selection import Quote
-from cocoon.scheduler.verification import verify_bid, verify_offer
+from cocoon.scheduler.verification import Called, verify_bid, verify_offer
 from cocoon.telemetry.log import Log
-from cocoon.wire.market import BidReply, Call, CallResult, Decline
+from cocoon.wire.market import BidReply, CallResult, Decline
 from cocoon.wire.messages import OfferReply, Refusal
-from cocoon.wire.schema import digest, pack, unpack
+from cocoon.wire.schema import pack, unpack
 
 #: What a provider says to a call; one that nobody waits for is of an auction that is over.
 _Answer = BidReply | Decline
@@ -85,31 +85,31 @@ class Caller:
         #: The warm set, who was called last at the end.
         self._lines: OrderedDict[PeerKey, _Line] = OrderedDict()
 
-    async def call(self, peers: Collection[PeerKey], call: Call) -> RoundEnded:
+    async def call(self, peers: Collection[PeerKey], called: Called) -> RoundEnded:
         """One auction among ``peers``."""
 
         async def ask(peer: PeerKey) -> Quote:
             try:
-                return await self._ask(peer, call)
+                return await self._ask(peer, called)
             except CocoonError as error:
                 # Not from here: the auction may end with this very answer, and what was seen must be kept.
                 self._nursery.start_soon(self._regard.failed, peer, error)
                 raise
 
         bidders = [self._bidder(peer) for peer in peers]
-        return await hold_round(call_for_bids(bidders, call.units), self._clock, ask)
+        return await hold_round(call_for_bids(bidders, called.call.units), self._clock, ask)
 
     def tell(self, peer: PeerKey, result: CallResult) -> None:
         """Say to a bidder how its auction ended; it is lost with the stream."""
         line = self._lines.get(peer)
         if line is not None and line.stream is not None:
-            self._nursery.start_soon(self._send, line.stream, result)
+            self._nursery.start_soon(self._send, line.stream, pack(result))
 
-    async def _send(self, stream: PeerStream, message: Call | CallResult) -> None:
+    async def _send(self, stream: PeerStream, message: bytes) -> None:
         """Never from a task's own nursery: half a message, left by one that hung up, would end the stream for all."""
         try:
             with trio.move_on_after(AUCTION_MOST_NS / SECOND_NS):
-                await stream.send(pack(message))
+                await stream.send(message)
         except StreamClosed as error:                   # the reader hears of it, too, and tells who waits
             self._log.info("bidder_not_told", peer=stream.peer, code=error.code)
 
@@ -119,13 +119,13 @@ class Caller:
             return Bidder(peer, None)
         return Bidder(peer, line.round_trip_ns, None if line.offered is None else line.offered[1].terms)
 
-    async def _ask(self, peer: PeerKey, call: Call) -> Quote:
+    async def _ask(self, peer: PeerKey, called: Called) -> Quote:
         line = self._line(peer)
         line.calls += 1
         try:
             stream = await self._open(line)
             asked_ns = self._clock.now_ns()
-            said = await self._answer(line, stream, call)
+            said = await self._answer(line, stream, called)
         finally:
             line.calls -= 1
         line.round_trip_ns = self._clock.now_ns() - asked_ns
@@ -134,18 +134,17 @@ class Caller:
         offer = OfferReply(offer=said.offer, keys=said.keys, profile=said.profile, warm=b"")
         if line.offered is None or line.offered[0] != offer:
             line.offered = offer, verify_offer(offer, self._network, peer)
-        return verify_bid(said, call, line.offered[1], asked_ns)
+        return verify_bid(said, called, line.offered[1], asked_ns)
 
-    async def _answer(self, line: _Line, stream: PeerStream, call: Call) -> _Answer:
+    async def _answer(self, line: _Line, stream: PeerStream, called: Called) -> _Answer:
         """Ends with the auction at the latest, which cancels whoever still waits."""
-        call_id = digest(call)
         answers, answer = trio.open_memory_channel[_Answer | CocoonError](1)
-        line.waiting[call_id] = stream, answers
+        line.waiting[called.id] = stream, answers
         try:
-            self._nursery.start_soon(self._send, stream, call)
+            self._nursery.start_soon(self._send, stream, called.packed)
             said = await answer.receive()
         finally:
-            line.waiting.pop(call_id, None)
+            line.waiting.pop(called.id, None)
         if isinstance(said, CocoonError):
             raise said
         return said

@@ -22,8 +22,8 @@ from cocoon.privacy.padding import padded_bytes
 from cocoon.scheduler.award import Draw, Known, Sold, judge
 from cocoon.scheduler.round import RoundEnded
 from cocoon.scheduler.selection import Demand
+from cocoon.scheduler.verification import Called
 from cocoon.wire.market import NO_MODEL, Call, CallResult
-from cocoon.wire.schema import digest
 
 
 class Wanted(Value):
@@ -59,19 +59,18 @@ class Market:
 
     async def buy(self, wanted: Wanted) -> Sold:
         """Call for bids and rank them; the losers hear why at once, the award is the lease."""
-        call = self._call(wanted)
+        called = Called.of(self._call(wanted))
 
         async def ask(peers: Sequence[PeerKey]) -> RoundEnded:
-            return await self._caller.call(peers, call)
+            return await self._caller.call(peers, called)
 
         demand = Demand(wanted.kind, wanted.model_bytes, wanted.units, wanted.ceiling_nanoton or 0)
         ended = await self._directory.ask(demand, wanted.without, self._known.reliability_ppm, ask)
         draw = Draw(self._draws.below(PPM), self._draws.below(PPM))
         sold = judge(demand, ended, self._known, draw, has_ceiling=wanted.ceiling_nanoton is not None)
-        call_id = digest(call)
         for peer, why in sold.lost.items():
             self._caller.tell(peer, CallResult(
-                call=call_id, dearer_percent=why.dearer_percent, cold=why.cold, slower=why.slower,
+                call=called.id, dearer_percent=why.dearer_percent, cold=why.cold, slower=why.slower,
                 less_reliable=why.less_reliable,
             ))
         self.auctions.append((self._clock.now_ns(), sold))

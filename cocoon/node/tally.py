@@ -80,7 +80,8 @@ class Tally:
         before = self.verifier.mark()
         effects = self.verifier.handle(self._purse.clock.now_ns(), event)
         signed = [effect for effect in effects if isinstance(effect, receipts.Countersign)]
-        rows = [self._row(effect, accept) for effect in signed]
+        signatures = {effect.voucher: self._sign(effect.voucher) for effect in signed}
+        rows = [self._row(effect, accept, signatures[effect.voucher]) for effect in signed]
         if self.verifier.mark() != before:              # a replayed word must not cost a row of the journal
             rows += self._fact(event)
         await self._purse.journal.append_many(rows)
@@ -89,15 +90,15 @@ class Tally:
                 case receipts.AskReceipt(through):
                     await self._say(TrancheClose(through=through))
                 case receipts.Countersign(voucher, receipt, statements):
-                    await self._promise(voucher)
+                    await self._promise(voucher, signatures[voucher])
                     await self._settled(receipt, tuple(statement.number for statement in statements))
                 case receipts.RepeatCountersign(voucher):
-                    await self._promise(voucher)
+                    await self._promise(voucher, self._sign(voucher))
 
     async def repeat(self) -> None:
         """Send the newest countersignature again: the provider may not have it."""
         if self.verifier.promised is not None:
-            await self._promise(self.verifier.promised)
+            await self._promise(self.verifier.promised, self._sign(self.verifier.promised))
 
     async def _record(self, event: receipts.RequesterEvent) -> None:
         if rows := self._fact(event):
@@ -111,15 +112,13 @@ class Tally:
         key = records.fact_key(self.id, self._facts)
         return [Row(records.RECEIPT_FACT, records.pack_fact(self.id, pack_event(event)), key)]
 
-    def _row(self, effect: receipts.Countersign, accept: Signed[LeaseAccept]) -> Row:
+    def _row(self, effect: receipts.Countersign, accept: Signed[LeaseAccept], signature: bytes) -> Row:
         """The record that makes the promise provable, durable before the promise leaves."""
-        voucher, signature = effect.voucher, self._sign(effect.voucher)
-        words = Countersigned.of(self._lease, accept, effect.receipt, voucher.pack(), signature)
+        words = Countersigned.of(self._lease, accept, effect.receipt, effect.voucher.pack(), signature)
         record = ReceiptRecord(words, effect.statements).pack()
         return Row(records.RECEIPT_ACCEPTED, record, records.receipt_key(effect.receipt.digest))
 
-    async def _promise(self, voucher: Voucher) -> None:
-        signature = self._sign(voucher)
+    async def _promise(self, voucher: Voucher, signature: bytes) -> None:
         if self._purse.treasury is not None:
             self._purse.treasury.show(voucher, signature)
         await self._say(Countersign(voucher=voucher.pack(), signature=signature))

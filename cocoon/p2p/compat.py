@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import trio
 
+from cocoon.core.imports import without
 from cocoon.core.limits import CONNECTION_BUFFER_BYTES, SEND_STALL_NS, STREAM_WINDOW_BYTES
 from cocoon.core.units import SECOND_NS
 from cocoon.p2p.unused import stand_in
@@ -41,6 +42,9 @@ def shielded(seconds: float) -> trio.CancelScope:
 stand_in()
 
 # Only now may libp2p be imported.
+with without("cffi"):
+    # pycryptodome, for keys that we do not use, parses C declarations through it at each start: 50 ms. It takes ctypes.
+    import libp2p
 import libp2p.kad_dht.common  # noqa: E402
 import libp2p.kad_dht.kad_dht  # noqa: E402
 import libp2p.kad_dht.peer_routing  # noqa: E402

@@ -108,11 +108,11 @@ class Attempts:
 
     def drop_dear(self, rest: int) -> bool:
         """Give up what gets no further unit under the ceiling and has none, as when a cheaper lease was lost."""
+        idle = [number for number, one in self.live.items() if one.step is not Step.LEAVING and not one.out]
+        if not idle:
+            return False
         takers = self._takers(rest)
-        dear = [
-            number for number, one in self.live.items()
-            if number not in takers and one.step is not Step.LEAVING and not one.out
-        ]
+        dear = [number for number in idle if number not in takers]
         for number in dear:
             del self.live[number]
         return bool(dear)

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 from cocoon.core.ids import NetworkId, PeerKey
 from cocoon.core.limits import (
+    GOSSIP_CALM_NS,
     GOSSIP_DELTA_OFFERS,
     GOSSIP_DIGEST_OFFERS,
     GOSSIP_FANOUT,
@@ -173,6 +174,8 @@ class Gossip:
     _fresh: dict[PeerKey, PeerKey] = field(default_factory=dict)
     _checking: set[tuple[PeerKey, bytes, int]] = field(default_factory=set)
     _round_ns: int | None = None
+    #: From the next summary to the one after it.
+    _wait_ns: int = GOSSIP_INTERVAL_NS
     _push_ns: int = 0
 
     def __post_init__(self) -> None:
@@ -246,7 +249,10 @@ class Gossip:
     def _interested(self, now_ns: int, peer: PeerKey, interest: Interest) -> list[Effect]:
         neighbour = self._neighbours[peer]
         first, neighbour.kinds = neighbour.kinds is None, frozenset(interest.kinds)
-        return [self._digest(now_ns, peer, FIRST_KEY, LAST_KEY)] if first else []
+        if not first:
+            return []
+        self._stir(now_ns)
+        return [self._digest(now_ns, peer, FIRST_KEY, LAST_KEY)]
 
     # --- summaries and digests -----------------------------------------------------------
 
@@ -254,12 +260,19 @@ class Gossip:
         if self._round_ns is None or now_ns < self._round_ns:
             return []
         self.table.expire(now_ns)
-        self._round_ns = now_ns + GOSSIP_INTERVAL_NS
+        self._round_ns = now_ns + self._wait_ns
+        self._wait_ns = min(2 * self._wait_ns, GOSSIP_CALM_NS)
         there = sorted(peer for peer, one in self._neighbours.items() if one.kinds is not None)
         if not there:
             return []
         peer = there[self._draws.below(len(there))]
         return [SendGossip(peer, OfferSummary(sums=self._sums(peer)))]
+
+    def _stir(self, now_ns: int) -> None:
+        """Comparing found something: perhaps there is more, here or at others."""
+        self._wait_ns = GOSSIP_INTERVAL_NS
+        if self._round_ns is not None:
+            self._round_ns = min(self._round_ns, now_ns + GOSSIP_INTERVAL_NS)
 
     def _sums(self, peer: PeerKey) -> tuple[int, ...]:
         """Of what ``peer`` wants; whoever wants all that is wanted here is told the sums that are kept at hand."""
@@ -271,10 +284,12 @@ class Gossip:
         neighbour = self._neighbours[peer]
         if not _rested(now_ns, neighbour.compared_ns):
             return []
+        self.table.expire(now_ns)
         ours, theirs = self._sums(peer), summary.sums
-        unlike = [part for part in range(GOSSIP_PARTS) if ours[part] != theirs[part]]
-        if not unlike:
+        if ours == theirs:
             return []
+        self._stir(now_ns)
+        unlike = [part for part in range(GOSSIP_PARTS) if ours[part] != theirs[part]]
         neighbour.compared_ns = now_ns
         first = last = unlike[self._draws.below(len(unlike))]
         while first - 1 in unlike:
@@ -310,6 +325,8 @@ class Gossip:
             if provider != self.own
             and self.table.weigh(now_ns, (PeerKey(provider), boot, seq), age_ms, neighbour.block) is Worth.NEW
         ][:GOSSIP_DELTA_OFFERS]
+        if missing or wanted:
+            self._stir(now_ns)
         answer = self._delta(peer, missing)
         return [*answer, *([SendGossip(peer, OfferWant(providers=tuple(wanted)))] if wanted else [])]
 

@@ -70,13 +70,14 @@ def most_nanoton(taking: Sequence[Stake], leaving: Sequence[Stake], rest: int) -
     The dearest takes the whole rest here. Each other lease could still round its part up: by less than one nanoton,
     and not at all if a unit costs whole ones (the proof is in the spec, SCH-25).
     """
-    out_nanoton = sum(stake.price.cost_nanoton(stake.out) for stake in leaving)
     if not rest:
-        return out_nanoton + sum(stake.price.cost_nanoton(stake.out) for stake in taking)
-    dearest = max(taking, key=lambda stake: stake.price.rate)
-    others = [stake for stake in taking if stake is not dearest]
-    setups_nanoton = sum(stake.price.setup_nanoton for stake in taking)
-    runs_nanoton = sum(stake.price.runs_nanoton(stake.out) for stake in others)
-    rounding_nanoton = sum(stake.price.rate % PRICE_UNITS != 0 for stake in others)
-    rest_nanoton = dearest.price.runs_nanoton(dearest.out + rest)
-    return out_nanoton + setups_nanoton + runs_nanoton + rounding_nanoton + rest_nanoton
+        return sum(stake.price.cost_nanoton(stake.out) for stake in (*leaving, *taking))
+    dearest = max(taking, key=lambda stake: stake.price.rate) if len(taking) > 1 else taking[0]
+    most = dearest.price.setup_nanoton + dearest.price.runs_nanoton(dearest.out + rest)
+    for stake in leaving:
+        most += stake.price.cost_nanoton(stake.out)
+    for stake in taking:
+        if stake is not dearest:
+            rounding_nanoton = int(stake.price.rate % PRICE_UNITS != 0)
+            most += stake.price.setup_nanoton + stake.price.runs_nanoton(stake.out) + rounding_nanoton
+    return most

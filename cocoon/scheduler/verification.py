@@ -10,11 +10,11 @@ from typing import Protocol, TypeVar
 from cocoon.core.errors import wrong
 from cocoon.core.ids import NetworkId, PeerKey
 from cocoon.core.limits import BID_BINDS_NS, OFFER_TTL_S
-from cocoon.core.values import replace
+from cocoon.core.values import Value, replace
 from cocoon.scheduler.selection import Quote
 from cocoon.wire.market import Bid, BidReply, Call
 from cocoon.wire.messages import SUITE_MLKEM768_X25519, KeyBundle, Offer, OfferReply, Profile, WarmModels
-from cocoon.wire.schema import Message, digest, packed_digest, unpack
+from cocoon.wire.schema import Message, digest, pack, packed_digest, unpack
 from cocoon.wire.signing import Signed, open_signed
 
 M = TypeVar("M", bound=Message)
@@ -56,7 +56,20 @@ def verify_offer(reply: OfferReply, network: NetworkId, peer: PeerKey, opened: O
     )
 
 
-def verify_bid(reply: BidReply, call: Call, quote: Quote, called_ns: int, opened: Opener = open_signed) -> Quote:
+class Called(Value):
+    """A call, its digest, by which bids name it, and its bytes."""
+
+    call: Call
+    id: bytes
+    packed: bytes
+
+    @classmethod
+    def of(cls, call: Call) -> Called:
+        """Once for all who are called."""
+        return cls(call, digest(call), pack(call))
+
+
+def verify_bid(reply: BidReply, called: Called, quote: Quote, called_ns: int, opened: Opener = open_signed) -> Quote:
     """Check a bid against its call and the verified offer beside it.
 
     Args:
@@ -67,10 +80,10 @@ def verify_bid(reply: BidReply, call: Call, quote: Quote, called_ns: int, opened
         BadSignature, Malformed, WrongField: what does not fit; above all a bid above its own ask (``wrong_price``).
     """
     bid = opened(reply.bid, Bid, signer=quote.provider)
-    said = bid.message
+    said, call = bid.message, called.call
     if said.network != call.network:
         raise wrong("network_id", "the bid is for another network")
-    if said.call != digest(call):
+    if said.call != called.id:
         raise wrong("call", "the bid is for another call")
     if said.offer != quote.digest:
         raise wrong("offer", "the bid names another offer than the one beside it")

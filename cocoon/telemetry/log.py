@@ -13,11 +13,14 @@ from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
-
 from cocoon.core.errors import CocoonError, UsageError
+from cocoon.core.imports import without
 from cocoon.telemetry.counters import Counters
 from cocoon.telemetry.fields import clean, spellings
+
+with without("rich"):
+    # For a console that structlog offers to developers: 50 ms of every start.
+    import structlog
 
 LEVELS: Mapping[str, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 #: Known secrets of one process: seeds, HPKE keys, the control token.

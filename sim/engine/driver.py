@@ -109,8 +109,13 @@ class Driver(_Shell):
         self._inbox.put(event)
         return True
 
-    async def _take(self, event: Event) -> None:
-        effects = self._handle(event)
+    def _take(self, event: Event) -> Awaitable[None] | None:
+        if effects := self._handle(event):
+            return self._carry_out(effects)
+        self.arm()
+        return None
+
+    async def _carry_out(self, effects: Sequence[Effect]) -> None:
         if durable := [effect for effect in effects if effect.durable]:
             if self._record is None:
                 raise UsageError(f"{type(self.machine).__name__} has durable effects but no journal")

@@ -52,20 +52,26 @@ class Scope:
 
     heap: Heap
     parent: Scope | None = None
-    _closed: bool = False
-
-    @property
-    def closed(self) -> bool:
-        """Whether nothing in here goes on."""
-        return self._closed or (self.parent is not None and self.parent.closed)
+    #: Nothing in here goes on.
+    closed: bool = False
+    _children: list[Scope] = field(default_factory=list)
 
     def close(self) -> None:
-        """Let nothing in here go on."""
-        self._closed = True
+        """Let nothing in here go on, nor in the scopes that end with this one."""
+        if self.closed:
+            return
+        self.closed = True
+        while self._children:
+            self._children[-1].close()
+        if self.parent is not None:
+            self.parent._children.remove(self)
 
     def child(self) -> Scope:
         """A scope that ends with this one."""
-        return Scope(self.heap, self)
+        child = Scope(self.heap, self, self.closed)
+        if not self.closed:
+            self._children.append(child)
+        return child
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Begin at once; go on whenever what it waits for has come."""
@@ -177,18 +183,24 @@ class Work(Generic[T]):
     """Does what is put to it one by one, each to its end before the next."""
 
     scope: Scope
-    do: Callable[[T], Awaitable[None]]
+    #: Begins at once; what it returns, if anything, goes on until the item is done.
+    do: Callable[[T], Awaitable[None] | None]
     _items: deque[T] = field(default_factory=deque)
     _busy: bool = False
 
     def put(self, item: T) -> None:
         """Do this after what was put before; at once if there is nothing."""
-        self._items.append(item)
-        if not self._busy:
+        if self._busy or self.scope.closed:
+            self._items.append(item)
+        elif (rest := self.do(item)) is not None:
             self._busy = True
-            self.scope.spawn(self._run())
+            self.scope.spawn(self._run(rest))
 
-    async def _run(self) -> None:
-        while self._items:
-            await self.do(self._items.popleft())
+    async def _run(self, rest: Awaitable[None] | None) -> None:
+        while True:
+            if rest is not None:
+                await rest
+            if not self._items:
+                break
+            rest = self.do(self._items.popleft())
         self._busy = False

@@ -76,6 +76,8 @@ class End:
     on_close: Callable[[], None] = lambda: None
     other: End = field(init=False, repr=False)
     serial: int = 0
+    #: The shortest way between the two hosts.
+    shortest_ns: int = 0
     #: What this end has sent arrives until then.
     arrives_ns: int = 0
 
@@ -126,12 +128,13 @@ class Network:
         """A stream to ``peer``; frames may be sent at once, and it ends if nobody is there."""
         here, there = End(self, host, peer), End(self, peer, host)
         here.other, there.other = there, here
+        here.shortest_ns = there.shortest_ns = one_way_ns(host.region, peer.region)
         self._opened += 1
         here.serial = there.serial = self._opened
         self._ends.setdefault(host.number, {})[here.serial] = here
         pair = min(host.number, peer.number), max(host.number, peer.number)
         if pair not in self._known:
-            here.arrives_ns = self.heap.now_ns + _DIAL_WAYS * one_way_ns(host.region, peer.region)
+            here.arrives_ns = self.heap.now_ns + _DIAL_WAYS * here.shortest_ns
         if self.blocked(host.number, peer.number) or self.blocked(peer.number, host.number):
             self.heap.after(HANDSHAKE_NS, here.end)
         else:
@@ -168,13 +171,13 @@ class Network:
     def carry(self, end: End, call: Callable[..., None], *args: Any) -> None:
         """Deliver in order behind what this end sent before."""
         self.frames += 1
-        source, target = end.host, end.peer
+        source = end.host
         lot = source.weather.bits64()
-        delay_ns, lost = _delay_ns(source, target, lot), 0
+        delay_ns, lost = _delay_ns(end.shortest_ns, lot), 0
         while lost < _RETRIES and (lot >> _LOT_BITS) % PPM < self.weather.loss_ppm:
             delay_ns += RETRANSMIT_NS << lost
             lost, lot = lost + 1, source.weather.bits64()
-        start_ns = max(self.heap.now_ns, self.blocked(source.number, target.number))
+        start_ns = max(self.heap.now_ns, self.blocked(source.number, end.peer.number))
         end.arrives_ns = max(end.arrives_ns + 1, start_ns + delay_ns)
         self.heap.at(end.arrives_ns, call, *args)
 
@@ -188,7 +191,7 @@ class Network:
         copies = 2 if (lot >> _LOT_BITS) % PPM < weather.duplicate_ppm else 1
         for _ in range(copies):
             lot = draws.bits64()
-            delay_ns = _delay_ns(end.host, end.peer, lot)
+            delay_ns = _delay_ns(end.shortest_ns, lot)
             if (lot >> _LOT_BITS) % PPM < weather.reorder_ppm:
                 delay_ns *= 2 + draws.below(3)
             self.heap.after(delay_ns, end.other.hear, message)
@@ -222,7 +225,6 @@ class Network:
                     other.end()
 
 
-def _delay_ns(source: Host, target: Host, lot: int) -> int:
+def _delay_ns(shortest_ns: int, lot: int) -> int:
     """The low bits of the lot say how much longer than the shortest way it takes."""
-    shortest_ns = one_way_ns(source.region, target.region)
     return shortest_ns + (shortest_ns * (lot % (1 << _LOT_BITS)) * _JITTER_PPM // PPM >> _LOT_BITS)

@@ -130,7 +130,7 @@ class Debts:
                 raise wrong("lease", "the provider does not know a lease on which it delivered")
             await tally.tell(receipts.LeaseResumed(), accept)
             if tally.verifier.promised is not None:
-                tally.promise(tally.verifier.promised)
+                tally.repeat(tally.verifier.promised)
             while not tally.verifier.settled:
                 if not await self._next(tally, accept, words):
                     raise ProviderLost("the provider ended the lease before it was settled")

@@ -101,10 +101,10 @@ class Gossiping:
     def _upkeep(self) -> None:
         """Meet who is missing, publish what is new; again after an interval."""
         now_ns = self._peer.now_ns()
-        for other in self._peer.ground.opens[self._peer.number]:
+        for other in [one for one in self._peer.ground.opens[self._peer.number] if one.key not in self._ends]:
             shut_ns = self._closed_ns.get(other.key)
             rested = shut_ns is None or now_ns - shut_ns >= GOSSIP_RETRY_NS
-            if other.key not in self._ends and rested and not self.machine.shuns(now_ns, other.key):
+            if rested and not self.machine.shuns(now_ns, other.key):
                 self._join(self._peer.ground.network.open(self._peer, other, GOSSIP_PROTOCOL))
         self.publish()
         self._peer.scope.later(GOSSIP_INTERVAL_NS, self._upkeep)

@@ -66,6 +66,8 @@ class Peer:
         self.key = signer.key
         self.region = region
         self.skew = skew
+        # At hand, because a machine's every fact asks for the time.
+        self._heap, self._drift_ppm, self._ahead_ns = ground.heap, skew.drift_ppm, (number + 1) * SECOND_NS
         self.life = 0
         self.alive = False
         self.boot_id = bytes(8)
@@ -110,13 +112,13 @@ class Peer:
 
     def now_ns(self) -> int:
         """Monotonic; each peer's began at another number."""
-        now_ns = self.ground.heap.now_ns
-        return now_ns + now_ns * self.skew.drift_ppm // PPM + (self.number + 1) * SECOND_NS
+        now_ns = self._heap.now_ns
+        return now_ns + now_ns * self._drift_ppm // PPM + self._ahead_ns
 
     def world_ns(self, peer_ns: int) -> int:
         """When ``now_ns`` is that, or just after."""
-        since_ns = max(0, peer_ns - (self.number + 1) * SECOND_NS)
-        return since_ns * PPM // (PPM + self.skew.drift_ppm) + 1
+        since_ns = max(0, peer_ns - self._ahead_ns)
+        return since_ns * PPM // (PPM + self._drift_ppm) + 1
 
     def wall_s(self) -> int:
         """Seconds since 1970, as this peer believes."""
@@ -134,8 +136,8 @@ class Peer:
 
     def note(self, machine: object, event: object, effects: Sequence[object]) -> None:
         """A machine of this peer took a fact."""
-        orders = ",".join([type(effect).__name__ for effect in effects])
-        self.ground.trace.note(f"{self.ground.heap.now_ns} {self.number} {type(event).__name__} {orders}\n")
+        orders = ",".join([type(effect).__name__ for effect in effects]) if effects else ""
+        self.ground.trace.note(f"{self._heap.now_ns} {self.number} {type(event).__name__} {orders}\n")
 
     def drive(self, machine: Any, event: Any) -> Any:
         """Give a fact to a machine that needs no driver, and return its orders."""

@@ -21,10 +21,9 @@ from cocoon.scheduler.auction import Bidder, call_for_bids
 from cocoon.scheduler.award import Draw, Known, Sold, judge
 from cocoon.scheduler.round import AskPeer, QuoteMissed, QuoteReceived, Round, RoundEnded
 from cocoon.scheduler.selection import Demand, Missed, Quote
-from cocoon.scheduler.verification import verify_bid, verify_offer
+from cocoon.scheduler.verification import Called, verify_bid, verify_offer
 from cocoon.wire.market import BidReply, Call, CallResult, Decline
 from cocoon.wire.messages import OfferReply, OfferRequest
-from cocoon.wire.schema import digest
 from sim.engine.driver import Driver
 from sim.engine.flow import Moment
 from sim.engine.network import End
@@ -45,13 +44,6 @@ class Wanted(Value):
     deadline_ms: int
     ceiling_nanoton: int | None
     without: Collection[PeerKey] = ()
-
-
-class _Called(Value):
-    """A call with its digest, by which answers name it."""
-
-    call: Call
-    id: bytes
 
 
 @dataclass(slots=True)
@@ -89,7 +81,7 @@ class Market:
         named = self._gossip.shortlist(demand, wanted.without, self._regard.reliability_ppm)
         if len(named) < OFFERS_ENOUGH:                  # the DHT, which is not simulated, names sellers at large
             named += self._at_large({*wanted.without, *named})
-        called = _Called(call, digest(call))
+        called = Called.of(call)
         is_cold = any(self._bidder(peer).round_trip_ns is None for peer in named)
         ended = await self._auction(named, called)
         if not ended.quotes and len(named) >= OFFERS_ENOUGH:
@@ -129,7 +121,7 @@ class Market:
             sellers.pop(self._draws.below(len(sellers))) for _ in range(min(PROVIDERS_ASKED, len(sellers)))
         ]
 
-    async def _auction(self, peers: Sequence[PeerKey], called: _Called) -> RoundEnded:
+    async def _auction(self, peers: Sequence[PeerKey], called: Called) -> RoundEnded:
         over: Moment[RoundEnded] = Moment(self._peer.ground.heap)
         scope = self._peer.scope.child()
 
@@ -156,12 +148,12 @@ class Market:
             return Bidder(peer, None)
         return Bidder(peer, line.round_trip_ns, None if line.offered is None else line.offered[1].terms)
 
-    def _call(self, peer: PeerKey, called: _Called, driver: Driver) -> None:
+    def _call(self, peer: PeerKey, called: Called, driver: Driver) -> None:
         line, asked_ns = self._line(peer), self._peer.now_ns()
 
         def answered(said: BidReply | Decline | CocoonError) -> None:
             try:
-                quote = self._understood(line, said, called.call, peer, asked_ns)
+                quote = self._understood(line, said, called, peer, asked_ns)
             except CocoonError as error:
                 driver.post(QuoteMissed(Missed(peer, error.code, error.text)))
                 self._peer.spawn(self._regard.failed(peer, error))
@@ -175,7 +167,7 @@ class Market:
         line.end.send(called.call)
 
     def _understood(
-        self, line: _Line, said: BidReply | Decline | CocoonError, call: Call, peer: PeerKey, asked_ns: int
+        self, line: _Line, said: BidReply | Decline | CocoonError, called: Called, peer: PeerKey, asked_ns: int
     ) -> Quote:
         if isinstance(said, CocoonError):
             raise said
@@ -185,7 +177,7 @@ class Market:
         offer = OfferReply(offer=said.offer, keys=said.keys, profile=said.profile, warm=b"")
         if line.offered is None or line.offered[0] != offer:
             line.offered = offer, self._verified(offer, peer)
-        return verify_bid(said, call, line.offered[1], asked_ns, self._peer.ground.words.open)
+        return verify_bid(said, called, line.offered[1], asked_ns, self._peer.ground.words.open)
 
     def _verified(self, offer: OfferReply, peer: PeerKey) -> Quote:
         return verify_offer(offer, self._peer.ground.network_id, peer, self._peer.ground.words.open)

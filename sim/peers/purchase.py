@@ -105,7 +105,9 @@ class Tally:
         """
         before = self.verifier.mark()
         effects = self._shop.peer.drive(self.verifier, event)
-        rows = [self._row(effect, accept) for effect in effects if isinstance(effect, receipts.Countersign)]
+        signed = [effect for effect in effects if isinstance(effect, receipts.Countersign)]
+        signatures = {effect.voucher: self._sign(effect.voucher) for effect in signed}
+        rows = [self._row(effect, accept, signatures[effect.voucher]) for effect in signed]
         if self.verifier.mark() != before:
             rows += self._fact(event)
         await self._shop.peer.journal.append(*rows)
@@ -114,14 +116,16 @@ class Tally:
                 case receipts.AskReceipt(through):
                     self._say(TrancheClose(through=through))
                 case receipts.Countersign(voucher, _, statements):
-                    self.promise(voucher)
+                    self._promise(voucher, signatures[voucher])
                     self._settled(tuple(statement.number for statement in statements))
                 case receipts.RepeatCountersign(voucher):
-                    self.promise(voucher)
+                    self.repeat(voucher)
 
-    def promise(self, voucher: Voucher) -> None:
-        """Send a countersignature, perhaps again."""
-        signature = self._sign(voucher)
+    def repeat(self, voucher: Voucher) -> None:
+        """Send a countersignature again."""
+        self._promise(voucher, self._sign(voucher))
+
+    def _promise(self, voucher: Voucher, signature: bytes) -> None:
         if self._shop.treasury is not None:
             self._shop.treasury.show(voucher, signature)
         self._shop.peer.ground.checks.promised(voucher)
@@ -134,9 +138,8 @@ class Tally:
         key = records.fact_key(self.id, self._facts)
         return [Row(records.RECEIPT_FACT, records.pack_fact(self.id, pack_event(event)), key)]
 
-    def _row(self, effect: receipts.Countersign, accept: Signed[LeaseAccept]) -> Row:
-        voucher = effect.voucher
-        words = Countersigned.of(self._lease, accept, effect.receipt, voucher.pack(), self._sign(voucher))
+    def _row(self, effect: receipts.Countersign, accept: Signed[LeaseAccept], signature: bytes) -> Row:
+        words = Countersigned.of(self._lease, accept, effect.receipt, effect.voucher.pack(), signature)
         record = ReceiptRecord(words, effect.statements).pack()
         return Row(records.RECEIPT_ACCEPTED, record, records.receipt_key(effect.receipt.digest))
 

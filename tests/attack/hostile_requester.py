@@ -31,7 +31,7 @@ from cocoon.p2p.streams import PeerStream
 from cocoon.privacy.hpke import seal_keys
 from cocoon.privacy.link import LinkKeys, SealedReader, SealedWriter, session_keys
 from cocoon.scheduler.selection import Quote
-from cocoon.scheduler.verification import verify_bid, verify_offer
+from cocoon.scheduler.verification import Called, verify_bid, verify_offer
 from cocoon.telemetry.log import get_logger
 from cocoon.wire.manifest import chunk_hash, implicit, model_id, pack_manifest
 from cocoon.wire.market import NO_MODEL, BidReply, Call, Decline
@@ -178,7 +178,7 @@ class Customer:
         said = await self.answer(call)
         assert isinstance(said, BidReply), said
         offer = OfferReply(offer=said.offer, keys=said.keys, profile=said.profile, warm=b"")
-        return verify_bid(said, call, verify_offer(offer, self.network.id, self.provider), 0)
+        return verify_bid(said, Called.of(call), verify_offer(offer, self.network.id, self.provider), 0)
 
     def lease(self, quote: Quote, model: bytes = ADDER, **changes: Any) -> Signed[Lease]:
         """A lawful lease under ``quote``, except for ``changes``."""

@@ -12,6 +12,7 @@ Purity: pure. Spec: docs/spec/errors.md, rules ERR-1 to ERR-4.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 from cocoon.core.errors.damage import (
     AuditFailed,
@@ -217,11 +218,16 @@ def all_errors() -> Iterator[type[CocoonError]]:
         todo.extend(cls.__subclasses__())
 
 
+@cache
+def _by_code() -> dict[str, type[CocoonError]]:
+    """The first class of each code; a process declares them all before it meets a code."""
+    return {cls.code: cls for cls in reversed(tuple(all_errors()))}
+
+
 def from_code(code: str, text: str) -> CocoonError:
     """Rebuild an error of our own side (control socket, signer, a row); an unknown code blames the sender."""
-    for cls in all_errors():
-        if cls.code == code:
-            return cls(text)
+    if (cls := _by_code().get(code)) is not None:
+        return cls(text)
     return PeerFault(f"unknown error code {code[:64]!r}: {text}")
 
 

@@ -67,6 +67,8 @@ OFFER_SPACING_NS = 10 * SECOND_NS
 now. 200 busy providers then cost each peer 20 offers a second, with 4 copies of each some 40 KB/s at the most."""
 GOSSIP_INTERVAL_NS = SECOND_NS
 """Between two summaries to a neighbour drawn by lot: what a push missed is found within a few seconds."""
+GOSSIP_CALM_NS = 4 * GOSSIP_INTERVAL_NS
+"""The same where comparing finds nothing; eight neighbours who do so still ask each peer twice in that time."""
 GOSSIP_PUSH_NS = 100 * MILLISECOND_NS
 """Between two pushes: what arrives meanwhile travels in one frame. Six hops of it are far below the two seconds."""
 GOSSIP_HOP_NS = 100 * MILLISECOND_NS

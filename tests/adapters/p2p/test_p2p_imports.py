@@ -23,6 +23,16 @@ def test_the_stack_imports_without_the_packages_of_unused_parts_and_refuses_thei
     assert refused == ["fastecdsa.keys.gen_private_key", "libp2p.discovery.mdns.mdns.MDNSDiscovery"], done.stderr
 
 
+def test_a_peer_loads_no_part_of_a_library_that_only_its_start_would_notice():
+    code = (
+        "import sys, cocoon.node.main, cocoon.node.peer\n"
+        "print(sorted({'rich', 'pycparser', 'aioquic', 'httpx'} & sys.modules.keys()))\n"
+        "import rich\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
 def test_a_name_is_resolved_without_the_resolver_over_quic():
     code = (
         "from cocoon.p2p import compat\n"

@@ -24,10 +24,10 @@ from cocoon.p2p.streams import PeerStream
 from cocoon.scheduler.bidding import CallSeen
 from cocoon.scheduler.selection import Missed, Quote
 from cocoon.scheduler.strategy import Strategy
-from cocoon.scheduler.verification import verify_bid, verify_offer
+from cocoon.scheduler.verification import Called, verify_bid, verify_offer
 from cocoon.wire.market import Bid, BidReply, Call, CallResult, Decline
 from cocoon.wire.messages import OfferReply, Refusal
-from cocoon.wire.schema import digest, pack, unpack
+from cocoon.wire.schema import pack, unpack
 from cocoon.wire.signing import open_signed, sign
 from tests.unit.node.scripted import Clock, Heard, Memory, Raw, Streets, connected, identity
 from tests.unit.scheduler.builders import NETWORK, PROFILE, call
@@ -46,8 +46,8 @@ def desk(keys: Any = SELLER, closed: CocoonError | None = None) -> BidDesk:
     return made
 
 
-def fresh() -> Call:
-    return call(nonce=os.urandom(16))
+def fresh() -> Called:
+    return Called.of(call(nonce=os.urandom(16)))
 
 
 @asynccontextmanager
@@ -68,7 +68,7 @@ async def test_calls_share_one_stream_and_each_gets_its_own_answer(autojump_cloc
             wanted = fresh()
             ended = await calls.call([SELLER.key, OTHER.key], wanted)
             assert {quote.provider for quote in ended.quotes} == {SELLER.key, OTHER.key}
-            assert {quote.bid.call for quote in ended.quotes if quote.bid} == {digest(wanted)}
+            assert {quote.bid.call for quote in ended.quotes if quote.bid} == {wanted.id}
             assert all(quote.binds_until_ns <= trio.current_time() * SECOND_NS + BID_BINDS_NS for quote in ended.quotes)
             streets.handlers.clear()                    # no second stream is opened
         assert calls._bidder(SELLER.key).round_trip_ns is not None
@@ -78,9 +78,9 @@ async def test_many_calls_at_once_are_told_apart(autojump_clock: trio.testing.Mo
     async with caller(desk()) as (calls, _, _):
         wanted, answered = [fresh() for _ in range(20)], []
 
-        async def one(asked: Call) -> None:
+        async def one(asked: Called) -> None:
             (quote,) = (await calls.call([SELLER.key], asked)).quotes
-            assert quote.bid is not None and quote.bid.call == digest(asked)
+            assert quote.bid is not None and quote.bid.call == asked.id
             answered.append(asked)
 
         async with trio.open_nursery() as nursery:
@@ -197,7 +197,7 @@ async def test_a_loser_hears_why_on_the_same_stream(autojump_clock: trio.testing
     async with caller(seller) as (calls, _, _):
         wanted = fresh()
         await calls.call([SELLER.key], wanted)
-        bands = CallResult(call=digest(wanted), dearer_percent=10, cold=False, slower=True, less_reliable=False)
+        bands = CallResult(call=wanted.id, dearer_percent=10, cold=False, slower=True, less_reliable=False)
         calls.tell(SELLER.key, bands)
         await trio.testing.wait_all_tasks_blocked()
         (seen,) = seller.seen()
@@ -298,7 +298,7 @@ async def test_a_call_that_comes_again_is_declined(autojump_clock: trio.testing.
     ours, theirs = connected(SELLER.key, BUYER.key)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(desk()._answer_all, ours)
-        asked = pack(fresh())
+        asked = fresh().packed
         await theirs.send(asked)
         assert isinstance(unpack(await theirs.receive(), BidReply, Decline), BidReply)
         await theirs.send(asked)

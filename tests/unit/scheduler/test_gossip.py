@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from cocoon.core.ids import NetworkId
 from cocoon.core.limits import (
+    GOSSIP_CALM_NS,
     GOSSIP_DELTA_OFFERS,
     GOSSIP_DIGEST_OFFERS,
     GOSSIP_FANOUT,
@@ -217,6 +218,35 @@ def test_sums_that_differ_are_answered_with_a_digest_of_one_run_of_such_parts() 
         ranges.add((digest.first, digest.last))
         assert len(digest.held) == {part_keys(4, 5): 2, part_keys(20, 20): 1}[digest.first, digest.last]
     assert len(ranges) == 2, "each run gets its turn"
+
+
+def round_times(machine: Gossip, rounds: int) -> list[int]:
+    """When its next rounds are due, in intervals since the one before."""
+    waits, before_ns = [], machine.deadline_ns()
+    for _ in range(rounds):
+        assert before_ns is not None
+        machine.handle(before_ns, DeadlinePassed())
+        after_ns = machine.deadline_ns()
+        assert after_ns is not None
+        waits.append((after_ns - before_ns) // GOSSIP_INTERVAL_NS)
+        before_ns = after_ns
+    return waits
+
+
+def test_rounds_are_rarer_while_comparing_finds_nothing_and_as_often_as_at_first_once_it_does() -> None:
+    machine, other = gossip(), gossip(7)
+    for one in (machine, other):
+        join(one, 1)
+    assert round_times(machine, 5) == [1, 2, 4, 4, 4] and GOSSIP_CALM_NS == 4 * GOSSIP_INTERVAL_NS
+    now_ns = machine.deadline_ns()
+    assert now_ns is not None
+    machine.handle(now_ns, SummaryHeard(A, summary_of(other, 2 * GOSSIP_INTERVAL_NS)))
+    assert round_times(machine, 3) == [4, 4, 4], "equal sums stirred it"
+    learn(other, 0, 1, claim(MIDDLES[0]))
+    now_ns = machine.deadline_ns() or 0
+    machine.handle(now_ns - GOSSIP_CALM_NS, SummaryHeard(A, summary_of(other, 4 * GOSSIP_INTERVAL_NS)))
+    assert machine.deadline_ns() == now_ns - GOSSIP_CALM_NS + GOSSIP_INTERVAL_NS, "what is there is told soon"
+    assert round_times(machine, 4) == [1, 2, 4, 4]
 
 
 def test_who_wants_other_kinds_is_told_sums_of_what_he_wants() -> None:
