@@ -32,7 +32,7 @@ def worn(home: Path) -> None:
 
     async def write() -> None:
         async with open_journal(home / JOURNAL_FILE, time.time_ns, room=Room(limit_bytes=MIB)) as journal:
-            for _ in range(30):
+            for _ in range(34):
                 await journal.append("worn", bytes(20 * KIB))
             assert not journal.low
 
