@@ -54,7 +54,8 @@ def test_the_words_alone_recover_all_that_is_unlocked_at_once_and_the_rest_after
 
     first = here.place.cocoon(heir, "wallet", "recover", "--json").objects[-1]["summary"]
     assert first["recovered_nanoton"] > 0 and client.wallet()["escrow_unlocked_nanoton"] == 0
-    assert first["locked_nanoton"] == lost["escrow_locked_nanoton"] > 0
+    # The provider sees that its lane will end, and its claim may have come before the command looked.
+    assert first["locked_nanoton"] > 0 and lost["escrow_locked_nanoton"] - first["locked_nanoton"] in (0, owed)
     assert first["free_at_s"] <= client.wallet()["chain_time_s"] + DEVNET_CLOSE_DELAY_S
     again = here.place.cocoon(heir, "wallet", "recover", "--json").objects[-1]["summary"]
     assert again["recovered_nanoton"] == 0, "nothing of what is locked"
