@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -55,6 +54,7 @@ from cocoon.p2p.bookfile import load_book
 from cocoon.p2p.service import Mesh, MeshSettings, open_mesh
 from cocoon.runtime.memory import free_memory_bytes
 from cocoon.runtime.service import Runtime, WorkerLimits, open_runtime
+from cocoon.runtime.workdir import working_directory
 from cocoon.scheduler.strategy import Strategy
 from cocoon.store.service import JOURNAL_FILE, Journal, Room, open_journal
 from cocoon.telemetry.log import counters, get_logger
@@ -155,7 +155,7 @@ class _Peer:
                 open_money(parts.home, parts.network, parts.settings, journal, self._clock)
             )
         if self._sells:
-            self._runtime = await stack.enter_async_context(_runtime(parts.settings))
+            self._runtime = await stack.enter_async_context(_runtime(parts.settings, parts.home))
         boot_id = os.urandom(8)
         self._mesh = await stack.enter_async_context(self._open_mesh(boot_id))
         remember_listen(parts.home, self._mesh.listening())
@@ -334,13 +334,13 @@ class _Peer:
 
 
 @asynccontextmanager
-async def _runtime(settings: Settings) -> AsyncIterator[Runtime]:
+async def _runtime(settings: Settings, home: Path) -> AsyncIterator[Runtime]:
     limits = WorkerLimits(
         memory_bytes=settings.memory_limit_bytes, run_ns=settings.run_limit_ms * MILLISECOND_NS,
         threads=settings.threads,
     )
-    with tempfile.TemporaryDirectory(prefix="cocoon-work-") as workdir:
-        async with open_runtime(limits, Path(workdir), workers=settings.max_leases) as runtime:
+    with working_directory(home) as workdir:
+        async with open_runtime(limits, workdir, workers=settings.max_leases) as runtime:
             yield runtime
 
 
