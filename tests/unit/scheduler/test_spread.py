@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -264,6 +264,8 @@ def figures(*most: int) -> st.SearchStrategy[tuple[int, ...]]:
 
 
 @given(st.lists(figures(50, 5_000, 3_000, 8, 40), min_size=1, max_size=5))
+@example([(0, 2_000, 0, 0, 1), (0, 1_000, 0, 8, 0)])
+@example([(0, 1_999, 0, 0, 1), (7, 1_001, 0, 0, 1), (0, 1_001, 0, 8, 0)])
 def test_no_way_to_share_the_rest_out_costs_more_than_the_bound(
     leases: list[tuple[int, ...]]
 ) -> None:
