@@ -12,20 +12,19 @@ import trio
 
 from cocoon.core.errors import CreditRefused, Draining, LeaseIdle, LeaseReturned, PeerFault, ProviderBusy, StorageFull
 from cocoon.core.ids import LeaseId, ModelId, PeerKey
-from cocoon.core.limits import LEASE_DURATION_S, LEASES_PER_REQUESTER, RUNS_PER_LEASE
-from cocoon.core.values import replace
+from cocoon.core.limits import LEASES_PER_REQUESTER, RUNS_PER_LEASE
 from cocoon.ledger.tab import Head
 from cocoon.ledger.terms import terms_of
 from cocoon.node import records
+from cocoon.node.footing import Footing, free_lease, on_lane
 from cocoon.node.link import WorkLink
 from cocoon.node.means import Order, Purse
 from cocoon.node.patience import persist
 from cocoon.node.proposal import propose
 from cocoon.node.purchase import Purchase, Say
 from cocoon.node.settling import Debts
-from cocoon.node.treasury import Footing, ShownVoucher, Treasury
-from cocoon.scheduler.admission import NO_ESCROW
-from cocoon.scheduler.selection import Quote, affordable_runs, expected_cost_nanoton
+from cocoon.node.treasury import ShownVoucher, Treasury
+from cocoon.scheduler.selection import Quote, expected_cost_nanoton
 from cocoon.store.service import Row
 from cocoon.wire.messages import Lease, LeaseAccept
 from cocoon.wire.signing import Signed, sign
@@ -219,21 +218,11 @@ class Buyer:
             raise
 
     def _terms(self, quote: Quote, order: Order, footing: Footing | None) -> Lease:
-        offer, terms = quote.offer, quote.terms
-        free = Lease(
-            network=self._purse.network, nonce=os.urandom(16), requester=self._purse.identity.key,
-            provider=quote.provider, bid=quote.digest, model=order.model.id, private=order.private, kind=order.kind,
-            setup_nanoton=terms.setup_nanoton, prices=terms.prices, ceiling_nanoton=order.ceiling_nanoton or 0,
-            max_runs=RUNS_PER_LEASE, duration_s=LEASE_DURATION_S, escrow=NO_ESCROW, lane=0, run_ms=offer.max_run_ms,
-            tranche_nanoton=0, owner=bytes(32), lane_key=bytes(32), index=0, close_delay_s=0, network_tag=0,
+        free = free_lease(
+            quote, network=self._purse.network, nonce=os.urandom(16), requester=self._purse.identity.key,
+            model=order.model.id, private=order.private, kind=order.kind, ceiling_nanoton=order.ceiling_nanoton or 0,
         )
         treasury = self._purse.treasury
         if footing is None or treasury is None:
             return free
-        birth = treasury.money.birth
-        return replace(
-            free, ceiling_nanoton=footing.free_nanoton, max_runs=affordable_runs(terms, footing.free_nanoton),
-            escrow=treasury.address, lane=footing.lane, tranche_nanoton=self._purse.tranche_nanoton,
-            owner=birth.owner, lane_key=birth.lane_key, index=birth.index, close_delay_s=birth.close_delay_s,
-            network_tag=birth.network_tag,
-        )
+        return on_lane(free, quote, footing, treasury.money.birth, treasury.address, self._purse.tranche_nanoton)

@@ -45,6 +45,7 @@ from cocoon.ledger.tab import Head
 from cocoon.ledger.till import proof_of_lane
 from cocoon.node import records
 from cocoon.node.clock import wall_clock_s
+from cocoon.node.footing import Footing
 from cocoon.node.money import EscrowSeen, Money
 from cocoon.node.orders import Orders, OrderTurn, deposit_nanoton
 from cocoon.scheduler.selection import Quote
@@ -54,14 +55,6 @@ from cocoon.wire.judged import Voucher, sign_cell
 from cocoon.wire.messages import Lease
 from cocoon.wire.orders import NewLane, TopUp, open_order
 from cocoon.wire.signing import Signed
-
-
-class Footing(Value):
-    """What a paid lease stands on; it may cost no more than what is free on the lane."""
-
-    lane: int
-    head: Head
-    free_nanoton: int
 
 
 class ShownVoucher(Value):

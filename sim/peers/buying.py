@@ -21,12 +21,12 @@ from cocoon.core.errors import (
     wrong,
 )
 from cocoon.core.ids import LeaseId, PeerKey
-from cocoon.core.limits import LEASE_DURATION_S, LEASE_REPLY_NS, LEASES_PER_REQUESTER, RUNS_PER_LEASE, TRANCHE_NANOTON
-from cocoon.core.values import Value, replace
+from cocoon.core.limits import LEASE_REPLY_NS, LEASES_PER_REQUESTER, RUNS_PER_LEASE, TRANCHE_NANOTON
+from cocoon.core.values import Value
 from cocoon.ledger.tab import Head
 from cocoon.node import records
-from cocoon.scheduler.admission import NO_ESCROW
-from cocoon.scheduler.selection import Quote, affordable_runs, expected_cost_nanoton
+from cocoon.node.footing import Footing, free_lease, on_lane
+from cocoon.scheduler.selection import Quote, expected_cost_nanoton
 from cocoon.wire.messages import Lease, LeaseAccept, LeaseOpen, Refusal
 from cocoon.wire.signing import Signed, sign
 from sim.engine.flow import Bell, Moment, Turn
@@ -38,7 +38,7 @@ from sim.peers.models import Model
 from sim.peers.purchase import Purchase
 from sim.peers.regard import Regard
 from sim.peers.selling import LEASE_PROTOCOL
-from sim.peers.treasury import Footing, Treasury
+from sim.peers.treasury import Treasury
 
 
 class Order(Value):
@@ -230,20 +230,10 @@ class Buying:
         return accept
 
     def _terms(self, quote: Quote, order: Order, footing: Footing | None) -> Lease:
-        offer, terms = quote.offer, quote.terms
-        free = Lease(
-            network=self.peer.ground.network_id, nonce=self.peer.random(16), requester=self.peer.key,
-            provider=quote.provider, bid=quote.digest, model=order.model.id, private=False, kind="infer",
-            setup_nanoton=terms.setup_nanoton, prices=terms.prices, ceiling_nanoton=order.ceiling_nanoton or 0,
-            max_runs=RUNS_PER_LEASE, duration_s=LEASE_DURATION_S, escrow=NO_ESCROW, lane=0, run_ms=offer.max_run_ms,
-            tranche_nanoton=0, owner=bytes(32), lane_key=bytes(32), index=0, close_delay_s=0, network_tag=0,
+        free = free_lease(
+            quote, network=self.peer.ground.network_id, nonce=self.peer.random(16), requester=self.peer.key,
+            model=order.model.id, private=False, kind="infer", ceiling_nanoton=order.ceiling_nanoton or 0,
         )
         if footing is None or self.treasury is None:
             return free
-        birth = self.treasury.birth
-        return replace(
-            free, ceiling_nanoton=footing.free_nanoton, max_runs=affordable_runs(terms, footing.free_nanoton),
-            escrow=self.treasury.address, lane=footing.lane, tranche_nanoton=TRANCHE_NANOTON, owner=birth.owner,
-            lane_key=birth.lane_key, index=birth.index, close_delay_s=birth.close_delay_s,
-            network_tag=birth.network_tag,
-        )
+        return on_lane(free, quote, footing, self.treasury.birth, self.treasury.address, TRANCHE_NANOTON)

@@ -18,7 +18,6 @@ from cocoon.core.limits import (
     TRANCHE_NANOTON,
 )
 from cocoon.core.units import SECOND_NS
-from cocoon.core.values import Value
 from cocoon.ledger.closing import OrderDesk
 from cocoon.ledger.escrow import LaneState, reserve_nanoton
 from cocoon.ledger.lanes import (
@@ -39,6 +38,7 @@ from cocoon.ledger.record import unpack_record
 from cocoon.ledger.tab import Head
 from cocoon.ledger.till import proof_of_lane
 from cocoon.node import records
+from cocoon.node.footing import Footing
 from cocoon.scheduler.selection import Quote
 from cocoon.wire.codec import decode, encode
 from cocoon.wire.judged import Voucher, sign_cell
@@ -53,14 +53,6 @@ from sim.peers.purse import NETWORK_TAG, birth_of, lane_signer, payout_of
 #: What the escrow keeps unlocked beside its lanes, so that providers may give credit (``node.orders``).
 _FLOAT_NANOTON = 2 * CREDIT_TRANCHES * TRANCHE_NANOTON
 _ORDER_SENT = "order_sent"
-
-
-class Footing(Value):
-    """What a paid lease stands on."""
-
-    lane: int
-    head: Head
-    free_nanoton: int
 
 
 class Treasury:

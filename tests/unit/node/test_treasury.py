@@ -17,8 +17,9 @@ from cocoon.core.limits import CLOCK_SKEW_S, ESCROW_LANES
 from cocoon.identity.keys import key_pair
 from cocoon.ledger.escrow import EscrowBirth, order_body
 from cocoon.ledger.lanes import LanePromised, LaneStage, LeaseReserved
+from cocoon.node.footing import Footing
 from cocoon.node.recovery import recover
-from cocoon.node.treasury import Footing, Treasury
+from cocoon.node.treasury import Treasury
 from cocoon.scheduler.selection import Quote
 from cocoon.wire.judged import sign_cell
 from cocoon.wire.orders import CloseOrder
