@@ -194,7 +194,8 @@ class Pool:
                     f"the liteservers are at block {seqno}, after block {self._seqno} was seen"
                 ))
                 break
-            servers = [server for number, server in heads if number >= seqno]
+            # Who is at this block names it without a question; who claims to be far ahead may keep us waiting for it.
+            servers = [server for number, server in reversed(heads) if number >= seqno]
             if (found := await self._named_alike(seqno, servers, needed, doubts)) is not None:
                 self._seqno = seqno
                 return found
@@ -214,7 +215,7 @@ class Pool:
                 continue
             named.setdefault(head, []).append(server)
             if len(named[head]) == needed:
-                return head, named[head]
+                return head, named[head][::-1]
         if len(named) > 1:
             one, other, *_ = (group[0].name for group in named.values())
             doubts.append(ChainDisagrees(f"{one} and {other} name different blocks {seqno}"))

@@ -25,6 +25,8 @@ class Says:
     fault: CocoonError = field(default_factory=lambda: ChainUnreachable("silent"))
     lies: bool = False
     asked: list[int] = field(default_factory=list)
+    #: Blocks below its newest that it had to be asked for.
+    looked_up: list[int] = field(default_factory=list)
     #: What it raises of a message that it is handed.
     answer: CocoonError | None = None
     taken: list[bytes] = field(default_factory=list)
@@ -34,6 +36,8 @@ class Says:
         await asyncio.Event().wait()
 
     async def head_at(self, seqno: int) -> Head:
+        if self.newest != block(seqno, self.fork):
+            self.looked_up.append(seqno)
         return block(seqno, self.fork)
 
     async def send(self, message: bytes) -> None:
@@ -94,6 +98,14 @@ def test_of_three_one_that_names_other_blocks_stops_nobody(newest, place):
     servers = [Says(block(5)), Says(block(5))]
     servers.insert(place, Says(block(newest, fork=1), fork=1))
     assert run(*servers) == 1_005
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_who_claims_to_be_ahead_of_two_that_agree_is_asked_nothing(place):
+    servers = [Says(block(5)), Says(block(5))]
+    servers.insert(place, ahead := Says(block(99, fork=1), fork=1))
+    assert run(*servers) == 1_005
+    assert ahead.looked_up == [] and ahead.asked == []
 
 
 def test_an_older_block_is_read_if_the_newest_that_two_have_is_in_doubt():
