@@ -1,16 +1,16 @@
 """Gossip: how offers get from a provider to everybody who wants their kind, without anybody being asked.
 
 What is new is pushed to a few neighbours drawn by lot. What a push missed is
-found by comparing: every interval one neighbour is told sums of what is held, and
-where its own differ it answers with a digest of a stretch of keys; that is answered
-with what is missing there and what is wanted.
+found by comparing: again and again, and more rarely while that finds nothing, one
+neighbour is told sums of what is held; where its own differ it answers with a digest
+of a stretch of keys, and that is answered with what is missing there and what is wanted.
 
 Invariants
     Nothing is pushed or answered that its receiver did not ask for by kind.
     An offer is checked at most once at a time, and only if the table would take it.
     A neighbour that sent what no honest peer passes on is dropped, and shunned for a while.
 
-Purity: pure. Draws come from the stream of (seed, peer, "gossip"). Spec: docs/spec/gossip.md, rules GOS-1 to GOS-14.
+Purity: pure. Draws come from the stream of (seed, peer, "gossip"). Spec: docs/spec/gossip.md, rules GOS-1 to GOS-17.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def most_nanoton(taking: Sequence[Stake], leaving: Sequence[Stake], rest: int) -
     """
     if not rest:
         return sum(stake.price.cost_nanoton(stake.out) for stake in (*leaving, *taking))
-    dearest = max(taking, key=lambda stake: stake.price.rate) if len(taking) > 1 else taking[0]
+    dearest = max(taking, key=lambda stake: stake.price.rate)
     most = dearest.price.setup_nanoton + dearest.price.runs_nanoton(dearest.out + rest)
     for stake in leaving:
         most += stake.price.cost_nanoton(stake.out)

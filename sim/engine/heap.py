@@ -56,6 +56,8 @@ class Trace:
     def note(self, line: str) -> None:
         """A machine of a peer took a fact: when, who, what, and what it ordered."""
         self.facts += 1
+        if self.keeps:
+            self.lines.append(line)
         self._fresh.append(line)
         if len(self._fresh) == _HASHED_AT_ONCE:
             self._take()
@@ -67,6 +69,4 @@ class Trace:
 
     def _take(self) -> None:
         self._hash.update("".join(self._fresh).encode())
-        if self.keeps:
-            self.lines += self._fresh
         self._fresh.clear()

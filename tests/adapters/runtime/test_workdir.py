@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,9 +20,11 @@ ENDED = (
 )
 
 
-def run(code: str, home: Path, temporary: Path) -> str:
+def run(code: str, home: Path, temporary: Path, ends: int) -> str:
     environment = {**os.environ, "TMPDIR": str(temporary)}
-    done = subprocess.run([sys.executable, "-c", code, str(home)], env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-c", code, str(home)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == ends, done.stderr
     return done.stdout
 
 
@@ -29,12 +32,12 @@ def test_what_a_killed_peer_left_goes_with_the_next_start_on_its_home_and_nobody
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     for home in ("mine", "theirs"):
-        run(KILLED, tmp_path / home, temporary)
+        run(KILLED, tmp_path / home, temporary, -signal.SIGKILL)
     left = set(temporary.iterdir())
     assert len(left) == 2
-    place, mode = run(ENDED, tmp_path / "mine", temporary).split()
+    place, mode = run(ENDED, tmp_path / "mine", temporary, 0).split()
     assert mode == "0o700" and Path(place) not in left and not Path(place).exists()
     (kept,) = temporary.iterdir()
     assert kept in left
-    run(ENDED, tmp_path / "theirs", temporary)
+    run(ENDED, tmp_path / "theirs", temporary, 0)
     assert list(temporary.iterdir()) == []
