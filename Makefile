@@ -88,8 +88,10 @@ tools-present:
 	@$(VENV) -m compileall -q -j 0 .venv/lib >/dev/null 2>&1 || true # some packages ship files of other Python versions
 	@touch $@
 
+# As a path (compat): the usual finder would cost every start of Python in this environment 20 ms.
 .venv/.cocoon: .venv/.product setup.cfg pyproject.toml requirements/product.in
-	@$(VENV) -m pip --disable-pip-version-check -qq install --no-deps --no-build-isolation --no-index -e .
+	@$(VENV) -m pip --disable-pip-version-check -qq install --no-deps --no-build-isolation --no-index \
+		--config-settings editable_mode=compat -e .
 	@$(VENV) -m compileall -q cocoon sim
 	@touch $@
 

@@ -11,6 +11,7 @@ import click
 
 from cocoon.cli.options import common
 from cocoon.cli.output import Printer, forget_reader
+from cocoon.core.imports import uncollected
 from cocoon.core.limits import DEVNET_CLOCK_OFFSET_S_MAX
 
 
@@ -42,8 +43,9 @@ def devnet(
 
     host, port = _address(listen)
     try:
-        from cocoon.devnet.command import run_until_signal
-        from cocoon.devnet.service import Announcement, Settings, wall_clock_s
+        with uncollected():
+            from cocoon.devnet.command import run_until_signal
+            from cocoon.devnet.service import Announcement, Settings, wall_clock_s
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "tonpy":
             raise

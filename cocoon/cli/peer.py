@@ -11,6 +11,7 @@ import click
 
 from cocoon.cli.options import common
 from cocoon.cli.output import Printer, brief, forget_reader
+from cocoon.core.imports import uncollected
 from cocoon.core.units import format_nanoton
 
 #: What a person compares; --json has the rest of each offer.
@@ -36,7 +37,8 @@ def up(
     Without --join and on a new home this makes a local network, prints its join
     link, and then `ready`.
     """
-    from cocoon.node.main import run_peer
+    with uncollected():
+        from cocoon.node.main import run_peer
     from cocoon.sdk.home import checked_home
 
     overrides = {}

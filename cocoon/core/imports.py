@@ -1,10 +1,11 @@
-"""Optional parts of libraries that cost every start and that nobody here uses.
+"""What makes a start cheaper: optional parts of libraries left out, and no garbage collected among modules.
 
-Purity: shell (changes the import system while a block lasts).
+Purity: shell (changes the import system, or the collector, while a block lasts).
 """
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,3 +22,18 @@ def without(package: str) -> Iterator[None]:
         yield
     finally:
         del sys.modules[package]
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep the garbage collector away from what is imported inside, now and later.
+
+    A thousand modules are no garbage, but the collector would walk them again and again: a tenth of a peer's start, and
+    25 ms of each full collection afterwards.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()

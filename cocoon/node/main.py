@@ -20,6 +20,7 @@ from cocoon.config.service import NETWORK_FILE, load, read_network
 from cocoon.config.settings import Settings, check_prices
 from cocoon.core.errors import BootstrapUnreachable, CocoonError, WrongNetwork
 from cocoon.core.groups import single_error
+from cocoon.core.imports import uncollected
 from cocoon.identity.files import write_private
 from cocoon.identity.service import load_or_create
 from cocoon.node.devnet import Devnet, DevnetProcess, has_devnet, running_devnet
@@ -63,7 +64,8 @@ def run_peer(
         hide(identity.seed)
         hide(identity.hpke)
         # Here, not above: libp2p takes a second to import, and a bad link or home should be told at once.
-        from cocoon.node.peer import Parts, run
+        with uncollected():
+            from cocoon.node.peer import Parts, run
 
         parts = Parts(
             home, resolved.settings, network, identity, founder=founder, show_link=join is None, devnet=devnet

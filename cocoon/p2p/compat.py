@@ -10,6 +10,7 @@ Purity: shell (changes another package at import). Spec: docs/dependencies.md.
 
 from __future__ import annotations
 
+import functools
 import logging
 import struct
 from typing import Any, Final
@@ -56,6 +57,7 @@ import libp2p.stream_muxer.muxer_multistream as muxer_multistream  # noqa: E402
 import libp2p.stream_muxer.yamux.yamux as yamux  # noqa: E402
 import libp2p.transport.tcp.tcp as tcp  # noqa: E402
 import multiaddr.exceptions  # noqa: E402
+import multiaddr.resolvers.dns as names  # noqa: E402
 from google.protobuf.message import DecodeError as DecodeError  # noqa: E402
 from libp2p.exceptions import BaseLibp2pError  # noqa: E402
 from libp2p.network.stream.net_stream import NetStream  # noqa: E402
@@ -234,7 +236,18 @@ def leave_ipfs_kad() -> None:
         module.PROTOCOL_ID = UNSET_KAD_PROTOCOL  # type: ignore[attr-defined]
 
 
-# --- 6. dial delay, and the root logger ----------------------------------------
+# --- 6. the DNS resolver is loaded for a DNS name alone -------------------------
+
+
+def resolve_names_late() -> None:
+    """Each host makes a resolver, which loads sixty modules; now the first name that is looked up does."""
+    resolver = functools.cached_property(lambda _: names.dns.asyncresolver.Resolver())
+    resolver.__set_name__(names.DNSResolver, "_resolver")
+    names.DNSResolver.__init__ = lambda _: None  # type: ignore[method-assign]
+    names.DNSResolver._resolver = resolver  # type: ignore[assignment]
+
+
+# --- 7. dial delay, and the root logger ----------------------------------------
 
 
 def dial_without_delay() -> None:
@@ -261,5 +274,6 @@ shield_streams()
 wait_for_slow_readers()
 own_listening_ports()
 leave_ipfs_kad()
+resolve_names_late()
 dial_without_delay()
 keep_logs_quiet()

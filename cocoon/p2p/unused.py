@@ -1,10 +1,10 @@
-"""What py-libp2p 0.8.1 imports and Cocoon never uses: stood in for, not loaded.
+"""What py-libp2p 0.8.1 imports and Cocoon never or seldom uses: stood in for, or loaded late.
 
 A peer speaks TCP, Noise and Yamux with Ed25519 keys. The library's package file
-imports every transport, relay and certificate client besides, which took half of
-a peer's start and a quarter of its memory. A stand-in satisfies the imports, and
-whoever calls one of its names is told so. ``compat`` calls :func:`stand_in`
-before the first import of libp2p.
+imports every transport, relay and certificate client besides, which took two
+thirds of a peer's start and a quarter of its memory. A stand-in satisfies the
+imports, and whoever calls one of its names is told so. ``compat`` calls
+:func:`stand_in` before the first import of libp2p.
 
 Purity: shell (changes the import system). Spec: docs/dependencies.md.
 """
@@ -15,7 +15,7 @@ import importlib.abc
 import importlib.machinery
 import sys
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 #: Package to the names in it that must not be truthy classes; the packages below it are stood in for too.
@@ -26,8 +26,15 @@ UNUSED: Final[Mapping[str, Mapping[str, object]]] = {
     "libp2p.security.tls": {},  # with it certificates by ACME: requests, httpx
     "libp2p.discovery": {},  # mDNS, UPnP, rendezvous
     "libp2p.relay": {},
+    "libp2p.bitswap": {},  # blocks of IPFS, for the keys of Kademlia calls that we do not make
     "dns.quic": {"have_quic": False},  # the resolver asks this before it uses any other name
+    "prometheus_client": {},  # with it an HTTP server
+    "cryptography.x509": {},  # certificates
+    "cryptography.hazmat.primitives.serialization.ssh": {},
 }
+
+#: Loaded when one of their names is first used: to dial a peer by a DNS name, to list the interfaces of this machine.
+LATE: Final = ("dns", "psutil")
 
 
 class UnusedPartError(NotImplementedError):
@@ -63,9 +70,14 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if any(fullname == package or fullname.startswith(f"{package}.") for package in UNUSED):
+        if _below(fullname, UNUSED):
             return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
-        return None
+        if not _below(fullname, LATE):
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if spec is not None and isinstance(spec.loader, importlib.machinery.SourceFileLoader):
+            spec.loader = _LateLoader(spec.loader)
+        return spec
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
         module = _StandIn(spec.name)
@@ -76,7 +88,38 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         """Nothing to run: the stand-in is complete."""
 
 
+class _Late(types.ModuleType):
+    """A module that runs when it is first asked for a name it does not have yet.
+
+    ``importlib.util.LazyLoader`` runs it at its second import already, which asks for ``__spec__``.
+    """
+
+    def __getattr__(self, name: str) -> object:
+        spec = self.__spec__
+        if name.startswith("__") or spec is None or not isinstance(spec.loader, _LateLoader):
+            raise AttributeError(name)
+        self.__class__ = types.ModuleType  # type: ignore[assignment]
+        spec.loader = spec.loader.real
+        spec.loader.exec_module(self)
+        return getattr(self, name)
+
+
+class _LateLoader(importlib.abc.Loader):
+    def __init__(self, real: importlib.machinery.SourceFileLoader) -> None:
+        self.real = real
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
+        return _Late(spec.name)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """Later: see ``_Late``."""
+
+
+def _below(fullname: str, packages: Iterable[str]) -> bool:
+    return any(fullname == package or fullname.startswith(f"{package}.") for package in packages)
+
+
 def stand_in() -> None:
-    """From now on an import of an unused package gives its stand-in, unless the package is loaded already."""
+    """From now on an import of such a package gives its stand-in or a late one, unless it is loaded already."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())

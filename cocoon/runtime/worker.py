@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cocoon.core.errors import CocoonError, LimitExceeded, Malformed, MemoryExceeded
+from cocoon.core.imports import uncollected
 from cocoon.core.limits import MODEL_COPIES, PAYLOAD_BYTES, WORKER_HEADER_BYTES
 from cocoon.runtime import confine
 from cocoon.runtime.protocol import (
@@ -56,7 +57,8 @@ def main(arguments: Sequence[str]) -> int:
 def confined_start(parent_pid: int, gpu: bool) -> Ready:
     """Import the giants, give up privileges, and say what this worker is."""
     holds = confine.leave_network()
-    from cocoon.runtime import hardware, session
+    with uncollected():
+        from cocoon.runtime import hardware, session
 
     provider = session.effective_provider(gpu)
     cuda = provider == session.CUDA

@@ -69,7 +69,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
     before = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
     try:
-        with market(tmp_path_factory.mktemp("market"), log_level="debug") as place:
+        with market(tmp_path_factory.mktemp("market"), forks=False, log_level="debug") as place:
             _live(place)
             yield place
     finally:

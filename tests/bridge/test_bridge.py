@@ -9,7 +9,6 @@ import pytest
 
 import cocoon
 from tests.bridge.tape import Entry, Played, machines, play, read
-from tests.crash.pair import start_under
 from tests.loopback.paid import ASKS, TON, inputs, until
 from tests.loopback.town import town
 from tests.models import adder_model
@@ -26,8 +25,8 @@ def tapes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[E
         place.bootstrap(devnet_block_ms="50")
         for who, path in paths.items():
             role = ("--provide",) if who == "provider" else ()
-            root = ("tests.bridge.root", str(path))
-            peer = start_under(place, who, root, "up", *role, "--join", place.link, **ASKS)
+            peer = place.start(who, "tests.bridge.root", str(path), "up", *role, "--join", place.link, **ASKS)
+            peer.wait_line("ready")
             cocoon.connect(peer.home).fund(10 * TON)
         buyer, seller = (cocoon.connect(place.directory / who) for who in ("requester", "provider"))
         until(lambda: len(buyer.run(model, inputs(20))) == 20, "a task")

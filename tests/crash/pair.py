@@ -9,7 +9,6 @@ from __future__ import annotations
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,13 +27,12 @@ from tests.crash.root import last_word
 from tests.crash.sites import counted
 from tests.journals import journal
 from tests.loopback.paid import PAUSE_S
-from tests.loopback.town import PATIENCE_S, Peer, Town
+from tests.loopback.town import COCOON, PATIENCE_S, Peer, Town
 from tests.models import adder_model
 
 #: A unit costs one tranche, so each has a receipt of its own, and six of them are worth a claim.
 UNIT_NANOTON = 1_000_000
 UNITS = 6
-_REPOSITORY = Path(__file__).parents[2]
 _COMMANDS = {"provider": ("up", "--provide"), "requester": ("up",)}
 _SETTINGS = {
     "price_run_nanoton": str(1_000 * UNIT_NANOTON), "wallet_hour_nanoton": str(10**15),
@@ -188,20 +186,7 @@ class Pair:
 
 def begin(town: Town, who: str, *command: str, root: Sequence[str] = (), **settings: str) -> Peer:
     """Start a peer on its home; it is ready. Under the tests' root if a place is named."""
-    return start_under(town, who, ("tests.crash.root", *root) if root else ("cocoon",), *command, **settings)
-
-
-def start_under(town: Town, who: str, module: Sequence[str], *command: str, **settings: str) -> Peer:
-    """Start a peer by the ``module`` and its words in place of ``cocoon``; it is ready."""
-    home = town.directory / who
-    environment = {**town.environment(home, **settings), "PYTHONPATH": str(_REPOSITORY)}
-    with (town.directory / f"{who}.err").open("ab") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *module, *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
-            env=environment, cwd=town.directory,
-        )
-    peer = Peer(who, home, process)
-    town.peers.append(peer)
+    peer = town.start(who, "tests.crash.root" if root else COCOON, *root, *command, **settings)
     peer.wait_line("ready")
     return peer
 

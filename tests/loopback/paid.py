@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +33,7 @@ from cocoon.node.clock import MonotonicClock
 from cocoon.wire.judged import Statement
 from tests import journals
 from tests.journals import LaneKey
-from tests.loopback.town import PATIENCE_S, Peer, Town, town
+from tests.loopback.town import COCOON, PATIENCE_S, Peer, Town, town
 from tests.models import adder_model
 
 #: What the provider asks: a receipt is due with every run, a tranche is two of them.
@@ -112,9 +110,9 @@ class Ran:
 
 
 @contextmanager
-def market(directory: Path, **asks: str) -> Iterator[Market]:
+def market(directory: Path, forks: bool = True, **asks: str) -> Iterator[Market]:
     """A market whose peers end with the block. Provider and requester have ten coins each."""
-    with town(directory, ledger="ton") as place:
+    with town(directory, "ton", forks) as place:
         bootstrap = place.bootstrap(devnet_block_ms=BLOCK_MS)
         provider = place.up("provider", "--provide", "--join", place.link, **{**ASKS, **asks})
         requester = place.up("requester", "--join", place.link)
@@ -157,17 +155,10 @@ def _chain(here: Market, offset_s: int) -> Peer:
     home = here.bootstrap.home
     network = read_network(home)
     assert network is not None
-    command = [
-        sys.executable, "-m", "cocoon", "devnet", "--state", str(home / "devnet"), "--block-ms", BLOCK_MS,
+    chain = here.place.start(
+        "chain", COCOON, "devnet", "--state", str(home / "devnet"), "--block-ms", BLOCK_MS,
         "--listen", network.liteservers[0].rpartition(":")[0], "--clock-offset-s", str(offset_s),
-    ]
-    with (here.folder / "chain.err").open("ab") as errors:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
-            env=here.place.environment(home), cwd=here.folder,
-        )
-    chain = Peer("chain", home, process)
-    here.place.peers.append(chain)
+    )
     try:
         chain.wait_line("ready")
     except BaseException:

@@ -123,9 +123,10 @@ def test_if_one_of_two_liteservers_lies_nothing_is_promised(here: Market, tmp_pa
 # --- wrong clocks --------------------------------------------------------------------
 
 
-def with_clock(start: Callable[[], Peer], offset_s: int, patch: pytest.MonkeyPatch) -> Peer:
+def with_clock(here: Market, start: Callable[[], Peer], offset_s: int, patch: pytest.MonkeyPatch) -> Peer:
     """A peer whose wall clock is wrong by so much; what it does with time is its own affair."""
     with patch.context() as within:
+        within.setattr(here.place, "forks", False)          # a clock is set when Python starts
         within.setenv("PYTHONPATH", str(CLOCKS))
         within.setenv("CLOCK_OFFSET_S", str(offset_s))
         return start()
@@ -135,7 +136,7 @@ def with_clock(start: Callable[[], Peer], offset_s: int, patch: pytest.MonkeyPat
 def test_who_has_a_wrong_clock_orders_no_lane_and_is_told_so(
     here: Market, tmp_path: Path, offset_s: int, side: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    peer = with_clock(lambda: here.place.requester(f"buyer{offset_s}"), offset_s, monkeypatch)
+    peer = with_clock(here, lambda: here.place.requester(f"buyer{offset_s}"), offset_s, monkeypatch)
     assert here.place.cocoon(peer, "wallet", "fund", "--json").code == 0
     refused(here.place.cocoon(peer, *task(here, tmp_path)), ClockSkewed, f"s {side} the chain")
     assert accepted(peer) == {}
@@ -150,7 +151,7 @@ def test_who_has_a_wrong_clock_sells_by_the_time_of_the_chain(
     here: Market, offset_s: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cheap = {"price_run_nanoton": str(int(ASKS["price_run_nanoton"]) // 2)}
-    peer = with_clock(lambda: here.place.provider(f"seller{offset_s}", **ASKS | cheap), offset_s, monkeypatch)
+    peer = with_clock(here, lambda: here.place.provider(f"seller{offset_s}", **ASKS | cheap), offset_s, monkeypatch)
     seller = cocoon.connect(peer.home)
     ran = here.run(here.model(), 20)
     assert {result.provider for result in ran.results} == {seller.status()["peer"]}

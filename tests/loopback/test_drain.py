@@ -8,7 +8,7 @@ import pytest
 
 import cocoon
 from cocoon.core import limits
-from cocoon.core.errors import CocoonError, NoProvider
+from cocoon.core.errors import CocoonError, Draining, NoProvider
 from tests.loopback.conftest import settle
 from tests.loopback.town import Town
 from tests.models import five_models
@@ -46,7 +46,8 @@ def test_a_provider_that_is_told_to_end_answers_what_it_began(empty_town: Town, 
             if not answered:
                 assert settled.provider.terminate() == 0
             answered.append(result.unit)
-    assert caught.value.code == NoProvider.code, "the rest was never begun, and nobody else sells"
+    # The rest was never begun, and nobody else sells; whether it is asked once more while it ends is chance.
+    assert caught.value.code in {NoProvider.code, Draining.code}
     assert answered == list(range(len(answered))) and 0 < len(answered) < UNITS
 
 

@@ -14,16 +14,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from cocoon.core.units import SECOND_NS
+from tests.nursery import Forked, fork
 
 #: Far above what anything here takes, so that a busy machine does not fail a test; a hang still does.
 PATIENCE_S = 60.0
+#: The module behind the command ``cocoon``.
+COCOON = "cocoon.__main__"
 
 
 @dataclass(slots=True)
@@ -32,7 +35,7 @@ class Peer:
 
     name: str
     home: Path
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     lines: list[str] = field(default_factory=list)
     _rest: bytes = b""
 
@@ -109,24 +112,42 @@ class Outcome:
 class Town:
     """Starts peers and runs commands against them."""
 
-    def __init__(self, directory: Path, ledger: str = "none") -> None:
-        """``ledger`` is that of the networks that are made here; one with money takes a devnet beside its bootstrap."""
+    def __init__(self, directory: Path, ledger: str = "none", forks: bool = True) -> None:
+        """Empty.
+
+        Args:
+            ledger: That of the networks that are made here; one with money takes a devnet beside its bootstrap.
+            forks: Its processes come out of the nursery; False starts Python for each.
+        """
         self.directory = directory
         self.ledger = ledger
+        self.forks = forks
         self.peers: list[Peer] = []
         self.link = ""
 
     def up(self, name: str, *arguments: str, **environment: str) -> Peer:
         """Start ``cocoon up ARGUMENTS`` on the home ``name``; it is not ready yet."""
+        return self.start(name, COCOON, "up", *arguments, **environment)
+
+    def start(self, name: str, root: str, *arguments: str, **environment: str) -> Peer:
+        """Start the ``main`` of the module ``root`` on the home ``name``."""
         home = self.directory / name
         with (self.directory / f"{name}.err").open("ab") as errors:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "cocoon", "up", *arguments], stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=errors, env=self.environment(home, **environment), cwd=self.directory,
-            )
+            process = self.process(root, arguments, self.environment(home, **environment), errors)
         peer = Peer(name, home, process)
         self.peers.append(peer)
         return peer
+
+    def process(
+        self, root: str, arguments: Sequence[str], environment: Mapping[str, str], errors: IO[bytes] | None = None
+    ) -> subprocess.Popen[bytes] | Forked:
+        """Run a ``main``; what it says is read through pipes, but for what goes into the file ``errors``."""
+        if self.forks:
+            return fork(root, arguments, environment, self.directory, errors)
+        return subprocess.Popen(
+            [sys.executable, "-m", root, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=errors or subprocess.PIPE, env=environment, cwd=self.directory,
+        )
 
     def bootstrap(self, name: str = "bootstrap", **environment: str) -> Peer:
         """A bootstrap that is ready; its link becomes the town's."""
@@ -154,7 +175,7 @@ class Town:
     def begin(self, peer: Peer | Path, *arguments: str, **environment: str) -> Command:
         """Start one command without waiting."""
         home = peer if isinstance(peer, Path) else peer.home
-        return Command(arguments, self.environment(home, **environment), self.directory)
+        return Command(arguments, self.process(COCOON, arguments, self.environment(home, **environment)))
 
     def environment(self, home: Path, **more: str) -> dict[str, str]:
         """This environment without the user's own Cocoon settings."""
@@ -177,13 +198,10 @@ class Town:
 class Command:
     """A running command."""
 
-    def __init__(self, arguments: tuple[str, ...], environment: dict[str, str], directory: Path) -> None:
+    def __init__(self, arguments: tuple[str, ...], process: subprocess.Popen[bytes] | Forked) -> None:
         self._started = time.monotonic()
         self.arguments = arguments
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "cocoon", *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, env=environment, cwd=directory,
-        )
+        self.process = process
 
     def follow(self, hear: Callable[[dict[str, Any]], None], patience_s: float = PATIENCE_S) -> Outcome:
         """Hear each JSON line as it is said, then as ``finish``; standard error must fit into a pipe."""
@@ -235,9 +253,9 @@ def _kill(pid: int) -> None:
 
 
 @contextmanager
-def town(directory: Path, ledger: str = "none") -> Iterator[Town]:
+def town(directory: Path, ledger: str = "none", forks: bool = True) -> Iterator[Town]:
     """A town whose peers all end with the block."""
-    place = Town(directory, ledger)
+    place = Town(directory, ledger, forks)
     try:
         yield place
     finally:

@@ -233,6 +233,7 @@ async def test_a_worker_that_breaks_the_protocol_is_killed(tmp_path, model_file,
 
 
 def children() -> set[int]:
-    """Pids of this process's children."""
+    """Pids of this process's children that are workers."""
     lists = [(task / "children").read_text() for task in Path("/proc/self/task").iterdir()]
-    return {int(pid) for text in lists for pid in text.split()}
+    pids = {int(pid) for text in lists for pid in text.split()}
+    return {pid for pid in pids if b"cocoon.runtime.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()}

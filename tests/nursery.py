@@ -1,0 +1,235 @@
+"""Commands without their second of imports: forked from a process that has done nothing but import.
+
+``fork`` gives a process like any other, with an environment, a working directory,
+descriptors and signals of its own; it runs the ``main`` of a module and ends as the
+interpreter does. It does not show a start of Python: tests/unit/cli, tests/oracle
+and the demonstrations begin with one.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+_ORDER_BYTES = 1 << 20
+#: Not numpy, which no peer loads.
+_PRELOADED = ("cocoon.cli.main", "cocoon.node.main", "cocoon.node.peer", "cocoon.ledger.liteserver", "cocoon.sdk")
+_REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+class Forked:
+    """A child of the nursery, with the part of ``subprocess.Popen`` that tests use."""
+
+    def __init__(
+        self, arguments: Sequence[str], pid: int, end: int, stdout: IO[bytes] | None, stderr: IO[bytes] | None
+    ) -> None:
+        self.arguments = arguments
+        self.pid = pid
+        self.returncode: int | None = None
+        self.stdout = stdout
+        self.stderr = stderr
+        self._end: IO[bytes] = open(end, "rb", buffering=0)
+        self._said = {stream: b"" for stream in (stdout, stderr) if stream is not None}
+
+    def poll(self) -> int | None:
+        """The exit code, minus the number of the signal that ended it, or None as long as it runs."""
+        if self.returncode is None and select.select([self._end], [], [], 0)[0]:
+            word = self._end.read()
+            self._end.close()
+            assert word, f"the nursery of process {self.pid} is gone"
+            self.returncode = int(word)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code, once it has ended."""
+        if self.returncode is None:
+            select.select([self._end], [], [], timeout)
+        code = self.poll()
+        if code is None:
+            raise subprocess.TimeoutExpired(self.arguments, timeout or 0.0)
+        return code
+
+    def communicate(self, timeout: float | None = None) -> tuple[bytes, bytes]:
+        """All of its standard output and error, once it has ended."""
+        late = None if timeout is None else time.monotonic() + timeout
+
+        def left() -> float | None:
+            return None if late is None else max(0.0, late - time.monotonic())
+
+        while reading := [stream for stream in self._said if not stream.closed]:
+            ready, _, _ = select.select(reading, [], [], left())
+            if not ready:
+                raise subprocess.TimeoutExpired(self.arguments, timeout or 0.0)
+            for stream in ready:
+                data = os.read(stream.fileno(), 65_536)
+                self._said[stream] += data
+                if not data:
+                    stream.close()
+        self.wait(left())
+        out, err = (b"" if stream is None else self._said[stream] for stream in (self.stdout, self.stderr))
+        return out, err
+
+    def send_signal(self, number: int) -> None:
+        """To the process, unless it has ended."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+
+def fork(
+    root: str, arguments: Sequence[str], environment: Mapping[str, str], directory: Path,
+    errors: IO[bytes] | None = None,
+) -> Forked:
+    """Run ``main(arguments)`` of the module ``root`` in a new process whose standard input is empty.
+
+    Args:
+        errors: Takes its standard error; None makes a pipe of it, as standard output always is.
+    """
+    order = json.dumps([root, list(arguments), dict(environment), str(directory)]).encode()
+    end, end_write = os.pipe()
+    out, out_write = os.pipe()
+    err, err_write = os.pipe() if errors is None else (None, os.dup(errors.fileno()))
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    theirs = [nothing, out_write, err_write, end_write]
+    try:
+        pid = _nursery().bear(order, theirs)
+    finally:
+        for descriptor in theirs:
+            os.close(descriptor)
+    return Forked(arguments, pid, end, open(out, "rb"), None if err is None else open(err, "rb"))
+
+
+class Nursery:
+    """The process that has imported, and the line to it; it ends with us."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._line = ours
+        self._turn = threading.Lock()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.nursery", str(theirs.fileno())], stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()], cwd=_REPOSITORY,
+            )
+        atexit.register(self.close)
+
+    def bear(self, order: bytes, descriptors: Sequence[int]) -> int:
+        """The process id of a new child; its descriptors are copies."""
+        with self._turn:
+            socket.send_fds(self._line, [order], descriptors)
+            return int(self._line.recv(32))
+
+    def close(self) -> None:
+        """Let it end, and reap it."""
+        self._line.close()
+        self._process.wait()
+
+
+_the_nursery: list[Nursery] = []
+
+
+def _nursery() -> Nursery:
+    """One a process of tests, started when it is first needed."""
+    if not _the_nursery:
+        _the_nursery.append(Nursery())
+    return _the_nursery[0]
+
+
+def serve(line: socket.socket) -> tuple[str, list[str]] | None:
+    """Bear children until the line closes (None); in a child, what it is to run."""
+    wake, wake_write = os.pipe()
+    for descriptor in (wake, wake_write):
+        os.set_blocking(descriptor, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake_write)
+    ends: dict[int, int] = {}
+    while True:
+        ready, _, _ = select.select([line, wake], [], [])
+        if wake in ready:
+            os.read(wake, 4_096)
+            bury(ends)
+        if line not in ready:
+            continue
+        order, received, _, _ = socket.recv_fds(line, _ORDER_BYTES, 4)
+        if not order:
+            return None
+        *standard, end = received
+        if (pid := os.fork()) == 0:
+            for descriptor in (line.detach(), wake, wake_write, end, *ends.values()):
+                os.close(descriptor)
+            return settle(order, standard)
+        ends[pid] = end
+        for descriptor in standard:
+            os.close(descriptor)
+        line.send(str(pid).encode())
+
+
+def bury(ends: dict[int, int]) -> None:
+    """Reap who has ended, and tell how."""
+    while ends:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == 0:
+            return
+        end = ends.pop(pid)
+        with contextlib.suppress(BrokenPipeError):      # nobody waits for it any more
+            os.write(end, str(os.waitstatus_to_exitcode(status)).encode())
+        os.close(end)
+
+
+def settle(order: bytes, standard: Sequence[int]) -> tuple[str, list[str]]:
+    """Make this process the one that was ordered."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number, descriptor in enumerate(standard):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    sys.stdin = open(0, closefd=False)
+    sys.stdout = open(1, "w", closefd=False)
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+    root, arguments, environment, directory = json.loads(order)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(directory)
+    sys.argv = [root, *arguments]
+    return root, arguments
+
+
+def main(descriptor: int) -> int:
+    """The nursery's own life, and then its children's."""
+    from cocoon.core.imports import uncollected
+
+    with uncollected():
+        for module in _PRELOADED:
+            importlib.import_module(module)
+    assert threading.active_count() == len(os.listdir("/proc/self/task")) == 1, "a process with threads must not fork"
+    born = serve(socket.socket(fileno=descriptor))
+    if born is None:
+        return 0
+    root, arguments = born
+    code: int = importlib.import_module(root).main(arguments)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))
