@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
+import functools
 import importlib
 import json
 import os
@@ -25,8 +27,12 @@ from pathlib import Path
 from typing import IO
 
 _ORDER_BYTES = 1 << 20
-#: Not numpy, which no peer loads.
-_PRELOADED = ("cocoon.cli.main", "cocoon.node.main", "cocoon.node.peer", "cocoon.ledger.liteserver", "cocoon.sdk")
+_PR_SET_PDEATHSIG = 1
+#: What each nursery imports. For peers not numpy, which none of them loads; TON's virtual machine for devnets alone.
+_PRELOADED = {
+    "peer": ("cocoon.cli.main", "cocoon.node.main", "cocoon.node.peer", "cocoon.ledger.liteserver", "cocoon.sdk"),
+    "devnet": ("cocoon.cli.main", "cocoon.devnet.command"),
+}
 _REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -34,11 +40,13 @@ class Forked:
     """A child of the nursery, with the part of ``subprocess.Popen`` that tests use."""
 
     def __init__(
-        self, arguments: Sequence[str], pid: int, end: int, stdout: IO[bytes] | None, stderr: IO[bytes] | None
+        self, arguments: Sequence[str], pid: int, end: int, stdin: IO[bytes] | None, stdout: IO[bytes],
+        stderr: IO[bytes] | None,
     ) -> None:
         self.arguments = arguments
         self.pid = pid
         self.returncode: int | None = None
+        self.stdin = stdin
         self.stdout = stdout
         self.stderr = stderr
         self._end: IO[bytes] = open(end, "rb", buffering=0)
@@ -98,38 +106,43 @@ class Forked:
 
 
 def fork(
-    root: str, arguments: Sequence[str], environment: Mapping[str, str], directory: Path,
-    errors: IO[bytes] | None = None,
+    root: str, arguments: Sequence[str], environment: Mapping[str, str], directory: Path, *,
+    asks: bool = False, errors: int | None = None, preloaded: str = "peer",
 ) -> Forked:
-    """Run ``main(arguments)`` of the module ``root`` in a new process whose standard input is empty.
+    """Run ``main(arguments)`` of the module ``root`` in a new process.
 
     Args:
-        errors: Takes its standard error; None makes a pipe of it, as standard output always is.
+        asks: Its standard input is a pipe; else it is empty.
+        errors: A descriptor for its standard error; None makes a pipe of it, as standard output always is.
+        preloaded: What it need not import: ``_PRELOADED``.
     """
     order = json.dumps([root, list(arguments), dict(environment), str(directory)]).encode()
-    end, end_write = os.pipe()
+    read, ask = os.pipe() if asks else (os.open(os.devnull, os.O_RDONLY), None)
     out, out_write = os.pipe()
-    err, err_write = os.pipe() if errors is None else (None, os.dup(errors.fileno()))
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    theirs = [nothing, out_write, err_write, end_write]
+    err, err_write = os.pipe() if errors is None else (None, os.dup(errors))
+    end, end_write = os.pipe()
+    theirs = [read, out_write, err_write, end_write]
     try:
-        pid = _nursery().bear(order, theirs)
+        pid = _nursery(preloaded).bear(order, theirs)
     finally:
         for descriptor in theirs:
             os.close(descriptor)
-    return Forked(arguments, pid, end, open(out, "rb"), None if err is None else open(err, "rb"))
+    return Forked(
+        arguments, pid, end, None if ask is None else open(ask, "wb", buffering=0), open(out, "rb"),
+        None if err is None else open(err, "rb"),
+    )
 
 
 class Nursery:
     """The process that has imported, and the line to it; it ends with us."""
 
-    def __init__(self) -> None:
+    def __init__(self, preloaded: str) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._line = ours
         self._turn = threading.Lock()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.nursery", str(theirs.fileno())], stdin=subprocess.DEVNULL,
+                [sys.executable, "-m", "tests.nursery", str(theirs.fileno()), preloaded], stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()], cwd=_REPOSITORY,
             )
         atexit.register(self.close)
@@ -146,14 +159,10 @@ class Nursery:
         self._process.wait()
 
 
-_the_nursery: list[Nursery] = []
-
-
-def _nursery() -> Nursery:
-    """One a process of tests, started when it is first needed."""
-    if not _the_nursery:
-        _the_nursery.append(Nursery())
-    return _the_nursery[0]
+@functools.cache
+def _nursery(preloaded: str) -> Nursery:
+    """One of each kind for a process of tests, started when it is first needed."""
+    return Nursery(preloaded)
 
 
 def serve(line: socket.socket) -> tuple[str, list[str]] | None:
@@ -201,6 +210,7 @@ def settle(order: bytes, standard: Sequence[int]) -> tuple[str, list[str]]:
     """Make this process the one that was ordered."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)     # tests that are killed leave nobody behind
     for number, descriptor in enumerate(standard):
         os.dup2(descriptor, number)
         os.close(descriptor)
@@ -215,12 +225,12 @@ def settle(order: bytes, standard: Sequence[int]) -> tuple[str, list[str]]:
     return root, arguments
 
 
-def main(descriptor: int) -> int:
+def main(descriptor: int, preloaded: str) -> int:
     """The nursery's own life, and then its children's."""
     from cocoon.core.imports import uncollected
 
     with uncollected():
-        for module in _PRELOADED:
+        for module in _PRELOADED[preloaded]:
             importlib.import_module(module)
     assert threading.active_count() == len(os.listdir("/proc/self/task")) == 1, "a process with threads must not fork"
     born = serve(socket.socket(fileno=descriptor))
@@ -232,4 +242,4 @@ def main(descriptor: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1])))
+    sys.exit(main(int(sys.argv[1]), sys.argv[2]))

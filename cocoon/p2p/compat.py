@@ -243,8 +243,8 @@ def resolve_names_late() -> None:
     """Each host makes a resolver, which loads sixty modules; now the first name that is looked up does."""
     resolver = functools.cached_property(lambda _: names.dns.asyncresolver.Resolver())
     resolver.__set_name__(names.DNSResolver, "_resolver")
-    names.DNSResolver.__init__ = lambda _: None  # type: ignore[method-assign]
-    names.DNSResolver._resolver = resolver  # type: ignore[assignment]
+    names.DNSResolver.__init__ = lambda _: None
+    names.DNSResolver._resolver = resolver
 
 
 # --- 7. dial delay, and the root logger ----------------------------------------

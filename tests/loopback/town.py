@@ -143,7 +143,7 @@ class Town:
     ) -> subprocess.Popen[bytes] | Forked:
         """Run a ``main``; what it says is read through pipes, but for what goes into the file ``errors``."""
         if self.forks:
-            return fork(root, arguments, environment, self.directory, errors)
+            return fork(root, arguments, environment, self.directory, errors=errors and errors.fileno())
         return subprocess.Popen(
             [sys.executable, "-m", root, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=errors or subprocess.PIPE, env=environment, cwd=self.directory,

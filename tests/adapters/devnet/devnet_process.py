@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -18,19 +16,20 @@ from pytoniq_core import Address, Cell, begin_cell
 from pytoniq_core.tl.block import BlockIdExt
 from pytoniq_core.tlb.transaction import Transaction
 
+from tests.nursery import Forked, fork
+
 TON = 10**9
 SUPPLY = 5_000_000 * TON
 #: A test that needs longer has hung.
 PATIENCE_S = 100
 SHARD = -(1 << 63)
-_LAUNCH = "import sys; from cocoon.cli.devnet import devnet; sys.exit(devnet.main(standalone_mode=False))"
 
 
 @dataclass
 class Devnet:
     """A running devnet and what it announced."""
 
-    process: subprocess.Popen
+    process: Forked
     genesis: bytes
     host: str
     port: int
@@ -50,11 +49,10 @@ class Devnet:
 
 def start(state: Path, *options: str) -> Devnet:
     """Start a devnet and wait until it is ready."""
-    ours = ["--block-ms", "20", "--with-parent", str(os.getpid())]
-    command = [sys.executable, "-c", _LAUNCH, "--state", str(state), *ours, *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    words = ["devnet", "--state", str(state), "--block-ms", "20", *options]
+    process = fork("cocoon.__main__", words, os.environ, Path.cwd(), errors=2, preloaded="devnet")
     said = json.loads(process.stdout.readline())
-    assert process.stdout.readline() == "ready\n"
+    assert process.stdout.readline() == b"ready\n"
     host, port, key = said["liteserver"].split(":", 2)
     faucet = Address((0, bytes.fromhex(said["faucet"])))
     return Devnet(process, bytes.fromhex(said["genesis"]), host, int(port), key, faucet)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 
 from cocoon.p2p import compat  # first: libp2p cannot be imported without it
 
@@ -24,7 +25,7 @@ from multiaddr import Multiaddr
 PUBLIC = "/ipfs/kad/1.0.0"
 
 
-async def main(given: dict) -> None:
+async def live(given: dict) -> None:
     for module in compat._KAD_MODULES:
         module.PROTOCOL_ID = PUBLIC
     keys = create_new_key_pair()
@@ -53,5 +54,7 @@ async def main(given: dict) -> None:
         await host.close()
 
 
-if __name__ == "__main__":
-    trio.run(main, json.loads(sys.argv[1]))
+def main(argv: Sequence[str]) -> int:
+    """Live as the JSON of the only argument says."""
+    trio.run(live, json.loads(argv[0]))
+    return 0

@@ -9,6 +9,7 @@ import hashlib
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import trio
@@ -83,7 +84,7 @@ async def obey(mesh, nursery, order) -> object:
     raise ValueError(order)
 
 
-async def main(given: dict) -> None:
+async def live(given: dict) -> None:
     book = load_book(Path(given["book"])) if given["book"] else AddressBook()
     settings = MeshSettings(
         network=hashlib.sha256(given.get("network", "loopback").encode()).digest(),
@@ -108,5 +109,7 @@ async def main(given: dict) -> None:
     say(event="closed")
 
 
-if __name__ == "__main__":
-    trio.run(main, json.loads(sys.argv[1]))
+def main(argv: Sequence[str]) -> int:
+    """Live as the JSON of the only argument says."""
+    trio.run(live, json.loads(argv[0]))
+    return 0

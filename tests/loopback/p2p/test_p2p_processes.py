@@ -6,14 +6,13 @@ import json
 import os
 import queue
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
+from tests.nursery import fork
+
 KEY = "11" * 32
 PATIENCE_S = 40
 """No test waits longer; nothing is asserted about how long it took."""
@@ -22,17 +21,13 @@ PATIENCE_S = 40
 class Peer:
     """A peer process. Events that nobody waits for are kept."""
 
-    def __init__(self, script: str = "p2p_process.py", **given: object) -> None:
+    def __init__(self, script: str = "p2p_process", **given: object) -> None:
         given.setdefault("seed", os.urandom(32).hex())
         given.setdefault("book", None)
         self.given = given
         self._kept: list[dict] = []
         self._lines: queue.Queue = queue.Queue()
-        self.process = subprocess.Popen(
-            [sys.executable, str(HERE / script), json.dumps(given)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, "PYTHONPATH": str(HERE.parents[2])},
-        )
+        self.process = fork(f"tests.loopback.p2p.{script}", [json.dumps(given)], os.environ, Path.cwd(), asks=True)
         threading.Thread(target=self._read, daemon=True).start()
         ready = self.wait("ready")
         self.id, self.addresses, self.listening = ready["peer"], ready["addresses"], ready.get("listening")
@@ -55,7 +50,7 @@ class Peer:
         pytest.fail(f"the peer ended: {self.process.stderr.read()}")
 
     def ask(self, *order: object) -> object:
-        print(json.dumps(order), file=self.process.stdin, flush=True)
+        self.process.stdin.write(json.dumps(order).encode() + b"\n")
         answer = self.wait("done", "failed")
         return answer["result"] if answer["event"] == "done" else answer
 
@@ -68,7 +63,7 @@ class Peer:
         self.process.stdin.close()
         self.wait("closed")
         assert self.process.wait(PATIENCE_S) == 0
-        assert self.process.stderr.read() == ""
+        assert self.process.stderr.read() == b""
 
 
 @pytest.fixture
@@ -164,6 +159,6 @@ def test_another_network_is_refused_by_name(peers):
 
 def test_a_node_of_the_public_kademlia_enters_no_table_of_ours_and_we_enter_none_of_its(peers):
     boot = peers(dht_server=True)
-    foreign = peers("foreign_kad.py", peer=boot.addresses[0])
+    foreign = peers("foreign_kad", peer=boot.addresses[0])
     assert foreign.wait("tried") == {"event": "tried", "kad_streams": 0, "table": 0}
     assert boot.ask("nodes") == 0

@@ -29,6 +29,15 @@ def test_help_names_every_command_and_loads_nothing_heavy(root: Path) -> None:
         assert f"\n  {name} ".encode() in done.stdout
 
 
+def test_a_command_that_reads_tensors_starts_no_thread_for_it(root: Path) -> None:
+    program = (
+        "import os; from cocoon.cli.main import main; main(['--version'])\n"
+        "import numpy; print(len(os.listdir('/proc/self/task')))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, timeout=LIMIT_S)
+    assert done.stdout.endswith(b"\n1\n"), done.stdout
+
+
 def test_no_peer_is_told_with_its_remedy_and_code(command: Command) -> None:
     said = command("status")
     assert said.code == 11 and said.out == ""
