@@ -13,7 +13,7 @@ PIP := -m pip --disable-pip-version-check -qq --no-input install --no-deps --req
 LOCKS := requirements
 FILES ?=
 # Processes that run tests side by side: twice the usual two cores, because tests wait for heartbeats and
-# blocks. A file's tests stay together, because they share peers.
+# blocks. A file's tests stay together, because they share peers; files with few tests have slow ones, and come in their turn.
 WORKERS ?= 4
 
 .DEFAULT_GOAL := help
@@ -30,7 +30,7 @@ demo: .venv/.cocoon build/magika/.done ## five peers on this machine classify fi
 	@.venv/bin/cocoon demo $(if $(FILES),"$(FILES)")
 
 test: .venv/.dev build/magika/.done .venv-oracle/.done ## every test but the long ones (under 10 minutes on 2 cores)
-	@$(VENV) -m pytest -q -n $(WORKERS) --dist loadfile
+	@$(VENV) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-long: .venv/.dev build/magika/.done .venv-oracle/.done ## the long tests: kills at random moments, 1,000 files
 	@$(VENV) -m pytest -q -m long -o faulthandler_timeout=1800

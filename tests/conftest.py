@@ -23,3 +23,8 @@ settings.load_profile("cocoon")
 def root() -> Path:
     """The root of the tree under test."""
     return Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The file that takes longest comes first, or at the end one process works and the others look on."""
+    items.sort(key=lambda item: item.path.name != "test_all_faults.py")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -27,28 +28,12 @@ def oracle() -> None:
     pytest.fail("no .venv-oracle or no build/magika: run `make test`, or set COCOON_ORACLE=skip")
 
 
-def assert_equal_labels(paths: Sequence[str]) -> None:
-    ours, theirs = compare.plain_labels(paths), compare.package_labels(paths)
-    assert compare.different(paths, ours, theirs) == []
-    largest = compare.largest_difference(ours, theirs)
-    print(f"{len(paths)} files, largest difference of scores {largest:.3g}")
-    # One file a run on both sides: what remains is another release or thread count, far below a threshold.
-    assert largest < 1e-4
+def examples() -> list[str]:
+    """The files of the demonstration."""
+    return sorted(map(str, (compare.REPOSITORY / "examples" / "filetypes").iterdir()))
 
 
-def test_the_example_files_get_the_packages_labels() -> None:
-    assert_equal_labels(sorted(str(p) for p in (compare.REPOSITORY / "examples" / "filetypes").iterdir()))
-
-
-@pytest.mark.parametrize("count", [200, pytest.param(1_000, marks=pytest.mark.long)])
-def test_files_of_this_machine_get_the_packages_labels(count: int) -> None:
-    paths = compare.sample("/usr", count, SEED)
-    print(f"seed {SEED}")
-    assert len(paths) == count
-    assert_equal_labels(paths)
-
-
-def test_files_at_every_edge_of_the_rules_get_the_packages_labels(tmp_path: Path) -> None:
+def edges(folder: Path) -> list[str]:
     """Sizes around the floor and the block, blanks at both ends, cut characters, and noise."""
     draw = random.Random(SEED)
     long_bodies = [b"import os\nprint(os.getcwd())\n" * 9, b'{"a": [1, 2]}\n' * 400]
@@ -60,7 +45,48 @@ def test_files_at_every_edge_of_the_rules_get_the_packages_labels(tmp_path: Path
     contents += [b"\n" * draw.randrange(4_200) + draw.randbytes(draw.randrange(40)) for _ in range(100)]
     paths = []
     for number, content in enumerate(contents):
-        (tmp_path / f"{number:04d}").write_bytes(content)
-        paths.append(str(tmp_path / f"{number:04d}"))
-    print(f"seed {SEED}")
-    assert_equal_labels(paths)
+        (folder / f"{number:04d}").write_bytes(content)
+        paths.append(str(folder / f"{number:04d}"))
+    return paths
+
+
+def assert_equal_labels(paths: Sequence[str], ours: Sequence[compare.Answer], theirs: Sequence[compare.Answer]) -> None:
+    assert compare.different(paths, ours, theirs) == []
+    largest = compare.largest_difference(ours, theirs)
+    print(f"seed {SEED}, {len(paths)} files, largest difference of scores {largest:.3g}")
+    # One file a run on both sides: what remains is another release or thread count, far below a threshold.
+    assert largest < 1e-4
+
+
+Answered = dict[str, tuple[list[str], list[compare.Answer], list[compare.Answer]]]
+
+
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory: pytest.TempPathFactory) -> Answered:
+    """What both programs, each run once, say of three kinds of files."""
+    kinds = {
+        "examples": examples(), "of this machine": compare.sample("/usr", 200, SEED),
+        "at every edge of the rules": edges(tmp_path_factory.mktemp("edges")),
+    }
+    every = [path for paths in kinds.values() for path in paths]
+    ours, theirs = iter(compare.plain_labels(every)), iter(compare.package_labels(every))
+    return {
+        kind: (paths, list(islice(ours, len(paths))), list(islice(theirs, len(paths))))
+        for kind, paths in kinds.items()
+    }
+
+
+@pytest.mark.parametrize(("kind", "least"), [
+    ("examples", 30), ("of this machine", 200), ("at every edge of the rules", 400),
+])
+def test_files_get_the_packages_labels(answered: Answered, kind: str, least: int) -> None:
+    paths, ours, theirs = answered[kind]
+    assert len(paths) >= least
+    assert_equal_labels(paths, ours, theirs)
+
+
+@pytest.mark.long
+def test_a_thousand_files_of_this_machine_get_the_packages_labels() -> None:
+    paths = compare.sample("/usr", 1_000, SEED)
+    assert len(paths) == 1_000
+    assert_equal_labels(paths, compare.plain_labels(paths), compare.package_labels(paths))
