@@ -13,7 +13,8 @@ PIP := -m pip --disable-pip-version-check -qq --no-input install --no-deps --req
 LOCKS := requirements
 FILES ?=
 # Processes that run tests side by side: twice the usual two cores, because tests wait for heartbeats and
-# blocks. A file's tests stay together, because they share peers; files with few tests have slow ones, and come in their turn.
+# blocks. A file's tests stay together, because they share peers. Files come in their own order: by the number
+# of their tests, as xdist would have it, the slow ones came last.
 WORKERS ?= 4
 
 .DEFAULT_GOAL := help

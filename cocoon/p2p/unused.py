@@ -1,9 +1,9 @@
 """What py-libp2p 0.8.1 imports and Cocoon never or seldom uses: stood in for, or loaded late.
 
 A peer speaks TCP, Noise and Yamux with Ed25519 keys. The library's package file
-imports every transport, relay and certificate client besides, which took two
-thirds of a peer's start and a quarter of its memory. A stand-in satisfies the
-imports, and whoever calls one of its names is told so. ``compat`` calls
+imports every transport, relay and certificate client besides, which took more
+than half of a peer's start and a quarter of its memory. A stand-in satisfies
+the imports, and whoever calls one of its names is told so. ``compat`` calls
 :func:`stand_in` before the first import of libp2p.
 
 Purity: shell (changes the import system). Spec: docs/dependencies.md.

@@ -15,7 +15,7 @@ def said(code: str) -> str:
 
 
 def test_the_stack_imports_without_the_packages_of_unused_parts_and_refuses_their_use():
-    """fastecdsa has no Linux wheel; the others took two thirds of a peer's start."""
+    """fastecdsa has no Linux wheel; the others took more than half of a peer's start."""
     refused = re.findall(r"(\S+) is left out of Cocoon", said(
         "import sys\n"
         "sys.modules.update(dict.fromkeys(('aioquic', 'httpx', 'requests', 'wsproto', 'zeroconf', 'cid')))\n"
