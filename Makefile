@@ -9,13 +9,17 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	$$p -c '$(SUPPORTED)' 2>/dev/null && { echo $$p; exit; }; done)
 
 VENV := .venv/bin/python
-PIP := -m pip --disable-pip-version-check -qq --no-input install --no-deps --require-hashes
+# Compiled by compileall on all cores instead.
+PIP := -m pip --disable-pip-version-check -qq --no-input install --no-compile --no-deps --require-hashes
 LOCKS := requirements
 FILES ?=
 # Processes that run tests side by side: twice the usual two cores, because tests wait for heartbeats and
 # blocks. A file's tests stay together, because they share peers. Files come in their own order: by the number
 # of their tests, as xdist would have it, the slow ones came last.
 WORKERS ?= 4
+
+# Environments that do not depend on each other are made side by side.
+MAKEFLAGS += --jobs=2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-long lint mutants bench wheel contracts bytecode crosscheck docs lock clean tools-present
@@ -112,6 +116,7 @@ build/magika/.done: $(LOCKS)/magika.lock tools/magika_files.py | .venv/.product
 	@echo "installing the Magika package, the tests' oracle, into .venv-oracle"
 	@$(PYTHON) -m venv --clear .venv-oracle
 	@.venv-oracle/bin/python $(PIP) -r $(LOCKS)/oracle.lock
+	@.venv-oracle/bin/python -m compileall -q -j 0 .venv-oracle/lib >/dev/null 2>&1 || true
 	@touch $@
 
 # Node from a wheel, the Tolk compiler and a second TVM from npm: for whoever changes contracts, and for CI.

@@ -18,6 +18,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 settings.register_profile("cocoon", deadline=None, print_blob=True)
 settings.load_profile("cocoon")
 
+_TESTS = Path(__file__).resolve().parent
+#: Where tests start processes and wait for them.
+_WAITING = {"adapters", "attack", "bridge", "crash", "loopback", "oracle"}
+
 
 @pytest.fixture(scope="session")
 def root() -> Path:
@@ -26,5 +30,10 @@ def root() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The file that takes longest comes first, or at the end one process works and the others look on."""
-    items.sort(key=lambda item: item.path.name != "test_all_faults.py")
+    """Files that wait for processes side by side with files that compute; the longest first, short ones at the end."""
+    files = list(dict.fromkeys(item.path for item in items))
+    waiting = [file for file in files if file.relative_to(_TESTS).parts[0] in _WAITING]
+    computing = [file for file in files if file not in waiting]
+    place = {file: number / len(computing) for number, file in enumerate(computing)}
+    place |= {file: 0.85 * number / len(waiting) for number, file in enumerate(waiting)}
+    items.sort(key=lambda item: -1.0 if item.path.name == "test_all_faults.py" else place[item.path])

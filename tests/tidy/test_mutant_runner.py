@@ -105,7 +105,9 @@ def test_a_patch_that_does_not_apply_or_names_no_test_is_red(tree: Path, tmp_pat
 
 
 @pytest.mark.parametrize("patch", sorted(PATCHES.glob("*.patch")), ids=lambda p: p.stem)
-def test_every_patch_names_a_test_and_modules_that_exist(patch: Path) -> None:
+def test_every_patch_applies_and_names_a_test_that_exists(patch: Path) -> None:
     path, _, name = named_test(patch).partition("::")
     assert f"def {name.split('::')[-1].split('[')[0]}(" in (ROOT / path).read_text(encoding="utf-8")
-    assert all((ROOT / changed).is_file() for changed in changed_files(patch))
+    assert changed_files(patch)
+    check = ["git", "apply", "--check", "--whitespace=nowarn", str(patch)]
+    assert subprocess.run(check, cwd=ROOT, capture_output=True, text=True).stderr == ""
