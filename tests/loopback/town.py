@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from cocoon.core.units import SECOND_NS
-from tests.nursery import Forked, fork
+from tests.fork_server import Forked, fork
 
 #: Far above what anything here takes, so that a busy machine does not fail a test; a hang still does.
 PATIENCE_S = 60.0
@@ -117,7 +117,7 @@ class Town:
 
         Args:
             ledger: That of the networks that are made here; one with money takes a devnet beside its bootstrap.
-            forks: Its processes come out of the nursery; False starts Python for each.
+            forks: Its processes come out of a fork server; False starts Python for each.
         """
         self.directory = directory
         self.ledger = ledger

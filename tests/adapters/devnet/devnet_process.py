@@ -16,7 +16,7 @@ from pytoniq_core import Address, Cell, begin_cell
 from pytoniq_core.tl.block import BlockIdExt
 from pytoniq_core.tlb.transaction import Transaction
 
-from tests.nursery import Forked, fork
+from tests.fork_server import Forked, fork
 
 TON = 10**9
 SUPPLY = 5_000_000 * TON

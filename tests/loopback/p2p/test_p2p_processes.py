@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.nursery import fork
+from tests.fork_server import fork
 
 KEY = "11" * 32
 PATIENCE_S = 40

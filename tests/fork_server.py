@@ -27,8 +27,10 @@ from pathlib import Path
 from typing import IO
 
 _ORDER_BYTES = 1 << 20
+#: Far above what a start of Python and its imports take.
+_PATIENCE_S = 60.0
 _PR_SET_PDEATHSIG = 1
-#: What each nursery imports. For peers not numpy, which none of them loads; TON's virtual machine for devnets alone.
+#: What each fork server imports: not numpy, which no peer loads; TON's virtual machine for devnets alone.
 _PRELOADED = {
     "peer": ("cocoon.cli.main", "cocoon.node.main", "cocoon.node.peer", "cocoon.ledger.liteserver", "cocoon.sdk"),
     "devnet": ("cocoon.cli.main", "cocoon.devnet.command"),
@@ -37,7 +39,7 @@ _REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 class Forked:
-    """A child of the nursery, with the part of ``subprocess.Popen`` that tests use."""
+    """A child of a fork server, with the part of ``subprocess.Popen`` that tests use."""
 
     def __init__(
         self, arguments: Sequence[str], pid: int, end: int, stdin: IO[bytes] | None, stdout: IO[bytes],
@@ -57,7 +59,7 @@ class Forked:
         if self.returncode is None and select.select([self._end], [], [], 0)[0]:
             word = self._end.read()
             self._end.close()
-            assert word, f"the nursery of process {self.pid} is gone"
+            assert word, f"the fork server of process {self.pid} is gone"
             self.returncode = int(word)
         return self.returncode
 
@@ -123,7 +125,7 @@ def fork(
     end, end_write = os.pipe()
     theirs = [read, out_write, err_write, end_write]
     try:
-        pid = _nursery(preloaded).bear(order, theirs)
+        pid = _server(preloaded).spawn(order, theirs)
     finally:
         for descriptor in theirs:
             os.close(descriptor)
@@ -133,40 +135,43 @@ def fork(
     )
 
 
-class Nursery:
+class ForkServer:
     """The process that has imported, and the line to it; it ends with us."""
 
     def __init__(self, preloaded: str) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._line = ours
+        self._line.settimeout(_PATIENCE_S)
         self._turn = threading.Lock()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.nursery", str(theirs.fileno()), preloaded], stdin=subprocess.DEVNULL,
+                [sys.executable, "-m", "tests.fork_server", str(theirs.fileno()), preloaded], stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()], cwd=_REPOSITORY,
             )
         atexit.register(self.close)
 
-    def bear(self, order: bytes, descriptors: Sequence[int]) -> int:
+    def spawn(self, order: bytes, descriptors: Sequence[int]) -> int:
         """The process id of a new child; its descriptors are copies."""
         with self._turn:
             socket.send_fds(self._line, [order], descriptors)
-            return int(self._line.recv(32))
+            pid = self._line.recv(32)
+        assert pid, "the fork server is gone; what it said is on standard error"
+        return int(pid)
 
     def close(self) -> None:
         """Let it end, and reap it."""
         self._line.close()
-        self._process.wait()
+        self._process.wait(_PATIENCE_S)
 
 
 @functools.cache
-def _nursery(preloaded: str) -> Nursery:
+def _server(preloaded: str) -> ForkServer:
     """One of each kind for a process of tests, started when it is first needed."""
-    return Nursery(preloaded)
+    return ForkServer(preloaded)
 
 
 def serve(line: socket.socket) -> tuple[str, list[str]] | None:
-    """Bear children until the line closes (None); in a child, what it is to run."""
+    """Fork children until the line closes (None); in a child, what it is to run."""
     wake, wake_write = os.pipe()
     for descriptor in (wake, wake_write):
         os.set_blocking(descriptor, False)
@@ -177,7 +182,7 @@ def serve(line: socket.socket) -> tuple[str, list[str]] | None:
         ready, _, _ = select.select([line, wake], [], [])
         if wake in ready:
             os.read(wake, 4_096)
-            bury(ends)
+            reap(ends)
         if line not in ready:
             continue
         order, received, _, _ = socket.recv_fds(line, _ORDER_BYTES, 4)
@@ -187,14 +192,14 @@ def serve(line: socket.socket) -> tuple[str, list[str]] | None:
         if (pid := os.fork()) == 0:
             for descriptor in (line.detach(), wake, wake_write, end, *ends.values()):
                 os.close(descriptor)
-            return settle(order, standard)
+            return become(order, standard)
         ends[pid] = end
         for descriptor in standard:
             os.close(descriptor)
         line.send(str(pid).encode())
 
 
-def bury(ends: dict[int, int]) -> None:
+def reap(ends: dict[int, int]) -> None:
     """Reap who has ended, and tell how."""
     while ends:
         pid, status = os.waitpid(-1, os.WNOHANG)
@@ -206,7 +211,7 @@ def bury(ends: dict[int, int]) -> None:
         os.close(end)
 
 
-def settle(order: bytes, standard: Sequence[int]) -> tuple[str, list[str]]:
+def become(order: bytes, standard: Sequence[int]) -> tuple[str, list[str]]:
     """Make this process the one that was ordered."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -226,17 +231,17 @@ def settle(order: bytes, standard: Sequence[int]) -> tuple[str, list[str]]:
 
 
 def main(descriptor: int, preloaded: str) -> int:
-    """The nursery's own life, and then its children's."""
+    """The server's own life, and in a child the child's."""
     from cocoon.core.imports import uncollected
 
     with uncollected():
         for module in _PRELOADED[preloaded]:
             importlib.import_module(module)
     assert threading.active_count() == len(os.listdir("/proc/self/task")) == 1, "a process with threads must not fork"
-    born = serve(socket.socket(fileno=descriptor))
-    if born is None:
+    order = serve(socket.socket(fileno=descriptor))
+    if order is None:
         return 0
-    root, arguments = born
+    root, arguments = order
     code: int = importlib.import_module(root).main(arguments)
     return code
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from cocoon import __version__
+from tests.fork_server import fork
 from tests.loopback.town import COCOON, PATIENCE_S, Town, town
-from tests.nursery import fork
 
 
 @pytest.fixture
