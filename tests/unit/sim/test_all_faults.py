@@ -18,7 +18,7 @@ from sim.shrinking import fewer
 from tests.unit.sim.worlds import run, scenario
 
 RECORDINGS = sorted((Path(__file__).parent / "recordings").glob("*.json"))
-SEEDS, SEEDS_A_TEST = 10, 5
+SEEDS, SEEDS_A_TEST = 50, 5
 SEEDS_LONG = 1_000
 
 
