@@ -362,19 +362,20 @@ class Sale:
         started_ns = self._shop.clock.now_ns()
         try:
             report = await worker.run(job.request.inputs)
-            self._check_size(report.outputs)
+            outputs = bytes(report.outputs)             # the worker may change its own while they are read
+            self._check_size(outputs)
         except CocoonError as error:
             await self._driver.post(sale.RunBroke(number, error.code, error.text, not worker.alive))
             return
         self._shop.bids.pace.ran(self._lease.message.model, report.ran_us)
         salt = job.request.salt
-        given, made = commit(salt, job.request.inputs), commit(salt, report.outputs)
+        given, made = commit(salt, job.request.inputs), commit(salt, outputs)
         job.statement = Statement(
             lease=self._id, number=number, input_alg=given.alg, input=given.hash, output_alg=made.alg, output=made.hash,
             units=1, price_nanoton=self._issuer.tab.price_nanoton(1), ran_us=report.ran_us,
             queued_us=(started_ns - job.received_ns) // MICROSECOND_NS,
         )
-        job.result = RunResult(number=number, outputs=report.outputs, statement=job.statement.pack())
+        job.result = RunResult(number=number, outputs=outputs, statement=job.statement.pack())
         await self._driver.post(sale.RunFinished(number))
 
     async def _has_room(self) -> bool:

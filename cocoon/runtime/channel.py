@@ -1,4 +1,4 @@
-"""The peer's end of a worker's socket: frames, bodies and one descriptor, on trio.
+"""The peer's end of a worker's socket: frames and descriptors, on trio.
 
 Purity: shell. Spec: docs/spec/runtime.md, rules RUN-4 and RUN-5.
 """
@@ -6,14 +6,18 @@ Purity: shell. Spec: docs/spec/runtime.md, rules RUN-4 and RUN-5.
 from __future__ import annotations
 
 import socket
-from array import array
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import trio
 
-from cocoon.core.errors import TooLarge
-from cocoon.core.limits import WORKER_HEADER_BYTES, WORKER_SOCKET_BYTES
-from cocoon.wire.framing import frame
+from cocoon.core.limits import WORKER_HEADER_BYTES
+from cocoon.wire.framing import FrameParser, frame
+
+#: Most answers are shorter, so one is received at once.
+_RECEIVED_BYTES = 65_536
+#: The other end is gone, or another task closed ours.
+_CLOSED = (OSError, trio.ClosedResourceError)
 
 
 class ChannelClosed(Exception):
@@ -23,33 +27,37 @@ class ChannelClosed(Exception):
 def pair() -> tuple[Channel, socket.socket]:
     """A connected channel and the socket that the worker inherits."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    for end in (ours, theirs):
-        # Room for a payload at once, where the system allows it: fewer turns of the loop.
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, WORKER_SOCKET_BYTES)
-    return Channel(trio.socket.from_stdlib_socket(ours)), theirs
+    ours.setblocking(False)
+    return Channel(ours), theirs
 
 
 @dataclass(slots=True)
 class Channel:
-    """Not safe for two tasks at once; after a cancelled call it is unusable."""
+    """One sender and one receiver at a time; after a cancelled ``send`` it is unusable.
 
-    _socket: trio.socket.SocketType
+    A plain socket with trio's ``wait_readable``: its own sockets would pass the loop twice per call.
+    """
 
-    async def send(self, header: bytes, body: bytes = b"", descriptor: int | None = None) -> None:
-        """Send one frame, its raw body, and a descriptor beside the first byte.
+    _socket: socket.socket
+    _frames: FrameParser = field(default_factory=lambda: FrameParser(WORKER_HEADER_BYTES))
+    _waiting: list[bytes] = field(default_factory=list)
+
+    async def send(self, header: bytes, descriptors: Sequence[int] = ()) -> None:
+        """Send one frame, with descriptors beside its first byte.
 
         Raises:
             ChannelClosed: the worker is gone.
         """
-        framed = frame(header)
+        framed = memoryview(frame(header))
         try:
-            if descriptor is not None:
-                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [descriptor]).tobytes())]
-                sent = await self._socket.sendmsg([framed[:1]], rights)
-                framed = framed[sent:]
-            await self._send_all(framed)
-            await self._send_all(body)
-        except OSError:
+            if descriptors:
+                framed = framed[socket.send_fds(self._socket, [framed[:1]], list(descriptors)) :]
+            while framed:
+                try:
+                    framed = framed[self._socket.send(framed) :]
+                except BlockingIOError:
+                    await trio.lowlevel.wait_writable(self._socket.fileno())
+        except _CLOSED:
             raise ChannelClosed from None
 
     async def receive(self) -> bytes:
@@ -59,30 +67,21 @@ class Channel:
             ChannelClosed: the worker is gone.
             TooLarge: it announces more than a header may have.
         """
-        length = int.from_bytes(await self.body(4), "big")
-        if length > WORKER_HEADER_BYTES:
-            raise TooLarge(f"a worker announces {length} bytes, above {WORKER_HEADER_BYTES}")
-        return await self.body(length)
-
-    async def body(self, count: int) -> bytes:
-        """Exactly ``count`` raw bytes; the caller has bounded ``count``."""
-        room = bytearray(count)
-        view, filled = memoryview(room), 0
-        while filled < count:
+        while not self._waiting:
             try:
-                got = await self._socket.recv_into(view[filled:])
-            except OSError:
+                await trio.lowlevel.wait_readable(self._socket.fileno())
+                data = self._socket.recv(_RECEIVED_BYTES)
+            except BlockingIOError:
+                continue
+            except _CLOSED:
                 raise ChannelClosed from None
-            if not got:
+            if not data:
                 raise ChannelClosed
-            filled += got
-        return bytes(room)
+            self._waiting += self._frames.feed(data)
+        return self._waiting.pop(0)
 
     def close(self) -> None:
         """Close our end; an idle worker reads that and ends."""
-        self._socket.close()
-
-    async def _send_all(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[await self._socket.send(view) :]
+        if self._socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._socket.fileno())
+            self._socket.close()

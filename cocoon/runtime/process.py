@@ -20,6 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
@@ -29,6 +31,7 @@ import cocoon
 from cocoon.core.errors import (
     CocoonError,
     LimitExceeded,
+    Malformed,
     ModelRefused,
     PeerFault,
     RunTimeout,
@@ -41,6 +44,8 @@ from cocoon.core.limits import (
     MODEL_LOAD_NS,
     PAYLOAD_BYTES,
     RUN_NS,
+    SLOT_ALIGNMENT_BYTES,
+    SMALL_PAYLOAD_BYTES,
     WORKER_REAP_NS,
     WORKER_START_NS,
     WORKER_STDERR_BYTES,
@@ -53,15 +58,22 @@ from cocoon.runtime.protocol import (
     Failed,
     Load,
     Loaded,
+    Made,
+    Order,
     Ran,
     Ready,
     Reply,
     Run,
+    Span,
     pack_order,
     unpack_reply,
 )
+from cocoon.runtime.slots import Slots, new_slots
 from cocoon.runtime.specs import TensorSpec
+from cocoon.wire.layout import largest_raw
 
+#: The slot of a worker that does one run after the other.
+_ONLY = 0
 #: What a worker's environment keeps of ours: where libraries lie and which card is ours to use.
 _KEPT = (
     "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES",
@@ -113,9 +125,12 @@ class LoadReport(Value):
 
 
 class RunReport(Value):
-    """Encoded output tensors as the worker gave them, and its microseconds inside ONNX Runtime."""
+    """Encoded output tensors, in memory shared with the worker until its next run, and microseconds inside the engine.
 
-    outputs: bytes
+    The worker may change them while they are read: copy first, then check, hash and seal the copy.
+    """
+
+    outputs: memoryview
     ran_us: int
 
 
@@ -129,7 +144,7 @@ class Worker:
         self._stderr = stderr
         self._home = home
         self._last_words = b""
-        self._loaded = False
+        self._slots: Slots | None = None
         self._closed = False
         self._turn = trio.Lock()
         self.limits = WorkerLimits()
@@ -147,7 +162,7 @@ class Worker:
         """
         worker = _spawn(limits, workdir)
         try:
-            ready, _ = await worker._exchange(b"", b"", None, WORKER_START_NS, STARTING)
+            ready, _ = await worker._exchange(None, (), WORKER_START_NS, STARTING)
         except RunTimeout as error:
             raise WorkerLost(error.text) from None
         if not isinstance(ready, Ready):
@@ -183,16 +198,17 @@ class Worker:
             RunTimeout: not loaded within ``limits.load_ns``.
             WorkerLost: the process died. After any error the worker is dead.
         """
-        if self._loaded:
+        if self._slots is not None:
             raise UsageError("a worker serves one model in its life")
-        self._loaded = True
         limits = self.limits
-        descriptor, size_bytes = _open_model(model_file)
-        try:
+        with ExitStack() as stack:
+            model, size_bytes = _open_model(model_file)
+            stack.callback(os.close, model)
+            memory = new_slots()
+            stack.callback(os.close, memory)
+            self._slots = Slots.of(memory)
             order = Load(size_bytes, limits.memory_bytes, limits.threads, limits.load_ns, limits.run_ns)
-            reply, wall_us = await self._exchange(pack_order(order), b"", descriptor, limits.load_ns, LOADING)
-        finally:
-            os.close(descriptor)
+            reply, wall_us = await self._exchange(order, (model, memory), limits.load_ns, LOADING)
         if isinstance(reply, Loaded):
             return LoadReport(min(reply.load_us, wall_us), reply.provider, reply.inputs, reply.outputs)
         await self.close()
@@ -207,16 +223,34 @@ class Worker:
             RunTimeout: no answer within ``limits.run_ns``; the worker was killed.
             WorkerLost: the process died. A cancelled run kills it too.
         """
-        if not self._loaded:
-            raise UsageError("load a model before running it")
         if len(payload) > PAYLOAD_BYTES:
             raise LimitExceeded(f"the inputs take {len(payload)} bytes, above {PAYLOAD_BYTES} of one run")
-        order = pack_order(Run(len(payload)))
-        reply, wall_us = await self._exchange(order, payload, None, self.limits.run_ns, RUNNING)
-        if isinstance(reply, _Outputs):
-            return RunReport(reply.body, min(reply.ran_us, wall_us))
-        if not isinstance(reply, Failed):
-            await self.close()
+        span, room = self.room(len(payload), _alignable(payload))
+        room[:] = payload
+        return await self.run_in(span)
+
+    def room(self, size_bytes: int, raw_at: int = 0) -> tuple[Span, memoryview]:
+        """Where to write the inputs of the next run, so that nobody copies them again; then call ``run_in``.
+
+        Args:
+            raw_at: Offset in them of the tensor's raw bytes that matter most, which then lie at an aligned address.
+        """
+        if self._slots is None:
+            raise UsageError("load a model before running it")
+        begin = -raw_at % SLOT_ALIGNMENT_BYTES
+        return (begin, size_bytes), self._slots.inputs(_ONLY)[begin : begin + size_bytes]
+
+    async def run_in(self, span: Span) -> RunReport:
+        """Run the model once on the encoded tensors that were written there; raises as ``run`` does."""
+        if self._slots is None:
+            raise UsageError("load a model before running it")
+        reply, wall_us = await self._exchange(Run(_ONLY, (span,)), (), self.limits.run_ns, RUNNING)
+        match reply:
+            case Ran(outcomes=(Made(ran_us, (offset, size_bytes)),)):
+                return RunReport(self._slots.outputs(_ONLY)[offset : offset + size_bytes], min(ran_us, wall_us))
+            case Ran(outcomes=(Failed() as failed,)):
+                raise failed.error()
+        await self.close()
         raise _fault(reply)
 
     async def close(self) -> None:
@@ -243,8 +277,8 @@ class Worker:
         await self.close()
 
     async def _exchange(
-        self, order: bytes, body: bytes, descriptor: int | None, limit_ns: int, doing: str
-    ) -> tuple[Reply | _Outputs, int]:
+        self, order: Order | None, descriptors: Sequence[int], limit_ns: int, doing: str
+    ) -> tuple[Reply, int]:
         """One order and its answer, or a dead worker; with the wall time in microseconds."""
         async with self._turn:
             if self._closed:
@@ -253,7 +287,9 @@ class Worker:
             began_ns = time.monotonic_ns()
             try:
                 with trio.move_on_after(limit_ns / SECOND_NS):
-                    reply = await self._talk(order, body, descriptor)
+                    if order is not None:
+                        await self._channel.send(pack_order(order), descriptors)
+                    reply = unpack_reply(await self._channel.receive())
                     answered = True
             except ChannelClosed:
                 raise await self._cause(doing) from None
@@ -267,14 +303,6 @@ class Worker:
                 raise RunTimeout(f"no answer after {spent}; the worker was killed")
             self._listen()
             return reply, (time.monotonic_ns() - began_ns) // MICROSECOND_NS
-
-    async def _talk(self, order: bytes, body: bytes, descriptor: int | None) -> Reply | _Outputs:
-        if order:
-            await self._channel.send(order, body, descriptor)
-        reply = unpack_reply(await self._channel.receive())
-        if isinstance(reply, Ran):
-            return _Outputs(await self._channel.body(reply.body_bytes), reply.ran_us)
-        return reply
 
     async def _cause(self, doing: str) -> CocoonError:
         """Why the socket closed. A worker that lives on without its socket is killed."""
@@ -298,17 +326,20 @@ class Worker:
             pass
 
 
-class _Outputs(Value):
-    """A ``Ran`` with its body."""
-
-    body: bytes
-    ran_us: int
-
-
-def _fault(reply: Reply | _Outputs) -> CocoonError:
+def _fault(reply: Reply) -> CocoonError:
     if isinstance(reply, Failed):
         return reply.error()
     return WorkerLost(f"the worker answered {type(reply).__name__} to another question")
+
+
+def _alignable(payload: bytes) -> int:
+    """Where aligned bytes save a large copy in the worker; 0 for what is small, or no tensors at all."""
+    if len(payload) < SMALL_PAYLOAD_BYTES:
+        return 0
+    try:
+        return largest_raw(payload)
+    except Malformed:
+        return 0                                        # the worker says what is wrong with it
 
 
 def _spawn(limits: WorkerLimits, workdir: Path) -> Worker:

@@ -1,9 +1,8 @@
 """Words between a peer and its worker process.
 
-A message is one frame (u32 length, canonical msgpack array). ``Run`` and ``Ran``
-are followed by exactly ``body_bytes`` raw bytes, the encoded tensors, so that
-payloads cross the socket without being copied into a message. The model's file
-travels as a descriptor beside the first byte of ``Load``.
+A message is one frame (u32 length, msgpack array). Encoded tensors lie
+in shared memory (``slots``), and messages only say where. The descriptors of the
+model's file and of that memory travel beside the first byte of ``Load``.
 
 A worker holds a stranger's model and may be taken over by it: whatever it
 answers is bounded and checked here, and can at worst be a wrong result.
@@ -28,16 +27,18 @@ from cocoon.core.errors import (
     TooLarge,
 )
 from cocoon.core.limits import (
+    BATCH_RUNS,
     PAYLOAD_BYTES,
+    SLOT_BYTES,
+    SLOTS,
     TENSOR_NAME_CHARS,
     TENSOR_RANK,
     TENSORS,
-    WORKER_HEADER_BYTES,
     WORKER_TEXT_CHARS,
 )
 from cocoon.core.values import Value
 from cocoon.runtime.specs import TensorSpec, clip
-from cocoon.wire.codec import decode, encode
+from cocoon.wire.codec import encode, pack_plain, unpack_plain
 
 _I64_MAX = (1 << 63) - 1
 #: Answers a worker may blame on the model or its inputs; it can say nothing else.
@@ -66,10 +67,15 @@ class Load(Value):
     run_ns: int
 
 
-class Run(Value):
-    """Order: one execution; ``body_bytes`` of encoded tensors follow."""
+#: Offset and length of encoded tensors in a slot's inputs or outputs.
+Span = tuple[int, int]
 
-    body_bytes: int
+
+class Run(Value):
+    """Order: execute each of these inputs of one slot, in this order."""
+
+    slot: int
+    inputs: tuple[Span, ...]
 
 
 class Ready(Value):
@@ -93,15 +99,15 @@ class Loaded(Value):
     outputs: tuple[TensorSpec, ...]
 
 
-class Ran(Value):
-    """Answer: the run took ``ran_us``; ``body_bytes`` of encoded tensors follow."""
+class Made(Value):
+    """One run took ``ran_us`` inside the engine, and its outputs lie there."""
 
     ran_us: int
-    body_bytes: int
+    outputs: Span
 
 
 class Failed(Value):
-    """Answer: the model or its inputs are at fault; the worker lives on."""
+    """Answer, or part of one: the model or its inputs are at fault; the worker lives on."""
 
     code: str
     text: str
@@ -109,6 +115,19 @@ class Failed(Value):
     def error(self) -> CocoonError:
         """The typed error to raise in the peer."""
         return _MAY_FAIL[self.code](self.text)
+
+
+class NoRoom(Value):
+    """The outputs of a run found no room beside those of the runs before it: order it again, alone."""
+
+
+Outcome = Made | Failed | NoRoom
+
+
+class Ran(Value):
+    """Answer: what became of each run of one order."""
+
+    outcomes: tuple[Outcome, ...]
 
 
 Order = Load | Run
@@ -126,9 +145,9 @@ def pack_order(order: Order) -> bytes:
     """The bytes of one order, without its frame."""
     match order:
         case Load(model_bytes, memory_bytes, threads, load_ns, run_ns):
-            return encode([1, model_bytes, memory_bytes, threads, load_ns, run_ns])
-        case Run(body_bytes):
-            return encode([2, body_bytes])
+            return pack_plain([1, model_bytes, memory_bytes, threads, load_ns, run_ns])
+        case Run(slot, inputs):
+            return pack_plain([2, slot, inputs])
 
 
 def unpack_order(data: bytes) -> Order:
@@ -137,11 +156,11 @@ def unpack_order(data: bytes) -> Order:
     Raises:
         Malformed: anything else; only a defect of the peer can cause it.
     """
-    match decode(data, max_bytes=WORKER_HEADER_BYTES):
+    match unpack_plain(data):
         case [1, int(model), int(memory), int(threads), int(load_ns), int(run_ns)]:
             return Load(model, memory, threads, load_ns, run_ns)
-        case [2, int(body_bytes)]:
-            return Run(_size(body_bytes))
+        case [2, int(slot), list(inputs)] if 0 <= slot < SLOTS:
+            return Run(slot, tuple(_span(span) for span in inputs))
     raise Malformed("no order to a worker")
 
 
@@ -154,10 +173,10 @@ def pack_reply(reply: Reply) -> bytes:
             return encode([1, clipped, reply.memory_bytes, reply.confinement])
         case Loaded(load_us, provider, inputs, outputs):
             return encode([2, load_us, provider, [_plain(s) for s in inputs], [_plain(s) for s in outputs]])
-        case Ran(ran_us, body_bytes):
-            return encode([3, ran_us, body_bytes])
+        case Ran(outcomes):
+            return pack_plain([3, [_plain_outcome(outcome) for outcome in outcomes]])
         case Failed(code, text):
-            return encode([4, code, text])
+            return pack_plain([4, code, text])
 
 
 def unpack_reply(data: bytes) -> Reply:
@@ -167,7 +186,7 @@ def unpack_reply(data: bytes) -> Reply:
         Malformed: wrong form, a text, list or number above its limit, an error
             code that a worker may not name.
     """
-    match decode(data, max_bytes=WORKER_HEADER_BYTES):
+    match unpack_plain(data):
         case [1, [engine, provider, device, optimisation, platform], int(memory), list(confinement)]:
             return Ready(
                 _text(engine), _text(provider), _text(device), _number(memory),
@@ -175,11 +194,45 @@ def unpack_reply(data: bytes) -> Reply:
             )
         case [2, int(load_us), provider, list(inputs), list(outputs)]:
             return Loaded(_number(load_us), _text(provider), _specs(inputs), _specs(outputs))
-        case [3, int(ran_us), int(body_bytes)]:
-            return Ran(_number(ran_us), _size(body_bytes))
-        case [4, str(code), str(text)] if code in _MAY_FAIL:
-            return Failed(code, clip(text))
+        case [3, list(outcomes)] if len(outcomes) <= BATCH_RUNS:
+            return Ran(tuple(_outcome(outcome) for outcome in outcomes))
+        case [4, code, text]:
+            return _failed(code, text)
     raise Malformed("no answer of a worker")
+
+
+def _plain_outcome(outcome: Outcome) -> list[object]:
+    match outcome:
+        case Made(ran_us, outputs):
+            return [ran_us, *outputs]
+        case Failed(code, text):
+            return [code, text]
+        case NoRoom():
+            return []
+
+
+def _outcome(item: Any) -> Outcome:
+    match item:
+        case [ran_us, offset, size]:
+            return Made(_number(ran_us), _span([offset, size]))
+        case [code, text]:
+            return _failed(code, text)
+        case []:
+            return NoRoom()
+    raise Malformed("no outcome of a run")
+
+
+def _failed(code: Any, text: Any) -> Failed:
+    if not isinstance(code, str) or not isinstance(text, str) or code not in _MAY_FAIL:
+        raise Malformed("a worker may not name this error")
+    return Failed(code, clip(text))
+
+
+def _span(item: Any) -> Span:
+    match item:
+        case [offset, size] if (end := _number(offset) + _size(size)) <= SLOT_BYTES:
+            return end - size, size
+    raise Malformed("a place outside of the slot")
 
 
 def _plain(spec: TensorSpec) -> list[object]:

@@ -24,7 +24,7 @@ from onnx import TensorProto, helper
 from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
 from cocoon.core.errors import DtypeUnsupported, LimitExceeded, MemoryExceeded, ModelRefused, RunFailed
-from cocoon.core.limits import PAYLOAD_BYTES, TENSOR_RANK, WORKER_TEXT_CHARS
+from cocoon.core.limits import PAYLOAD_BYTES, SLOT_ALIGNMENT_BYTES, SMALL_PAYLOAD_BYTES, TENSOR_RANK, WORKER_TEXT_CHARS
 from cocoon.runtime.death import tells_no_memory
 from cocoon.runtime.specs import TensorSpec, check_inputs, clip
 
@@ -33,8 +33,6 @@ OPTIMISATION = "level=all mode=sequential inter=1 deterministic=1"
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 ort.set_default_logger_severity(4)  # the probe of a missing GPU is no error
-#: Kernels are free to use any SIMD width the address allows; 64 is the widest.
-ALIGNMENT_BYTES = 64
 
 #: ONNX Runtime's type texts of the dtypes that Cocoon carries.
 _DTYPES = {
@@ -43,6 +41,8 @@ _DTYPES = {
     "tensor(uint8)": "uint8", "tensor(uint16)": "uint16", "tensor(uint32)": "uint32",
     "tensor(uint64)": "uint64", "tensor(bool)": "bool", "tensor(string)": "string",
 }
+#: Forms of inputs whose check is remembered; then all are forgotten.
+_FORMS = 64
 _PREAMBLE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : |status\.IsOK\(\) was false\. ")
 #: ONNX Runtime's exceptions share no base class of their own; pybind turns C++ ones into the rest.
 _ERRORS: tuple[type[Exception], ...] = (
@@ -101,6 +101,8 @@ class Model:
             if _no_memory(error):
                 raise MemoryExceeded("the model needs more memory than its limit to be loaded") from None
             raise ModelRefused(clip(f"ONNX Runtime refuses the model: {_reason(error)}")) from None
+        #: Forms of inputs that were checked, each with aligned room for the small ones.
+        self._forms: dict[tuple[Any, ...], dict[str, np.ndarray[Any, Any]]] = {}
         self.provider: str = self._session.get_providers()[0]
         self.inputs = tuple(_spec(arg, any_rank) for arg in self._session.get_inputs())
         self.outputs = tuple(_spec(arg, any_rank) for arg in self._session.get_outputs())
@@ -113,9 +115,15 @@ class Model:
             RunFailed: an operator failed on these values.
             MemoryExceeded, LimitExceeded: the run, or its outputs, are too large.
         """
-        check_inputs(self.inputs, {name: (_dtype_name(a), a.shape) for name, a in feeds.items()})
+        form = tuple([(name, array.dtype, array.shape) for name, array in feeds.items()])
+        if form not in self._forms:
+            check_inputs(self.inputs, {name: (_dtype_name(a), a.shape) for name, a in feeds.items()})
+            if len(self._forms) == _FORMS:
+                self._forms.clear()
+            self._forms[form] = {name: _room(array) for name, array in feeds.items() if _is_staged(array)}
+        staged = self._forms[form]
         try:
-            aligned = {name: _aligned(array) for name, array in feeds.items()}
+            aligned = {name: _aligned(array, staged.get(name)) for name, array in feeds.items()}
             began_ns = time.perf_counter_ns()
             results = self._session.run(None, aligned)
             ran_us = (time.perf_counter_ns() - began_ns) // 1_000
@@ -178,20 +186,32 @@ def _dtype_name(array: np.ndarray[Any, Any]) -> str:
     return "string" if array.dtype == object else array.dtype.name
 
 
-def _aligned(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """A copy at an aligned address.
+def _is_staged(array: np.ndarray[Any, Any]) -> bool:
+    """Whether these inputs are copied in any case: for small ones that costs less than to look where they lie."""
+    return array.dtype != object and array.nbytes < SMALL_PAYLOAD_BYTES
+
+
+def _aligned(array: np.ndarray[Any, Any], room: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any]:
+    """The array itself at an aligned address, or a copy there.
 
     Tensors arrive as views at any offset of a message, and vectorised sums split
     at aligned addresses: without the copy the last bit of a result could depend
     on how its message was laid out.
     """
-    if array.dtype == object:
-        return array
-    room = np.empty(array.nbytes + ALIGNMENT_BYTES, np.uint8)
-    first = -room.ctypes.data % ALIGNMENT_BYTES
-    copy: np.ndarray[Any, Any] = room[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
-    copy[...] = array
-    return copy
+    if room is None:
+        if array.dtype == object or array.ctypes.data % SLOT_ALIGNMENT_BYTES == 0:
+            return array
+        room = _room(array)
+    np.copyto(room, array)
+    return room
+
+
+def _room(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """An array of this form at an aligned address."""
+    room = np.empty(array.nbytes + SLOT_ALIGNMENT_BYTES, np.uint8)
+    first = -room.ctypes.data % SLOT_ALIGNMENT_BYTES
+    found: np.ndarray[Any, Any] = room[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
+    return found
 
 
 def _reason(error: Exception) -> str:

@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cocoon.core.errors import CocoonError, LimitExceeded, Malformed, MemoryExceeded
@@ -25,17 +25,27 @@ from cocoon.runtime import confine
 from cocoon.runtime.protocol import (
     Load,
     Loaded,
+    Made,
+    NoRoom,
+    Outcome,
     Ran,
     Ready,
     Reply,
     Run,
+    Span,
     failure,
     pack_reply,
     unpack_order,
 )
+from cocoon.runtime.slots import Slots
+from cocoon.wire.framing import FrameParser, frame
 
 if TYPE_CHECKING:
     from cocoon.runtime.session import Model
+    from cocoon.wire.tensors import TensorDecoder
+
+#: Orders are shorter than this, so one is received at once.
+_RECEIVED_BYTES = 65_536
 
 
 class PeerGone(Exception):
@@ -77,33 +87,33 @@ def confined_start(parent_pid: int, gpu: bool) -> Ready:
 def warm_up(provider: str) -> None:
     """Walk the whole path once: what it imports late may be unreadable without privileges."""
     from cocoon.runtime import screen, session
-    from cocoon.wire.tensors import encode_tensors
+    from cocoon.wire.tensors import TensorDecoder, encode_tensors
 
     data = session.probe_model()
     model = session.Model(data, screen.screen(data), provider, 1, PAYLOAD_BYTES)
-    run(model, encode_tensors(session.probe_inputs()))
+    payload = encode_tensors(session.probe_inputs())
+    run(model, TensorDecoder(), memoryview(payload), Room(memoryview(bytearray(len(payload)))))
 
 
 def serve(link: Link, provider: str) -> None:
     """One ``Load``, then any number of ``Run``."""
-    order, descriptor = link.receive_load()
+    from cocoon.wire.tensors import TensorDecoder
+
+    order, model_file, memory = link.receive_load()
+    slots = Slots.of(memory)
+    os.close(memory)
     try:
-        model, loaded = load(order, descriptor, provider)
+        model, loaded = load(order, model_file, provider)
     except CocoonError as error:
         link.send(failure(error))
         return
     link.send(loaded)
+    decoder = TensorDecoder()
     while True:
-        payload = link.receive_run()
-        confine.limit_cpu(order.run_ns, order.threads)
-        try:
-            body, ran_us = run(model, payload)
-        except CocoonError as error:
-            link.send(failure(error))
-        else:
-            link.send(Ran(ran_us, len(body)), body)
-            del body
-        del payload
+        work = link.receive_run()
+        confine.limit_cpu(order.run_ns * len(work.inputs), order.threads)
+        inputs, room = slots.inputs(work.slot), Room(slots.outputs(work.slot))
+        link.send(Ran(tuple([run(model, decoder, inputs[at : at + size], room) for at, size in work.inputs])))
 
 
 def load(order: Load, descriptor: int, provider: str) -> tuple[Model, Loaded]:
@@ -128,15 +138,38 @@ def load(order: Load, descriptor: int, provider: str) -> tuple[Model, Loaded]:
     return model, Loaded(load_us, model.provider, model.inputs, model.outputs)
 
 
-def run(model: Model, payload: bytes) -> tuple[bytes, int]:
-    """Exactly one execution of exactly these tensors; the encoded outputs and its microseconds."""
-    from cocoon.wire.tensors import decode_tensors, encode_tensors
+def run(model: Model, decoder: TensorDecoder, payload: memoryview, room: Room) -> Outcome:
+    """Exactly one execution of exactly these tensors; the encoded outputs go where there is room."""
+    from cocoon.wire.tensors import tensor_pieces
 
     try:
-        outputs, ran_us = model.run(decode_tensors(payload))
-        return encode_tensors(outputs), ran_us
+        outputs, ran_us = model.run(decoder.decode(payload))
+        span = room.place(tensor_pieces(outputs))
     except MemoryError:
-        raise MemoryExceeded("the tensors of the run need more memory than the model's limit") from None
+        return failure(MemoryExceeded("the tensors of the run need more memory than the model's limit"))
+    except CocoonError as error:
+        return failure(error)
+    return NoRoom() if span is None else Made(ran_us, span)
+
+
+@dataclass(slots=True)
+class Room:
+    """What is left of a slot's outputs."""
+
+    part: memoryview
+    taken: int = 0
+
+    def place(self, pieces: Sequence[bytes | memoryview]) -> Span | None:
+        """Write these one behind the other; None if there is no room."""
+        sizes = [len(piece) for piece in pieces]
+        begin = at = self.taken
+        if begin + sum(sizes) > len(self.part):
+            return None
+        for piece, size in zip(pieces, sizes, strict=True):
+            self.part[at : at + size] = piece
+            at += size
+        self.taken = at
+        return begin, at - begin
 
 
 @dataclass(slots=True)
@@ -144,44 +177,42 @@ class Link:
     """Blocking frames on the socket to the peer."""
 
     socket: socket.socket
+    frames: FrameParser = field(default_factory=lambda: FrameParser(WORKER_HEADER_BYTES))
+    waiting: list[bytes] = field(default_factory=list)
 
-    def send(self, reply: Reply, body: bytes = b"") -> None:
-        """Send one answer and its body."""
+    def send(self, reply: Reply) -> None:
+        """Send one answer."""
         header = pack_reply(reply)
         if len(header) > WORKER_HEADER_BYTES:
             header = pack_reply(failure(LimitExceeded("the model's names and shapes take too much room")))
-        self.socket.sendall(len(header).to_bytes(4, "big") + header)
-        if body:
-            self.socket.sendall(body)
+        self.socket.sendall(frame(header))
 
-    def receive_load(self) -> tuple[Load, int]:
-        """The first order, with the descriptor of the model's file."""
-        first, descriptors, _, _ = socket.recv_fds(self.socket, 1, 1)
-        if not first:
-            raise PeerGone
-        order = unpack_order(self._rest(first))
-        if not isinstance(order, Load) or len(descriptors) != 1:
+    def receive_load(self) -> tuple[Load, int, int]:
+        """The first order, with the descriptors of the model's file and of the shared memory."""
+        first, descriptors, _, _ = socket.recv_fds(self.socket, _RECEIVED_BYTES, 2)
+        self._take(first)
+        order = unpack_order(self._next())
+        if not isinstance(order, Load) or len(descriptors) != 2:
             raise Malformed("the first order of a worker loads one model")
-        return order, descriptors[0]
+        model_file, memory = descriptors
+        return order, model_file, memory
 
-    def receive_run(self) -> bytes:
-        """The encoded inputs of the next run."""
-        order = unpack_order(self._rest(b""))
+    def receive_run(self) -> Run:
+        """The next runs."""
+        order = unpack_order(self._next())
         if not isinstance(order, Run):
             raise Malformed("a loaded worker only runs")
-        return self._exactly(order.body_bytes)
+        return order
 
-    def _rest(self, first: bytes) -> bytes:
-        length = int.from_bytes(first + self._exactly(4 - len(first)), "big")
-        if length > WORKER_HEADER_BYTES:
-            raise Malformed(f"an order of {length} bytes, above {WORKER_HEADER_BYTES}")
-        return self._exactly(length)
+    def _next(self) -> bytes:
+        while not self.waiting:
+            self._take(self.socket.recv(_RECEIVED_BYTES))
+        return self.waiting.pop(0)
 
-    def _exactly(self, count: int) -> bytes:
-        data = self.socket.recv(count, socket.MSG_WAITALL)  # one allocation, also for 64 MiB
-        if len(data) != count:
+    def _take(self, data: bytes) -> None:
+        if not data:
             raise PeerGone
-        return data
+        self.waiting += self.frames.feed(data)
 
 
 if __name__ == "__main__":

@@ -68,6 +68,32 @@ def pack_plain(value: object) -> bytes:
     return packed
 
 
+def array_header(count: int) -> bytes:
+    """What stands before the items of an array, which are fewer than 65,536."""
+    return bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
+
+
+def unpack_plain(data: bytes) -> Any:
+    """The msgpack value in ``data``, of any type and in any spelling; arrays become lists.
+
+    For messages between two processes of one peer, which nobody hashes or signs:
+    it takes a fifth of the time of ``decode``. ``data`` bounds what is allocated.
+
+    Raises:
+        Malformed: truncated, trailing bytes, no UTF-8, too deep, a map with keys that are neither text nor bytes.
+    """
+    try:
+        return msgpack.unpackb(data)
+    except ValueError as error:
+        raise Malformed(f"no msgpack: {error}") from None
+
+
+def bytes_header(length: int) -> bytes:
+    """What stands before a byte string of this length."""
+    width, tag = (1, 0xC4) if length < 1 << 8 else (2, 0xC5) if length < 1 << 16 else (4, 0xC6)
+    return bytes((tag,)) + length.to_bytes(width, "big")
+
+
 def _plain(value: object, keys: Keys, depth: int) -> object:
     """``value`` with sorted maps, after checking every type and range."""
     if depth < 0:
@@ -136,10 +162,11 @@ class Reader:
 
     __slots__ = ("_data", "_at", "_items_left")
 
-    def __init__(self, data: bytes, max_bytes: int) -> None:
+    def __init__(self, data: bytes | memoryview, max_bytes: int) -> None:
+        """``data`` stays where it is; memory that another process writes to may be read, but tells two things then."""
         if len(data) > max_bytes:
             raise TooLarge(f"{len(data)} bytes where at most {max_bytes} are allowed")
-        self._data = data if isinstance(data, bytes) else bytes(data)
+        self._data = data if isinstance(data, bytes | memoryview) else bytes(data)
         self._at = 0
         self._items_left = CODEC_ITEMS
 
@@ -177,7 +204,7 @@ class Reader:
 
     def blob(self, limit: int) -> bytes:
         """A byte string of at most ``limit`` bytes, copied."""
-        return self._take(self._length(_BYTES, limit))
+        return bytes(self._take(self._length(_BYTES, limit)))
 
     def view(self, limit: int) -> memoryview:
         """A byte string of at most ``limit`` bytes, as a view of the input."""
@@ -279,7 +306,7 @@ class Reader:
         self._at = at + 1
         return self._data[at]
 
-    def _take(self, length: int) -> bytes:
+    def _take(self, length: int) -> bytes | memoryview:
         at = self._at
         end = at + length
         if end > len(self._data):
@@ -295,9 +322,9 @@ class Reader:
         return Malformed(f"expected {wanted}, found header 0x{tag:02x} at byte {self._at - 1}")
 
 
-def _utf8(raw: bytes) -> str:
+def _utf8(raw: bytes | memoryview) -> str:
     try:
-        return raw.decode("utf-8")
+        return str(raw, "utf-8")
     except UnicodeDecodeError:
         raise Malformed("text is no valid UTF-8") from None
 

@@ -13,7 +13,8 @@ Purity: pure. Spec: docs/spec/tensors.md, rules TEN-1 to TEN-6.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,8 @@ from cocoon.core.limits import (
     TENSOR_RANK,
     TENSORS,
 )
-from cocoon.wire.codec import Reader, checked_utf8, pack_plain
+from cocoon.core.values import Value
+from cocoon.wire.codec import Reader, array_header, bytes_header, checked_utf8, pack_plain
 
 Array = NDArray[Any]
 
@@ -42,6 +44,7 @@ NUMERIC: dict[str, np.dtype[Any]] = {
         *("uint8", "uint16", "uint32", "uint64"),
     )
 }
+_NAMES = {dtype: name for name, dtype in NUMERIC.items()}
 _DTYPE_CHARS = 16
 _LENGTH_BYTES = 4
 #: Product of the non-zero dimensions; an empty tensor may not name a shape that numpy cannot hold.
@@ -60,18 +63,28 @@ def encode_tensors(tensors: Mapping[str, Array]) -> bytes:
         LimitExceeded: more than ``PAYLOAD_BYTES``, or too many tensors, dimensions, strings.
         UsageError: an impossible name.
     """
+    return b"".join(tensor_pieces(tensors))
+
+
+def tensor_pieces(tensors: Mapping[str, Array]) -> list[bytes | memoryview]:
+    """What ``encode_tensors`` returns, in pieces: what stands before a tensor's raw bytes, and these where they lie.
+
+    Raises:
+        As ``encode_tensors``.
+    """
     if len(tensors) > TENSORS:
         raise LimitExceeded(f"{len(tensors)} tensors where at most {TENSORS} are allowed")
-    rows = [_row(name, np.asarray(tensors[name])) for name in sorted(tensors, key=_checked_name)]
-    if (size := sum(len(row[3]) for row in rows)) > PAYLOAD_BYTES:
+    pieces: list[bytes | memoryview] = [array_header(len(tensors))]
+    for name in sorted(tensors, key=_checked_name):
+        array = np.asarray(tensors[name])
+        dtype, raw = _raw(name, array)
+        pieces += (_head(name, dtype, array.shape, len(raw)), raw)
+    if (size := sum(map(len, pieces))) > PAYLOAD_BYTES:
         raise LimitExceeded(f"tensors of {size} bytes where at most {PAYLOAD_BYTES} are allowed")
-    packed = pack_plain(rows)
-    if len(packed) > PAYLOAD_BYTES:
-        raise LimitExceeded(f"tensors of {len(packed)} bytes where at most {PAYLOAD_BYTES} are allowed")
-    return packed
+    return pieces
 
 
-def decode_tensors(data: bytes) -> dict[str, Array]:
+def decode_tensors(data: bytes | memoryview) -> dict[str, Array]:
     """Named arrays from their canonical bytes, names ascending.
 
     Returns:
@@ -82,8 +95,47 @@ def decode_tensors(data: bytes) -> dict[str, Array]:
         TooLarge, NonCanonical, Malformed: no canonical tensors.
         DtypeUnsupported: a dtype that is none of ours.
     """
+    return _arrays(_places(data), memoryview(data))
+
+
+class TensorDecoder:
+    """``decode_tensors`` for many payloads of one form, whose heads are read once.
+
+    What stands before the raw bytes says all about the form; so two payloads with
+    the same heads at the same places, and of the same length, are laid out alike.
+    """
+
+    def __init__(self) -> None:
+        """Nothing was read yet."""
+        self._size_bytes = -1
+        self._places: list[_Place] = []
+        self._heads: list[tuple[int, int, bytes]] = []
+
+    def decode(self, data: memoryview) -> dict[str, Array]:
+        """As ``decode_tensors``."""
+        if len(data) != self._size_bytes or any(data[at:end] != head for at, end, head in self._heads):
+            self._size_bytes = -1
+            self._places = _places(data)
+            ends = [0, *(place.end for place in self._places)]
+            begins = [*(place.at for place in self._places), len(data)]
+            self._heads = [(at, end, bytes(data[at:end])) for at, end in zip(ends, begins, strict=True)]
+            self._size_bytes = len(data)
+        return _arrays(self._places, data)
+
+
+class _Place(Value):
+    """One tensor, and where its raw bytes lie."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    at: int
+    end: int
+
+
+def _places(data: bytes | memoryview) -> list[_Place]:
     reader = Reader(data, PAYLOAD_BYTES)
-    found: dict[str, Array] = {}
+    found: list[_Place] = []
     strings_left = STRING_ITEMS
     last = ""
     for _ in range(reader.array(TENSORS)):
@@ -94,30 +146,47 @@ def decode_tensors(data: bytes) -> dict[str, Array]:
             raise NonCanonical(f"tensor name {name!r:.40} is empty or does not ascend")
         dtype = reader.text(_DTYPE_CHARS)
         shape = _read_shape(reader)
-        raw = reader.view(PAYLOAD_BYTES)
+        size_bytes = len(reader.view(PAYLOAD_BYTES))
         if dtype == STRING:
             strings_left -= math.prod(shape)
             if strings_left < 0:
                 raise TooLarge(f"more than {STRING_ITEMS} strings")
-            found[name] = _strings(name, shape, raw)
-        else:
-            found[name] = _numbers(name, dtype, shape, raw)
+        elif math.prod(shape) * _numeric(name, dtype).itemsize != size_bytes:
+            raise Malformed(f"tensor {name!r:.40} of {dtype} {shape} in {size_bytes} bytes")
+        found.append(_Place(name, dtype, shape, reader.position() - size_bytes, reader.position()))
         last = name
     reader.end()
     return found
 
 
-def _row(name: str, array: Array) -> list[Any]:
-    if array.ndim > TENSOR_RANK or math.prod(max(d, 1) for d in array.shape) > _ELEMENTS_MAX:
+def _arrays(places: Sequence[_Place], data: memoryview) -> dict[str, Array]:
+    return {
+        place.name: (_strings if place.dtype == STRING else _numbers)(place, data[place.at : place.end])
+        for place in places
+    }
+
+
+@lru_cache(maxsize=1_024)
+def _head(name: str, dtype: str, shape: tuple[int, ...], size_bytes: int) -> bytes:
+    """What stands before the raw bytes of a tensor; outputs of one model have the same again and again."""
+    # The same three items in an array of four, whose header is one byte too.
+    return array_header(4) + pack_plain([name, dtype, shape])[1:] + bytes_header(size_bytes)
+
+
+def _raw(name: str, array: Array) -> tuple[str, bytes | memoryview]:
+    """Dtype name and raw bytes."""
+    elements = array.size or math.prod(max(d, 1) for d in array.shape)
+    if array.ndim > TENSOR_RANK or elements > _ELEMENTS_MAX:
         raise LimitExceeded(f"tensor {name!r:.40} of shape {array.shape} is above the limits")
-    if array.dtype.kind in "OUT":
-        return [name, STRING, list(array.shape), _string_bytes(name, array)]
-    dtype = _numeric(name, array.dtype.name)
-    flat = np.ascontiguousarray(array, dtype=dtype).reshape(-1).view(np.uint8)
-    if array.dtype.kind == "b":
+    dtype_name = _NAMES.get(array.dtype)                # a dtype computes its own name anew each time
+    if dtype_name is None and array.dtype.kind in "OUT":
+        return STRING, _string_bytes(name, array)
+    dtype_name = dtype_name or array.dtype.name
+    flat = np.ascontiguousarray(array, dtype=_numeric(name, dtype_name)).reshape(-1).view(np.uint8)
+    if dtype_name == "bool":
         # A bool that was made by a cast of memory may hold any byte; numpy reads it as true.
         flat = (flat != 0).view(np.uint8)
-    return [name, array.dtype.name, list(array.shape), flat.data]
+    return dtype_name, flat.data
 
 
 def _numeric(name: str, dtype_name: str) -> np.dtype[Any]:
@@ -154,22 +223,20 @@ def _read_shape(reader: Reader) -> tuple[int, ...]:
     return shape
 
 
-def _numbers(name: str, dtype_name: str, shape: tuple[int, ...], raw: memoryview) -> Array:
-    dtype = _numeric(name, dtype_name)
-    if math.prod(shape) * dtype.itemsize != len(raw):
-        raise Malformed(f"tensor {name!r:.40} of {dtype_name} {shape} in {len(raw)} bytes")
-    array: Array = np.frombuffer(raw, dtype=dtype).reshape(shape)
+def _numbers(place: _Place, raw: memoryview) -> Array:
+    dtype = NUMERIC[place.dtype]
+    array: Array = np.frombuffer(raw, dtype=dtype).reshape(place.shape)
     if dtype.kind == "b" and array.size and int(array.view(np.uint8).max()) > 1:
-        raise NonCanonical(f"tensor {name!r:.40} holds a boolean that is neither 0 nor 1")
+        raise NonCanonical(f"tensor {place.name!r:.40} holds a boolean that is neither 0 nor 1")
     if not array.flags.aligned or not dtype.isnative:
         # Engines compute on these arrays and may use aligned loads.
         array = array.astype(dtype.newbyteorder("="))
-        array.flags.writeable = False
+    array.flags.writeable = False
     return array
 
 
-def _strings(name: str, shape: tuple[int, ...], raw: memoryview) -> Array:
-    count = math.prod(shape)
+def _strings(place: _Place, raw: memoryview) -> Array:
+    name, count = place.name, math.prod(place.shape)
     if count * _LENGTH_BYTES > len(raw):
         raise Malformed(f"tensor {name!r:.40} of {count} strings in {len(raw)} bytes")
     array: Array = np.empty(count, dtype=object)
@@ -189,4 +256,4 @@ def _strings(name: str, shape: tuple[int, ...], raw: memoryview) -> Array:
     if at != len(raw):
         raise Malformed(f"tensor {name!r:.40} has {len(raw) - at} bytes after its last string")
     array.flags.writeable = False
-    return array.reshape(shape)
+    return array.reshape(place.shape)

@@ -11,11 +11,13 @@ from cocoon.core.errors import (
     ProviderBusy,
     TooLarge,
 )
-from cocoon.core.limits import PAYLOAD_BYTES
+from cocoon.core.limits import BATCH_RUNS, PAYLOAD_BYTES, SLOT_BYTES, SLOTS
 from cocoon.runtime.protocol import (
     Failed,
     Load,
     Loaded,
+    Made,
+    NoRoom,
     Ran,
     Ready,
     Run,
@@ -33,12 +35,16 @@ sizes = st.integers(0, PAYLOAD_BYTES)
 names = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=20)
 shapes = st.none() | st.lists(counts | names, max_size=4).map(tuple)
 specs = st.lists(st.builds(TensorSpec, names, names, shapes), max_size=3).map(tuple)
-orders = st.builds(Load, counts, counts, counts, counts, counts) | st.builds(Run, sizes)
+spans = st.tuples(st.integers(0, SLOT_BYTES - PAYLOAD_BYTES), sizes)
+orders = st.builds(Load, counts, counts, counts, counts, counts) | st.builds(
+    Run, st.integers(0, SLOTS - 1), st.lists(spans, max_size=3).map(tuple)
+)
+failures = st.builds(Failed, st.sampled_from(["model_refused", "memory_exceeded", "run_failed"]), names)
 replies = (
     st.builds(Ready, names, names, names, counts, names, names, st.lists(names, max_size=3).map(tuple))
     | st.builds(Loaded, counts, names, specs, specs)
-    | st.builds(Ran, counts, sizes)
-    | st.builds(Failed, st.sampled_from(["model_refused", "memory_exceeded", "run_failed"]), names)
+    | st.builds(Ran, st.lists(st.builds(Made, counts, spans) | failures | st.just(NoRoom()), max_size=3).map(tuple))
+    | failures
 )
 
 
@@ -66,9 +72,16 @@ def test_random_bytes_are_refused_or_understood_but_never_crash_the_peer(data):
     [
         [4, "busy", "an error that a worker may not name"],
         [4, "model_refused", 7],
-        [3, -1, 0],
-        [3, True, 0],
+        [4, ["model_refused"], "a code that is no text"],
         [3, 0],
+        [3, [[-1, 0, 0]]],
+        [3, [[True, 0, 0]]],
+        [3, [[0, -1, 0]]],
+        [3, [[0, SLOT_BYTES, 1]]],
+        [3, [[0, 0]]],
+        [3, [["busy", "an error that a worker may not name"]]],
+        [3, [[0, 0, 0]] * (BATCH_RUNS + 1)],
+        [3, [7]],
         [9],
         [],
         [2, 0, "p", [["x", "float32", True, [-1]]], []],
@@ -84,9 +97,17 @@ def test_an_answer_out_of_bounds_is_refused(lie):
         unpack_reply(encode(lie))
 
 
-def test_a_body_above_the_payload_limit_is_refused_before_it_is_read():
+def test_outputs_above_the_payload_limit_are_refused():
     with pytest.raises(TooLarge):
-        unpack_reply(encode([3, 0, PAYLOAD_BYTES + 1]))
+        unpack_reply(encode([3, [[0, 0, PAYLOAD_BYTES + 1]]]))
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\x93\x03", b"\x91\x09\x00", b"\xc1", b"\xd4\x01\x02", b"\x81\x90\x01", b"\x91" * 2_000]
+)
+def test_an_answer_that_is_no_msgpack_of_ours_is_refused(data):
+    with pytest.raises(Malformed):
+        unpack_reply(data)
 
 
 def test_a_fault_of_the_model_travels_as_itself():

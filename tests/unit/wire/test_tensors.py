@@ -7,11 +7,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from cocoon.core.errors import DtypeUnsupported, LimitExceeded, Malformed, NonCanonical, TooLarge, UsageError
+from cocoon.core.errors import (
+    CocoonError,
+    DtypeUnsupported,
+    LimitExceeded,
+    Malformed,
+    NonCanonical,
+    TooLarge,
+    UsageError,
+)
 from cocoon.core.limits import PAYLOAD_BYTES, STRING_ITEM_BYTES, STRING_ITEMS, TENSOR_NAME_CHARS, TENSORS
 from cocoon.wire import tensors as t
-from cocoon.wire.tensors import NUMERIC, decode_tensors, encode_tensors
+from cocoon.wire.layout import largest_raw
+from cocoon.wire.tensors import NUMERIC, TensorDecoder, decode_tensors, encode_tensors
 from tests.vectors import samples
 from tests.vectors.spelling import canonical, misspellings
 
@@ -246,3 +257,41 @@ def test_many_strings_over_many_tensors_end_at_the_limit(monkeypatch: pytest.Mon
     assert len(decode_tensors(canonical([["a", "string", [3], bytes(12)]]))) == 1
     with pytest.raises(TooLarge):
         decode_tensors(canonical([["a", "string", [2], bytes(8)], ["b", "string", [2], bytes(8)]]))
+
+
+def _decoded(decode: Any, data: bytes) -> Any:
+    try:
+        found = decode(data)
+    except CocoonError as error:
+        return error.code, error.text
+    return {name: (array.dtype, array.shape, array.tolist()) for name, array in found.items()}
+
+
+_FORMS = [
+    {"a": np.arange(4, dtype="i2")}, {"b": np.arange(4, dtype="i2")}, {"a": np.arange(4, dtype="u2")},
+    {"a": np.arange(4, dtype="i2").reshape(2, 2)}, {"a": np.zeros(2, "i2"), "b": np.ones(1, "f4")},
+    {"a": np.array(["x", "yz"], object)}, {"a": np.array(["xyz", ""], object)}, {"a": np.array([True])}, {},
+]
+_SENT = [*map(encode_tensors, _FORMS), one("bool", [1], b"\2", "a"), b"", b"\x91"]
+#: A byte of one of them, changed: what is as long and not alike.
+_flips = st.tuples(st.sampled_from(_SENT), st.integers(0, 40), st.integers(0, 255)).map(
+    lambda flip: flip[0][: flip[1]] + bytes(flip[0][flip[1] : flip[1] + 1] and [flip[2]]) + flip[0][flip[1] + 1 :]
+)
+
+
+@given(st.lists(st.sampled_from(_SENT) | _flips, max_size=8))
+@example([_SENT[0], _SENT[1], _SENT[2], _SENT[3]])
+@example([_SENT[7], _SENT[9], _SENT[7]])
+def test_a_decoder_that_remembers_a_form_reads_what_one_without_memory_reads(payloads: list[bytes]) -> None:
+    decoder = TensorDecoder()
+    for payload in payloads:
+        assert _decoded(lambda data: decoder.decode(memoryview(data)), payload) == _decoded(decode_tensors, payload)
+
+
+def test_the_largest_raw_bytes_are_found_without_numpy() -> None:
+    tensors = {"a": np.arange(2, dtype="u1"), "b": np.arange(300, dtype="u2"), "c": np.array(["text"], object)}
+    payload = encode_tensors(tensors)
+    assert payload[largest_raw(payload) :].startswith(tensors["b"].tobytes())
+    assert largest_raw(encode_tensors({})) == 0
+    with pytest.raises(Malformed):
+        largest_raw(payload[:-1])

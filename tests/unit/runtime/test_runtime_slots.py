@@ -1,0 +1,63 @@
+"""RUN-4, RUN-25: memory that a worker shares keeps its size, and each run's bytes keep their places."""
+
+import mmap
+import os
+import sys
+
+import numpy as np
+import pytest
+
+from cocoon.core.limits import SLOT_ALIGNMENT_BYTES, SLOT_BYTES, SLOTS
+from cocoon.runtime.slots import Slots, new_slots
+from cocoon.runtime.worker import Room
+
+
+@pytest.fixture
+def memory():
+    """A descriptor of shared memory."""
+    descriptor = new_slots()
+    yield descriptor
+    os.close(descriptor)
+
+
+def test_parts_of_slots_lie_apart_and_are_seen_by_whoever_maps_them(memory):
+    ours, theirs = Slots.of(memory), Slots.of(memory)
+    for slot in range(SLOTS):
+        ours.inputs(slot)[:2] = ours.inputs(slot)[-2:] = bytes([slot, 1])
+        theirs.outputs(slot)[:2] = theirs.outputs(slot)[-2:] = bytes([slot, 2])
+    for slot in range(SLOTS):
+        assert bytes(theirs.inputs(slot)[:2]) == bytes(theirs.inputs(slot)[-2:]) == bytes([slot, 1])
+        assert bytes(ours.outputs(slot)[:2]) == bytes(ours.outputs(slot)[-2:]) == bytes([slot, 2])
+        assert len(ours.inputs(slot)) == len(ours.outputs(slot)) == SLOT_BYTES
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="seals are Linux's")
+def test_nobody_can_make_the_memory_shorter_or_longer(memory):
+    """A peer that reads beyond the end of a file that was cut dies of SIGBUS."""
+    size_bytes = os.fstat(memory).st_size
+    for wanted_bytes in (0, size_bytes - 1, size_bytes + mmap.PAGESIZE):
+        with pytest.raises(PermissionError):
+            os.ftruncate(memory, wanted_bytes)
+    assert os.fstat(memory).st_size == size_bytes
+
+
+def test_forgotten_memory_reads_as_zeros_and_takes_no_pages(memory):
+    slots = Slots.of(memory)
+    slots.inputs(0)[: 1 << 20] = b"\xff" * (1 << 20)
+    slots.forget()
+    assert bytes(slots.inputs(0)[:64]) == bytes(64)
+    assert os.fstat(memory).st_blocks * 512 <= mmap.PAGESIZE
+
+
+def test_parts_begin_where_kernels_like_it(memory):
+    for part in (Slots.of(memory).inputs(1), Slots.of(memory).outputs(0)):
+        assert np.frombuffer(part, np.uint8).ctypes.data % SLOT_ALIGNMENT_BYTES == 0
+
+
+def test_outputs_lie_one_behind_the_other_until_there_is_no_room():
+    room = Room(memoryview(bytearray(8)))
+    assert room.place([b"abc", memoryview(b"de")]) == (0, 5)
+    assert room.place([b"fghi"]) is None
+    assert room.place([b"fgh"]) == (5, 3)
+    assert room.place([]) == (8, 0)
+    assert bytes(room.part) == b"abcdefgh"
