@@ -59,6 +59,21 @@ def adder_model() -> bytes:
     return _model(nodes, [_f32("x", ["n"])], [_f32("y", ["n"])], [nh.from_array(np.ones(1, "f4"), "one")])
 
 
+def mirror_model(axis: str = "m") -> bytes:
+    """y = x, twice: float32 of shape (n,) becomes (2 n,); ``axis`` names the output's, and "n" would be a lie."""
+    return _model([h.make_node("Concat", ["x", "x"], ["y"], axis=0)], [_f32("x", ["n"])], [_f32("y", [axis])])
+
+
+def four_outputs_model() -> bytes:
+    """Of float32 ``x`` of shape (n,): ``a`` is its sum, ``b`` = -x, ``c`` whether x > 0, ``d`` = x as int16."""
+    nodes = [
+        h.make_node("ReduceSum", ["x"], ["a"], keepdims=0), h.make_node("Neg", ["x"], ["b"]),
+        h.make_node("Greater", ["x", "zero"], ["c"]), h.make_node("Cast", ["x"], ["d"], to=T.INT16),
+    ]
+    ends = [_f32("a", []), _f32("b", ["n"]), _value("c", T.BOOL, ["n"]), _value("d", T.INT16, ["n"])]
+    return _model(nodes, [_f32("x", ["n"])], ends, [nh.from_array(np.zeros(1, "f4"), "zero")])
+
+
 def affine_model() -> bytes:
     """y = x @ w + b; ``x`` float32 (n, 4), ``b`` float32 (3,), ``y`` float32 (n, 3)."""
     weights = np.arange(12, dtype="f4").reshape(4, 3) / 7

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime as ort
@@ -27,6 +29,9 @@ from cocoon.core.errors import DtypeUnsupported, LimitExceeded, MemoryExceeded, 
 from cocoon.core.limits import PAYLOAD_BYTES, SLOT_ALIGNMENT_BYTES, SMALL_PAYLOAD_BYTES, TENSOR_RANK, WORKER_TEXT_CHARS
 from cocoon.runtime.death import tells_no_memory
 from cocoon.runtime.specs import TensorSpec, check_inputs, clip
+
+Array = np.ndarray[Any, Any]
+Forms = dict[str, tuple[str, tuple[int, ...]]]
 
 ENGINE = f"onnxruntime {ort.__version__}"
 OPTIMISATION = "level=all mode=sequential inter=1 deterministic=1"
@@ -41,8 +46,9 @@ _DTYPES = {
     "tensor(uint8)": "uint8", "tensor(uint16)": "uint16", "tensor(uint32)": "uint32",
     "tensor(uint64)": "uint64", "tensor(bool)": "bool", "tensor(string)": "string",
 }
-#: Forms of inputs whose check is remembered; then all are forgotten.
-_FORMS = 64
+_NOTHING: Mapping[str, Array] = MappingProxyType({})
+#: Forms of inputs whose plan is remembered; then all are forgotten.
+_PLANS = 64
 _PREAMBLE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : |status\.IsOK\(\) was false\. ")
 #: ONNX Runtime's exceptions share no base class of their own; pybind turns C++ ones into the rest.
 _ERRORS: tuple[type[Exception], ...] = (
@@ -79,6 +85,18 @@ def effective_provider(gpu: bool) -> str:
     return CPU
 
 
+class Plan(NamedTuple):
+    """What follows from the form of inputs.
+
+    Attributes:
+        staged: Aligned room for the small ones among them.
+        outputs: Dtype and shape of every output, as the model tells; None if it does not.
+    """
+
+    staged: Mapping[str, Array]
+    outputs: Forms | None
+
+
 class Model:
     """One session; ``inputs``, ``outputs`` and ``provider`` say what it really is."""
 
@@ -101,31 +119,44 @@ class Model:
             if _no_memory(error):
                 raise MemoryExceeded("the model needs more memory than its limit to be loaded") from None
             raise ModelRefused(clip(f"ONNX Runtime refuses the model: {_reason(error)}")) from None
-        #: Forms of inputs that were checked, each with aligned room for the small ones.
-        self._forms: dict[tuple[Any, ...], dict[str, np.ndarray[Any, Any]]] = {}
+        self._tells_shapes = True
+        self._plans: dict[tuple[Any, ...], Plan] = {}
         self.provider: str = self._session.get_providers()[0]
         self.inputs = tuple(_spec(arg, any_rank) for arg in self._session.get_inputs())
         self.outputs = tuple(_spec(arg, any_rank) for arg in self._session.get_outputs())
 
-    def run(self, feeds: dict[str, np.ndarray[Any, Any]]) -> tuple[dict[str, np.ndarray[Any, Any]], int]:
-        """Run once on exactly ``feeds``; the outputs by name, and microseconds inside ONNX Runtime.
+    def plan(self, feeds: Mapping[str, Array]) -> Plan:
+        """What is known before a run on inputs of this form; they are checked once.
 
         Raises:
             InputsMismatch: ``feeds`` are not exactly the model's inputs.
+        """
+        form = tuple([(name, array.dtype, array.shape) for name, array in feeds.items()])
+        plan = self._plans.get(form)
+        if plan is None:
+            check_inputs(self.inputs, {name: (_dtype_name(a), a.shape) for name, a in feeds.items()})
+            if len(self._plans) == _PLANS:
+                self._plans.clear()
+            staged = {name: _room(array) for name, array in feeds.items() if _is_staged(array)}
+            plan = self._plans[form] = Plan(staged, self._forms(feeds) if self._tells_shapes else None)
+        return plan
+
+    def run(
+        self, feeds: Mapping[str, Array], plan: Plan, lent: Mapping[str, Array] = _NOTHING
+    ) -> tuple[dict[str, Array], int]:
+        """Run once on exactly ``feeds``; the outputs by name, and microseconds inside ONNX Runtime.
+
+        Args:
+            lent: Aligned memory for outputs of the forms in ``plan``; those outputs then are these arrays themselves.
+
+        Raises:
             RunFailed: an operator failed on these values.
             MemoryExceeded, LimitExceeded: the run, or its outputs, are too large.
         """
-        form = tuple([(name, array.dtype, array.shape) for name, array in feeds.items()])
-        if form not in self._forms:
-            check_inputs(self.inputs, {name: (_dtype_name(a), a.shape) for name, a in feeds.items()})
-            if len(self._forms) == _FORMS:
-                self._forms.clear()
-            self._forms[form] = {name: _room(array) for name, array in feeds.items() if _is_staged(array)}
-        staged = self._forms[form]
         try:
-            aligned = {name: _aligned(array, staged.get(name)) for name, array in feeds.items()}
+            aligned = {name: _aligned(array, plan.staged.get(name)) for name, array in feeds.items()}
             began_ns = time.perf_counter_ns()
-            results = self._session.run(None, aligned)
+            results = self._run_into(aligned, lent) if lent else self._session.run(None, aligned)
             ran_us = (time.perf_counter_ns() - began_ns) // 1_000
         except _ERRORS as error:
             if _no_memory(error):
@@ -135,6 +166,47 @@ class Model:
         if (size_bytes := sum(a.nbytes for a in outputs.values())) > PAYLOAD_BYTES:
             raise LimitExceeded(f"the outputs take {size_bytes} bytes, above {PAYLOAD_BYTES} of one run")
         return outputs, ran_us
+
+    def _forms(self, feeds: Mapping[str, Array]) -> Forms | None:
+        """Dtype and shape that each output will have, by what the model says; None if it says too little."""
+        axes: dict[str, int] = {}
+        for spec in self.inputs:
+            for axis, length in zip(spec.shape or (), feeds[spec.name].shape, strict=False):
+                if isinstance(axis, str) and axis:
+                    axes[axis] = length
+        forms: Forms = {}
+        for spec in self.outputs:
+            shape = [axes.get(axis) if isinstance(axis, str) else axis for axis in spec.shape or ()]
+            told = [length for length in shape if length is not None]
+            if spec.shape is None or spec.dtype == "string" or len(told) < len(shape):
+                return None
+            forms[spec.name] = spec.dtype, tuple(told)
+        return forms
+
+    def _run_into(self, feeds: dict[str, Array], lent: Mapping[str, Array]) -> list[Array]:
+        binding = self._session.io_binding()
+        for name, array in feeds.items():
+            binding.bind_cpu_input(name, array)
+        for spec in self.outputs:
+            if (room := lent.get(spec.name)) is None:
+                binding.bind_output(spec.name, "cpu")
+            else:
+                binding.bind_output(spec.name, "cpu", 0, room.dtype, room.shape, room.ctypes.data)
+        try:
+            self._session.run_with_iobinding(binding)
+        except _ERRORS as error:
+            if _no_memory(error):
+                raise
+            # Perhaps an output has another shape than the model says. This attempt gave no result to anybody.
+            results = list(self._session.run(None, feeds))
+            self._tells_shapes = False
+            self._plans.clear()
+            return results
+        found = binding.get_outputs()
+        return [
+            lent[spec.name] if spec.name in lent else value.numpy()
+            for spec, value in zip(self.outputs, found, strict=True)
+        ]
 
 
 def _open_on(data: bytes, provider: str, threads: int, memory_bytes: int) -> ort.InferenceSession:
@@ -182,16 +254,16 @@ def _axis(axis: Any) -> int | str:
     return axis if isinstance(axis, int) else clip(axis or "", WORKER_TEXT_CHARS)
 
 
-def _dtype_name(array: np.ndarray[Any, Any]) -> str:
+def _dtype_name(array: Array) -> str:
     return "string" if array.dtype == object else array.dtype.name
 
 
-def _is_staged(array: np.ndarray[Any, Any]) -> bool:
+def _is_staged(array: Array) -> bool:
     """Whether these inputs are copied in any case: for small ones that costs less than to look where they lie."""
     return array.dtype != object and array.nbytes < SMALL_PAYLOAD_BYTES
 
 
-def _aligned(array: np.ndarray[Any, Any], room: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any]:
+def _aligned(array: Array, room: Array | None) -> Array:
     """The array itself at an aligned address, or a copy there.
 
     Tensors arrive as views at any offset of a message, and vectorised sums split
@@ -206,11 +278,11 @@ def _aligned(array: np.ndarray[Any, Any], room: np.ndarray[Any, Any] | None) -> 
     return room
 
 
-def _room(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _room(array: Array) -> Array:
     """An array of this form at an aligned address."""
     room = np.empty(array.nbytes + SLOT_ALIGNMENT_BYTES, np.uint8)
     first = -room.ctypes.data % SLOT_ALIGNMENT_BYTES
-    found: np.ndarray[Any, Any] = room[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
+    found: Array = room[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
     return found
 
 
@@ -231,6 +303,6 @@ def probe_model() -> bytes:
     return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString())
 
 
-def probe_inputs() -> dict[str, np.ndarray[Any, Any]]:
+def probe_inputs() -> dict[str, Array]:
     """Inputs of ``probe_model``."""
     return {"x": np.ones(1, np.float32)}

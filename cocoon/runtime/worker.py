@@ -32,7 +32,6 @@ from cocoon.runtime.protocol import (
     Ready,
     Reply,
     Run,
-    Span,
     failure,
     pack_reply,
     unpack_order,
@@ -41,6 +40,7 @@ from cocoon.runtime.slots import Slots
 from cocoon.wire.framing import FrameParser, frame
 
 if TYPE_CHECKING:
+    from cocoon.runtime.room import Room
     from cocoon.runtime.session import Model
     from cocoon.wire.tensors import TensorDecoder
 
@@ -87,6 +87,7 @@ def confined_start(parent_pid: int, gpu: bool) -> Ready:
 def warm_up(provider: str) -> None:
     """Walk the whole path once: what it imports late may be unreadable without privileges."""
     from cocoon.runtime import screen, session
+    from cocoon.runtime.room import Room
     from cocoon.wire.tensors import TensorDecoder, encode_tensors
 
     data = session.probe_model()
@@ -97,6 +98,7 @@ def warm_up(provider: str) -> None:
 
 def serve(link: Link, provider: str) -> None:
     """One ``Load``, then any number of ``Run``."""
+    from cocoon.runtime.room import Room
     from cocoon.wire.tensors import TensorDecoder
 
     order, model_file, memory = link.receive_load()
@@ -140,36 +142,16 @@ def load(order: Load, descriptor: int, provider: str) -> tuple[Model, Loaded]:
 
 def run(model: Model, decoder: TensorDecoder, payload: memoryview, room: Room) -> Outcome:
     """Exactly one execution of exactly these tensors; the encoded outputs go where there is room."""
-    from cocoon.wire.tensors import tensor_pieces
-
     try:
-        outputs, ran_us = model.run(decoder.decode(payload))
-        span = room.place(tensor_pieces(outputs))
+        feeds = decoder.decode(payload)
+        plan = model.plan(feeds)
+        outputs, ran_us = model.run(feeds, plan, room.lend(plan.outputs))
+        span = room.place(outputs)
     except MemoryError:
         return failure(MemoryExceeded("the tensors of the run need more memory than the model's limit"))
     except CocoonError as error:
         return failure(error)
     return NoRoom() if span is None else Made(ran_us, span)
-
-
-@dataclass(slots=True)
-class Room:
-    """What is left of a slot's outputs."""
-
-    part: memoryview
-    taken: int = 0
-
-    def place(self, pieces: Sequence[bytes | memoryview]) -> Span | None:
-        """Write these one behind the other; None if there is no room."""
-        sizes = [len(piece) for piece in pieces]
-        begin = at = self.taken
-        if begin + sum(sizes) > len(self.part):
-            return None
-        for piece, size in zip(pieces, sizes, strict=True):
-            self.part[at : at + size] = piece
-            at += size
-        self.taken = at
-        return begin, at - begin
 
 
 @dataclass(slots=True)

@@ -84,6 +84,18 @@ def tensor_pieces(tensors: Mapping[str, Array]) -> list[bytes | memoryview]:
     return pieces
 
 
+def raw_offsets(forms: Mapping[str, tuple[str, tuple[int, ...]]]) -> tuple[dict[str, int], int]:
+    """Where raw bytes begin in the canonical form of numeric tensors of these dtypes and shapes, and its length."""
+    offsets: dict[str, int] = {}
+    at = len(array_header(len(forms)))
+    for name in sorted(forms, key=_checked_name):
+        dtype, shape = forms[name]
+        size_bytes = math.prod(shape) * _numeric(name, dtype).itemsize
+        offsets[name] = at + len(_head(name, dtype, shape, size_bytes))
+        at = offsets[name] + size_bytes
+    return offsets, at
+
+
 def decode_tensors(data: bytes | memoryview) -> dict[str, Array]:
     """Named arrays from their canonical bytes, names ascending.
 

@@ -13,9 +13,10 @@ from cocoon.core.errors import (
     RunFailed,
     UsageError,
 )
-from cocoon.core.limits import PAYLOAD_BYTES
+from cocoon.core.limits import PAYLOAD_BYTES, SLOT_ALIGNMENT_BYTES
 from cocoon.runtime.service import probe_device
-from cocoon.wire.tensors import encode_tensors
+from cocoon.wire.layout import largest_raw
+from cocoon.wire.tensors import decode_tensors, encode_tensors
 from tests import models
 from tests.adapters.runtime.conftest import LIMITS, run_tensors
 
@@ -153,3 +154,36 @@ async def test_the_device_report_is_what_a_real_session_said():
     assert report.provider in ("CPUExecutionProvider", "CUDAExecutionProvider")
     assert report.device and report.memory_bytes > 0 and report.threads == LIMITS.threads
     assert "level=all" in report.optimisation and "-" in report.platform
+
+
+async def test_large_tensors_lie_where_kernels_like_it_and_come_back_whole(start, model_file):
+    x = (np.arange(100_000) % 7 - 3).astype("f4")                     # sums are exact
+    payload = encode_tensors({"x": x})
+    async with await start() as worker:
+        await worker.load(model_file(models.four_outputs_model()))
+        report = await worker.run(payload)
+        outputs = decode_tensors(report.outputs)
+        span, room = worker.room(len(payload), largest_raw(payload))
+        assert np.frombuffer(room[largest_raw(payload) :], np.uint8).ctypes.data % SLOT_ALIGNMENT_BYTES == 0
+    assert outputs["b"].ctypes.data % SLOT_ALIGNMENT_BYTES == 0
+    assert (outputs["a"], outputs["b"].tolist(), outputs["c"].tolist()) == (x.sum(), (-x).tolist(), (x > 0).tolist())
+    assert outputs["d"].tolist() == x.astype("i2").tolist()
+    assert bytes(report.outputs) == encode_tensors(outputs)
+
+
+@pytest.mark.parametrize("axis", ["m", "n"])
+async def test_a_model_may_give_another_shape_than_it_says(start, model_file, axis):
+    x = np.arange(40_000, dtype="f4")
+    async with await start() as worker:
+        await worker.load(model_file(models.mirror_model(axis)))
+        for items in (40_000, 3, 40_000):
+            outputs = await run_tensors(worker, {"x": x[:items]})
+            assert outputs["y"].tolist() == [*range(items)] * 2
+
+
+async def test_inputs_of_many_forms_are_told_apart(start, model_file):
+    async with await start() as worker:
+        await worker.load(model_file(models.adder_model()))
+        for items in [*range(1, 70), 3, 1, 20_000, 3]:
+            outputs = await run_tensors(worker, {"x": np.full(items, items, "f4")})
+            assert outputs["y"].tolist() == [items + 1] * items

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from cocoon.core.limits import SLOT_ALIGNMENT_BYTES, SLOT_BYTES, SLOTS
+from cocoon.runtime.room import Room
 from cocoon.runtime.slots import Slots, new_slots
-from cocoon.runtime.worker import Room
+from cocoon.wire.tensors import encode_tensors
 
 
 @pytest.fixture
@@ -55,9 +56,37 @@ def test_parts_begin_where_kernels_like_it(memory):
 
 
 def test_outputs_lie_one_behind_the_other_until_there_is_no_room():
-    room = Room(memoryview(bytearray(8)))
-    assert room.place([b"abc", memoryview(b"de")]) == (0, 5)
-    assert room.place([b"fghi"]) is None
-    assert room.place([b"fgh"]) == (5, 3)
-    assert room.place([]) == (8, 0)
-    assert bytes(room.part) == b"abcdefgh"
+    one, two = {"y": np.ones(2, "u1")}, {"y": np.ones(30, "u1")}
+    room = Room(memoryview(bytearray(60)))
+    at, size = room.place(one)
+    assert (at, bytes(room.part[:size])) == (0, encode_tensors(one))
+    assert room.place({"y": np.ones(60, "u1")}) is None
+    at, again = room.place(two)
+    assert (at, bytes(room.part[at : at + again])) == (size, encode_tensors(two))
+    assert room.place(one) is None
+
+
+def test_an_output_that_was_lent_memory_is_found_where_it_lies(memory):
+    room = Room(Slots.of(memory).outputs(0))
+    room.place({"y": np.ones(3, "u1")})
+    shapes = {"a": ("uint8", (3,)), "b": ("float32", (20_000,)), "c": ("bool", (1 << 20,))}
+    lent = room.lend(shapes)
+    assert list(lent) == ["b"]
+    lent["b"][:] = np.arange(20_000)
+    made = {"a": np.ones(3, "u1"), "b": lent["b"], "c": np.zeros(1 << 20, bool)}
+    at, size = room.place(made)
+    assert bytes(room.part[at : at + size]) == encode_tensors(made)
+    assert lent["b"].ctypes.data % SLOT_ALIGNMENT_BYTES == 0
+
+
+def test_an_output_that_did_not_take_the_memory_lent_is_written_anyway(memory):
+    room = Room(Slots.of(memory).outputs(0))
+    room.lend({"y": ("float32", (20_000,))})
+    made = {"y": np.arange(40_000, dtype="f4")}
+    at, size = room.place(made)
+    assert (at, bytes(room.part[at : at + size])) == (0, encode_tensors(made))
+
+
+@pytest.mark.parametrize("shapes", [None, {}, {"y": ("float32", (100,))}, {"y": ("float32", (1 << 40,))}])
+def test_nothing_is_lent_for_outputs_that_are_small_or_unknown_or_do_not_fit(memory, shapes):
+    assert Room(Slots.of(memory).outputs(0)).lend(shapes) == {}
