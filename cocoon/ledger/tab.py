@@ -73,9 +73,13 @@ class Tab:
         """Whether this very statement is on the tab, under no countersigned receipt."""
         return statement.number <= self.last_number and statement in self.open
 
-    def price_nanoton(self, units: int) -> int:
-        """Price of the next run if it has ``units`` units: the difference of two bills (MON-2)."""
-        before = self.units
+    def price_nanoton(self, units: int, pending: int = 0) -> int:
+        """Price of the next run if it has ``units`` units: the difference of two bills (MON-2).
+
+        Args:
+            pending: Units of statements before it that are not on the tab yet.
+        """
+        before = self.units + pending
         return self.terms.bill_nanoton(before + units) - self.terms.bill_nanoton(before)
 
     def add(self, statement: Statement) -> bool:

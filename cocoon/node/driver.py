@@ -1,9 +1,9 @@
 """The shell around one machine: an inbox, a clock, and hands.
 
-    event = next fact, or ``DeadlinePassed`` when the machine's own time is up
-    effects = machine.handle(now, event)
-    if any of them is durable: what they are about goes into the journal first
-    each effect is performed, in order
+    events = all facts that wait, or ``DeadlinePassed`` when the machine's own time is up
+    effects = machine.handle(now, event), for one after the other
+    if any of them is durable: what they are about goes into the journal first, in one commit
+    each effect is performed, in order; what they posted on a link is sent
 
 Purity: shell. Spec: docs/spec/machines.md, rule MAC-4.
 """
@@ -42,11 +42,13 @@ class Driver:
         clock: Clock,
         perform: Callable[[Effect], Awaitable[None]],
         record: Callable[[Sequence[Effect]], Awaitable[None]] | None = None,
+        flush: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._machine = machine
         self._clock = clock
         self._perform = perform
         self._record = record
+        self._flush = flush
         self._inbox, self._facts = trio.open_memory_channel[Event](INBOX_EVENTS)
         self._stopped = False
 
@@ -59,26 +61,33 @@ class Driver:
         return True
 
     def stop(self) -> None:
-        """End ``run`` after the effects of the present fact."""
+        """End ``run`` after the effects of the facts that were taken."""
         self._stopped = True
 
     async def run(self) -> None:
         """Feed the machine. The only place where a machine's durable effects are let out."""
         with self._facts:
             while not self._stopped:
-                await self._take(await self._next())
+                await self._take([await self._next(), *self._waiting()])
             # Whoever was told that his fact was taken gets the machine's answer to it.
-            while self._facts.statistics().current_buffer_used:
-                await self._take(self._facts.receive_nowait())
+            while waiting := self._waiting():
+                await self._take(waiting)
 
-    async def _take(self, event: Event) -> None:
-        effects = self._machine.handle(self._clock.now_ns(), event)
+    async def _take(self, events: Sequence[Event]) -> None:
+        effects: list[Effect] = []
+        for event in events:
+            effects += self._machine.handle(self._clock.now_ns(), event)
         if durable := [effect for effect in effects if effect.durable]:
             if self._record is None:
                 raise UsageError(f"{type(self._machine).__name__} has durable effects but no journal")
             await self._record(durable)
         for effect in effects:
             await self._perform(effect)
+        if effects and self._flush is not None:
+            await self._flush()
+
+    def _waiting(self) -> list[Event]:
+        return [self._facts.receive_nowait() for _ in range(self._facts.statistics().current_buffer_used)]
 
     async def _next(self) -> Event:
         deadline_ns = self._machine.deadline_ns()

@@ -5,11 +5,15 @@ Purity: shell. Spec: docs/spec/sealing.md.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Sequence
+
 import trio
 
 from cocoon.p2p.streams import PeerStream
 from cocoon.privacy.link import SEALED_FRAME_BYTES, SealedReader, SealedWriter
-from cocoon.wire.schema import Message, pack, unpack
+from cocoon.wire.bundle import bundled, unbundled
+from cocoon.wire.schema import Message, pack
 
 
 class WorkLink:
@@ -20,14 +24,28 @@ class WorkLink:
         self._writer = writer
         self._reader = reader
         self._sending = trio.Lock()
+        #: Posted and not sent.
+        self._posted: list[Message] = []
+        #: Received and not asked for yet.
+        self._heard: deque[Message] = deque()
+
+    def post(self, message: Message) -> None:
+        """Let this leave with the next ``flush``, behind what was posted before."""
+        self._posted.append(message)
+
+    async def flush(self) -> None:
+        """Send what was posted; what several tasks post meanwhile leaves together."""
+        if not self._posted:
+            return
+        async with self._sending:
+            while self._posted:
+                posted, self._posted = self._posted, []
+                await self._transmit(posted)
 
     async def send(self, message: Message) -> None:
-        """Seal and send one message; whole messages leave in the order of the calls."""
-        async with self._sending:
-            # Half a message would end the link for every task of the lease; the stream bounds the wait.
-            with trio.CancelScope(shield=True):
-                for frame in self._writer.seal(pack(message)):
-                    await self._stream.send(frame)
+        """Post one message and send it, with what was posted before."""
+        self.post(message)
+        await self.flush()
 
     async def receive(self, *expected: type[Message]) -> Message:
         """The next message, which must be of an expected kind.
@@ -36,12 +54,20 @@ class WorkLink:
             StreamClosed: the other side is gone.
             PeerFault: bytes that are no such message, or do not open.
         """
-        while True:
+        while not self._heard:
             frame = await self._stream.receive(SEALED_FRAME_BYTES)
             message = self._reader.feed_frame(frame)
             if message is not None:
-                return unpack(message, *expected)
+                self._heard += unbundled(message, *expected)
+        return self._heard.popleft()
 
     async def close(self) -> None:
         """Close the stream; a blocked ``receive`` ends with ``StreamClosed``."""
         await self._stream.close()
+
+    async def _transmit(self, messages: Sequence[Message]) -> None:
+        # Half a message would end the link for every task of the lease; the stream bounds the wait.
+        with trio.CancelScope(shield=True):
+            for bundle in bundled([pack(message) for message in messages]):
+                for frame in self._writer.seal(bundle):
+                    await self._stream.send(frame)

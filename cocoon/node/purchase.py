@@ -115,7 +115,7 @@ class Purchase:
         self._machine = purchase.LeasePurchase(
             purse.clock.now_ns(), terms.duration_s, terms.max_runs, terms.run_ms, purse.lease_idle_ns
         )
-        self._driver = Driver(self._machine, purse.clock, self._perform)
+        self._driver = Driver(self._machine, purse.clock, self._perform, flush=self._flush)
         self._customers: dict[TaskId, Customer] = {}
         self._inputs: dict[tuple[TaskId, int], bytes] = {}
         self._sent: dict[int, RunRequest] = {}
@@ -202,6 +202,7 @@ class Purchase:
     async def close_tranche(self) -> None:
         """Ask for the receipt over everything answered so far."""
         await self._tell(receipts.TrancheClosed(self._machine.next_number - 1))
+        await self._flush()
 
     def forget(self, task: TaskId) -> None:
         """The task has ended; what still comes for it is dropped."""
@@ -236,6 +237,7 @@ class Purchase:
         try:
             while True:
                 await self._take(await self._link.receive(*_FROM_PROVIDER))
+                await self._flush()
         except StreamClosed as error:
             self._silence.set()
             await self._driver.post(purchase.LeaseLost("provider_lost", error.text))
@@ -294,7 +296,7 @@ class Purchase:
     async def _perform(self, effect: Effect) -> None:
         match effect:
             case purchase.OfferModel():
-                await self._say(ModelOffer(manifest=pack_manifest(self._model.manifest)))
+                self._say(ModelOffer(manifest=pack_manifest(self._model.manifest)))
             case purchase.SendModelPart(file, first, count):
                 self._nursery.start_soon(self._send_model, file, first, count)
             case purchase.LeaseIsReady(load_us):
@@ -314,7 +316,8 @@ class Purchase:
             case purchase.EndPurchase(code, text):
                 self._purse.log.info("lease_ended", lease=self.id, code=code)
                 self._lost = from_code(code, text)
-                await self._say(LeaseClose(code=for_peer(self._lost).code))
+                self._say(LeaseClose(code=for_peer(self._lost).code))
+                await self._flush()
                 if self.tally.lane and code == "released":
                     with trio.move_on_after(RECEIPT_REPLY_NS / SECOND_NS):
                         await self._silence.wait()
@@ -326,9 +329,10 @@ class Purchase:
         """Send chunk hashes and chunks; a chunk that is not there ends the lease."""
         total = self._model.size_bytes
         try:
-            await self._say(ChunkHashes(file=file, hashes=b"".join(self._model.hashes_of(file))))
+            self._say(ChunkHashes(file=file, hashes=b"".join(self._model.hashes_of(file))))
             for index in range(first, first + count):
-                await self._say(Chunk(file=file, index=index, data=self._model.read_chunk(file, index)))
+                self._say(Chunk(file=file, index=index, data=self._model.read_chunk(file, index)))
+                await self._flush()
                 sent = min(total, (index + 1) * CHUNK_BYTES)
                 await self._driver.post(purchase.ModelProgressed())
                 await self._report({"event": "model", "sent_bytes": sent, "total_bytes": total})
@@ -345,7 +349,7 @@ class Purchase:
             self._nursery.start_soon(self._driver.post, gone)
             return
         request = self._sent[number] = RunRequest(number=number, salt=os.urandom(16), inputs=inputs)
-        await self._say(request)
+        self._say(request)
 
     async def _report(self, event: dict[str, object]) -> None:
         if self._progress is None:
@@ -355,9 +359,13 @@ class Purchase:
         except LocalPeerLost:
             self._progress = None                       # its task hears of it by itself; the lease goes on
 
-    async def _say(self, message: Message) -> None:
-        """Send; a link that is gone is noticed, and reported, by the reader."""
+    def _say(self, message: Message) -> None:
+        """Let it leave with the next ``_flush``."""
+        self._link.post(message)
+
+    async def _flush(self) -> None:
+        """Send what was said; a link that is gone is noticed, and reported, by the reader."""
         try:
-            await self._link.send(message)
+            await self._link.flush()
         except Unavailable as error:
             self._purse.log.debug("send_failed", lease=self.id, code=error.code)

@@ -8,17 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 
 import trio
 
 from cocoon.core.errors import BadChunk, CocoonError, LimitExceeded, ModelRefused, Unavailable, from_code, wrong
 from cocoon.core.groups import single_error
 from cocoon.core.ids import LeaseId, ReceiptHash
-from cocoon.core.limits import LANE_PROOF_NS, RECEIPT_REPLY_NS
+from cocoon.core.limits import RECEIPT_REPLY_NS
 from cocoon.core.machine import DeadlinePassed, Effect
-from cocoon.core.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
-from cocoon.core.values import replace
+from cocoon.core.units import SECOND_NS
 from cocoon.ledger.events import (
     CountersignReceived,
     IssueReceipt,
@@ -38,17 +36,16 @@ from cocoon.ledger.tab import Tab
 from cocoon.ledger.terms import terms_of
 from cocoon.node import records
 from cocoon.node.driver import Driver
+from cocoon.node.execution import Execution
 from cocoon.node.link import WorkLink
 from cocoon.node.means import Shop
 from cocoon.node.models import HeldModel, ModelSink
 from cocoon.node.shelf import FetchedInto
 from cocoon.node.till import FREE, Entry, Till
 from cocoon.p2p.blobs import fetch_model
-from cocoon.runtime.service import Worker
 from cocoon.scheduler import sale
 from cocoon.store.service import Row
-from cocoon.wire.commitment import commit
-from cocoon.wire.judged import Statement, Voucher
+from cocoon.wire.judged import Voucher
 from cocoon.wire.manifest import Manifest, chunk_count, model_id, unpack_manifest
 from cocoon.wire.messages import (
     Chunk,
@@ -63,7 +60,6 @@ from cocoon.wire.messages import (
     Receipt,
     ReceiptIssued,
     RunRequest,
-    RunResult,
     TrancheClose,
     refusal,
     run_failure,
@@ -72,18 +68,6 @@ from cocoon.wire.schema import Message
 from cocoon.wire.signing import Signed, sign
 
 _FROM_REQUESTER = (ModelOffer, ChunkHashes, Chunk, RunRequest, TrancheClose, Countersign, LeaseClose)
-
-
-@dataclass(slots=True)
-class _Job:
-    """A run between request and answer."""
-
-    request: RunRequest
-    received_ns: int
-    result: RunResult | None = None
-    statement: Statement | None = None
-    #: What the receipt machine ordered when it took the statement; due after the result has left.
-    orders: Sequence[Effect] = ()
 
 
 class Sale:
@@ -115,13 +99,12 @@ class Sale:
         machine = sale.LeaseSale(
             shop.clock.now_ns(), terms.duration_s, terms.max_runs, shop.terms.lease_idle_ns, highest
         )
-        self._driver = Driver(machine, shop.clock, self._perform, self._record)
-        self._jobs: dict[int, _Job] = {}
+        self._driver = Driver(machine, shop.clock, self._perform, self._record, self._flush)
+        self._execution = Execution(shop, lease, self._issuer, lambda: self._receipt_news, self._driver.post)
         self._manifest: Manifest | None = None
         self._sink: ModelSink | None = None
         self._missing: set[tuple[int, int]] = set()
         self._held: HeldModel | None = None
-        self._worker: Worker | None = None
         self._nursery: trio.Nursery
 
     async def run(self) -> None:
@@ -141,6 +124,7 @@ class Sale:
             self._nursery = nursery
             if self._accept.message.resumed:
                 await self._resume()
+                await self._flush()
             nursery.start_soon(self._read)
             nursery.start_soon(self._mind_receipts)
             if self._shop.till is not None and self._terms.lane and not self._entry.settles:
@@ -163,8 +147,7 @@ class Sale:
             stack.push_async_callback(self._link.close)
             if self._sink is not None:
                 stack.callback(self._sink.discard)      # a public model has left it by now, if it came whole
-            if self._worker is not None:
-                stack.push_async_callback(self._worker.close)
+            stack.push_async_callback(self._execution.close)
             await self._leave()
 
     # --- what arrives ------------------------------------------------------
@@ -173,6 +156,7 @@ class Sale:
         try:
             while True:
                 await self._take(await self._link.receive(*_FROM_REQUESTER))
+                await self._flush()
         except CocoonError as error:
             self._hears = False
             self._tell_news()
@@ -188,8 +172,7 @@ class Sale:
             case Chunk(file, index, data):
                 await self._store(file, index, data)
             case RunRequest(number):
-                # A number seen before keeps its first job; the machine says what becomes of the second.
-                self._jobs.setdefault(number, _Job(message, self._shop.clock.now_ns()))
+                self._execution.take(message)
                 await self._driver.post(sale.RunRequested(number))
             case TrancheClose(through):
                 await self._close_tranche(through)
@@ -252,13 +235,12 @@ class Sale:
         rows = []
         for effect in effects:
             match effect:
-                case sale.StartRun(number):
-                    body = records.pack_run(self._id, number)
-                    rows.append(Row(records.RUN_STARTED, body, records.run_key(self._id, number)))
+                case sale.StartRuns(numbers):
+                    body = records.pack_run(self._id, numbers[-1])
+                    rows.append(Row(records.RUN_STARTED, body, records.run_key(self._id, numbers[-1])))
                 case sale.AnswerRun(number):
-                    job = self._jobs[number]
-                    assert job.statement is not None    # RunFinished is posted only after it was made
-                    made = StatementMade(job.statement)
+                    job, statement = self._execution.recorded(number)
+                    made = StatementMade(statement)
                     # Taken and queued for the disk without a pause between: a replay sees the same order (REC-18).
                     job.orders = self._issuer.handle(self._shop.clock.now_ns(), made)
                     rows.append(self._fact(made))
@@ -276,19 +258,20 @@ class Sale:
             case sale.LoadModel():
                 self._nursery.start_soon(self._load)
             case sale.SayReady(load_us):
-                await self._say(ModelReady(load_us=load_us))
-            case sale.StartRun(number):
-                self._nursery.start_soon(self._execute, number)
+                self._say(ModelReady(load_us=load_us))
+            case sale.StartRuns(numbers):
+                self._nursery.start_soon(self._execution.run, numbers)
             case sale.AnswerRun(number):
-                await self._answer(self._jobs.pop(number))
+                await self._answer(number)
             case sale.FailRun(number, code, text):
-                self._jobs.pop(number, None)
+                self._execution.pop(number)
                 if code == "run_lost" and number <= self._doubtful_through:
                     await self._tell(StatementsWithdrawn(number - 1))
-                await self._say(run_failure(number, from_code(code, text)))
+                self._say(run_failure(number, from_code(code, text)))
             case sale.EndSale(code, text):
                 self._shop.log.info("lease_ended", lease=self._id, code=code)
                 await self._tell(TrancheClosed(self._issuer.tab.last_number))
+                await self._flush()
                 await self._await_countersign()
                 await self._leave()
                 await self._part(code, text)
@@ -303,13 +286,18 @@ class Sale:
     async def _part(self, code: str, text: str) -> None:
         """The last words on the link: the cause, for people, then the end."""
         told = refusal(from_code(code, text))
-        await self._say(told)
-        await self._say(LeaseClose(code=told.code))
+        self._say(told)
+        self._say(LeaseClose(code=told.code))
+        await self._flush()
 
-    async def _say(self, message: Message) -> None:
-        """Send; a link that is gone is noticed, and reported, by the reader."""
+    def _say(self, message: Message) -> None:
+        """Let it leave with the next ``_flush``."""
+        self._link.post(message)
+
+    async def _flush(self) -> None:
+        """Send what was said; a link that is gone is noticed, and reported, by the reader."""
         try:
-            await self._link.send(message)
+            await self._link.flush()
         except Unavailable as error:
             self._shop.log.debug("send_failed", lease=self._id, code=error.code)
 
@@ -328,7 +316,8 @@ class Sale:
         counts = [chunk_count(file.size_bytes) for file in manifest.files]
         self._missing = {(file, index) for file, count in enumerate(counts) for index in range(count)}
         for file, count in enumerate(counts):
-            await self._say(ModelWant(file=file, first=0, count=count))
+            self._say(ModelWant(file=file, first=0, count=count))
+        await self._flush()
 
     async def _fetch_public(self, manifest: Manifest, sink: ModelSink) -> bool:
         """Try the peers that announce the model; the requester is asked if none gives it."""
@@ -345,53 +334,12 @@ class Sale:
     async def _load(self) -> None:
         assert self._held is not None                   # LoadModel follows ModelFetched or a held model
         try:
-            run_ns = self._lease.message.run_ms * MILLISECOND_NS
-            self._worker = await self._shop.runtime.take(replace(self._shop.runtime.limits, run_ns=run_ns))
-            report = await self._worker.load(self._held.paths[0])
+            load_us = await self._execution.load(self._held.paths[0])
         except CocoonError as error:
             await self._driver.post(sale.LeaseBroke(error.code, error.text))
         else:
-            self._shop.bids.pace.loaded(self._lease.message.model, report.load_us)
-            await self._driver.post(sale.ModelLoaded(report.load_us))
-
-    async def _execute(self, number: int) -> None:
-        job, worker = self._jobs[number], self._worker
-        assert worker is not None                       # StartRun follows ModelLoaded
-        if not await self._has_room():
-            return
-        started_ns = self._shop.clock.now_ns()
-        try:
-            report = await worker.run(job.request.inputs)
-            outputs = bytes(report.outputs)             # the worker may change its own while they are read
-            self._check_size(outputs)
-        except CocoonError as error:
-            await self._driver.post(sale.RunBroke(number, error.code, error.text, not worker.alive))
-            return
-        self._shop.bids.pace.ran(self._lease.message.model, report.ran_us)
-        salt = job.request.salt
-        given, made = commit(salt, job.request.inputs), commit(salt, outputs)
-        job.statement = Statement(
-            lease=self._id, number=number, input_alg=given.alg, input=given.hash, output_alg=made.alg, output=made.hash,
-            units=1, price_nanoton=self._issuer.tab.price_nanoton(1), ran_us=report.ran_us,
-            queued_us=(started_ns - job.received_ns) // MICROSECOND_NS,
-        )
-        job.result = RunResult(number=number, outputs=outputs, statement=job.statement.pack())
-        await self._driver.post(sale.RunFinished(number))
-
-    async def _has_room(self) -> bool:
-        """Wait until another unpaid run may be executed (REC-11, MON-13); who never signs loses the lease."""
-        if not self._issuer.affordable():
-            await self._driver.post(sale.LeaseBroke("limit_exceeded", "the next run would pass the lease's ceiling"))
-            return False
-        # On credit the wait is for the lane, which comes or fails by itself.
-        patience_ns = RECEIPT_REPLY_NS if self._issuer.proven else RECEIPT_REPLY_NS + LANE_PROOF_NS
-        with trio.move_on_after(patience_ns / SECOND_NS):
-            while not self._issuer.may_start():
-                await self._receipt_news.wait()
-            return True
-        text = f"{len(self._issuer.tab.open)} runs wait for a countersignature"
-        await self._driver.post(sale.LeaseBroke("receipt_unsettled", text))
-        return False
+            self._shop.bids.pace.loaded(self._lease.message.model, load_us)
+            await self._driver.post(sale.ModelLoaded(load_us))
 
     async def _mind_lane(self, till: Till) -> None:
         """Have the lane of a lease on credit proven; serve none that ends before it can be claimed from (LAN-32)."""
@@ -407,16 +355,12 @@ class Sale:
         else:
             await self._driver.post(sale.LeaseBroke("lane_closing", "the lane ends before this lease can be claimed"))
 
-    def _check_size(self, outputs: bytes) -> None:
-        limit = self._shop.terms.max_payload_bytes
-        if len(outputs) > limit:
-            raise LimitExceeded(f"the outputs have {len(outputs)} bytes, this provider gives {limit} a run")
-
-    async def _answer(self, job: _Job) -> None:
-        assert job.result is not None                   # AnswerRun follows RunFinished
+    async def _answer(self, number: int) -> None:
+        job = self._execution.pop(number)
+        assert job is not None and job.result is not None   # AnswerRun follows RunsFinished
         # From here on a number asked again is a replay, which must not make us forget what is owed.
         self._doubtful_through = 0
-        await self._say(job.result)
+        self._say(job.result)
         await self._settle(job.orders)
 
     # --- receipts ----------------------------------------------------------
@@ -451,7 +395,7 @@ class Sale:
                     await self._once(records.RECEIPT_ISSUED, receipt.pack(), records.receipt_key(receipt.digest))
                     self._tell_news()
                     if aloud:
-                        await self._say(ReceiptIssued(receipt=receipt.pack()))
+                        self._say(ReceiptIssued(receipt=receipt.pack()))
                 case SettleTranche(body, statements, voucher, signature):
                     receipt = self._receipts.pop(body.seq)
                     words = Countersigned.of(self._lease, self._accept, receipt, voucher.pack(), signature)
@@ -486,6 +430,7 @@ class Sale:
             now_ns = self._shop.clock.now_ns()
             if due_ns is not None and now_ns >= due_ns:
                 await self._settle(self._issuer.handle(now_ns, DeadlinePassed()))
+                await self._flush()
                 continue
             patience_s = math.inf if due_ns is None else (due_ns - now_ns) / SECOND_NS
             with trio.move_on_after(patience_s):

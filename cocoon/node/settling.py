@@ -183,11 +183,12 @@ class Debts:
         self, lease: Signed[Lease], accept: Signed[LeaseAccept], link: WorkLink, treasury: Treasury
     ) -> Tally:
         """Say what we hold; countersign receipts until nothing is open and the provider has closed the lease."""
-        tally = self._tally(lease, treasury, link.send)
+        tally = self._tally(lease, treasury, link.post)
         if not accept.message.resumed:
             raise wrong("lease", "the provider does not know a lease on which it delivered")
         await tally.tell(receipts.LeaseResumed(), accept)
-        await tally.repeat()
+        tally.repeat()
+        await link.flush()
         while not tally.verifier.settled:
             if not await self._next(tally, accept, link):
                 raise ProviderLost("the provider ended the lease before it was settled")
@@ -215,6 +216,7 @@ class Debts:
                 case ReceiptIssued(packed):
                     receipt = open_signed(packed, Receipt, signer=accept.signer)
                     await tally.tell(receipts.ReceiptReceived(receipt), accept)
+                    await link.flush()
                 case Refusal(code, text):
                     self._purse.log.info("lease_closing", lease=tally.id, code=code, text=text)
                 case LeaseClose():
@@ -223,5 +225,5 @@ class Debts:
         raise ProviderLost(f"no word of the provider within {RECEIPT_REPLY_NS // SECOND_NS} s")
 
 
-async def _nobody(message: Message) -> None:
+def _nobody(message: Message) -> None:
     raise UsageError("an account that is only read says nothing")

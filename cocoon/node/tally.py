@@ -26,7 +26,7 @@ from cocoon.wire.messages import Countersign, Lease, LeaseAccept, Receipt, Tranc
 from cocoon.wire.schema import Message
 from cocoon.wire.signing import Signed, Signer
 
-Say = Callable[[Message], Awaitable[None]]
+Say = Callable[[Message], None]
 Settled = Callable[[Signed[Receipt], tuple[int, ...]], Awaitable[None]]
 
 
@@ -37,7 +37,7 @@ class Tally:
         """
         Args:
             opening: Where the lane stood when the lease began.
-            say: Sends one message to the provider.
+            say: Lets one message leave to the provider with the next flush of the link.
             settled: Told of each receipt that is verified and countersigned, with the run numbers under it.
         """
         self.verifier = ReceiptVerifier(Tab(terms_of(lease), opening))
@@ -88,17 +88,17 @@ class Tally:
         for effect in effects:
             match effect:
                 case receipts.AskReceipt(through):
-                    await self._say(TrancheClose(through=through))
+                    self._say(TrancheClose(through=through))
                 case receipts.Countersign(voucher, receipt, statements):
-                    await self._promise(voucher, signatures[voucher])
+                    self._promise(voucher, signatures[voucher])
                     await self._settled(receipt, tuple(statement.number for statement in statements))
                 case receipts.RepeatCountersign(voucher):
-                    await self._promise(voucher, self._sign(voucher))
+                    self._promise(voucher, self._sign(voucher))
 
-    async def repeat(self) -> None:
+    def repeat(self) -> None:
         """Send the newest countersignature again: the provider may not have it."""
         if self.verifier.promised is not None:
-            await self._promise(self.verifier.promised, self._sign(self.verifier.promised))
+            self._promise(self.verifier.promised, self._sign(self.verifier.promised))
 
     async def _record(self, event: receipts.RequesterEvent) -> None:
         if rows := self._fact(event):
@@ -118,10 +118,10 @@ class Tally:
         record = ReceiptRecord(words, effect.statements).pack()
         return Row(records.RECEIPT_ACCEPTED, record, records.receipt_key(effect.receipt.digest))
 
-    async def _promise(self, voucher: Voucher, signature: bytes) -> None:
+    def _promise(self, voucher: Voucher, signature: bytes) -> None:
         if self._purse.treasury is not None:
             self._purse.treasury.show(voucher, signature)
-        await self._say(Countersign(voucher=voucher.pack(), signature=signature))
+        self._say(Countersign(voucher=voucher.pack(), signature=signature))
 
     def _sign(self, voucher: Voucher) -> bytes:
         signer: Signer = self._purse.identity

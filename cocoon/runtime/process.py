@@ -39,6 +39,7 @@ from cocoon.core.errors import (
     WorkerLost,
 )
 from cocoon.core.limits import (
+    BATCH_RUNS,
     MEMORY_BYTES,
     MODEL_BYTES,
     MODEL_LOAD_NS,
@@ -59,6 +60,7 @@ from cocoon.runtime.protocol import (
     Load,
     Loaded,
     Made,
+    NoRoom,
     Order,
     Ran,
     Ready,
@@ -229,6 +231,52 @@ class Worker:
         room[:] = payload
         return await self.run_in(span)
 
+    async def run_all(self, payloads: Sequence[bytes]) -> list[RunReport | CocoonError]:
+        """Run the model on each of these, in order; what became of each, or of the first ones.
+
+        Fewer outcomes than payloads: outputs of the next one found no room beside those before it.
+
+        Raises:
+            LimitExceeded: more than ``BATCH_RUNS``, or more bytes than a slot takes.
+            RunTimeout, WorkerLost: as ``run``; nothing is known of any of them.
+        """
+        if self._slots is None:
+            raise UsageError("load a model before running it")
+        spans: list[Span] = []
+        at, inputs = 0, self._slots.inputs(_ONLY)
+        for payload in payloads:
+            at += -(at + _alignable(payload)) % SLOT_ALIGNMENT_BYTES
+            spans.append((at, len(payload)))
+            at += len(payload)
+        if len(spans) > BATCH_RUNS or at > len(inputs):
+            raise LimitExceeded(f"{len(spans)} runs of {at} bytes; one order takes {BATCH_RUNS} of {len(inputs)}")
+        for (begin, size_bytes), payload in zip(spans, payloads, strict=True):
+            inputs[begin : begin + size_bytes] = payload
+        return await self._order(tuple(spans))
+
+    async def _order(self, spans: tuple[Span, ...]) -> list[RunReport | CocoonError]:
+        if self._slots is None:
+            raise UsageError("load a model before running it")
+        limit_ns = self.limits.run_ns * len(spans)
+        reply, wall_us = await self._exchange(Run(_ONLY, spans), (), limit_ns, RUNNING)
+        if not isinstance(reply, Ran) or len(reply.outcomes) != len(spans):
+            await self.close()
+            raise _fault(reply)
+        reports: list[RunReport | CocoonError] = []
+        outputs = self._slots.outputs(_ONLY)
+        for outcome in reply.outcomes:
+            match outcome:
+                case Made(ran_us, (offset, size_bytes)):
+                    reports.append(RunReport(outputs[offset : offset + size_bytes], min(ran_us, wall_us)))
+                case Failed():
+                    reports.append(outcome.error())
+                case NoRoom():
+                    break
+        if not reports:
+            await self.close()
+            raise WorkerLost("the worker found no room for the first of its outputs")
+        return reports
+
     def room(self, size_bytes: int, raw_at: int = 0) -> tuple[Span, memoryview]:
         """Where to write the inputs of the next run, so that nobody copies them again; then call ``run_in``.
 
@@ -242,16 +290,10 @@ class Worker:
 
     async def run_in(self, span: Span) -> RunReport:
         """Run the model once on the encoded tensors that were written there; raises as ``run`` does."""
-        if self._slots is None:
-            raise UsageError("load a model before running it")
-        reply, wall_us = await self._exchange(Run(_ONLY, (span,)), (), self.limits.run_ns, RUNNING)
-        match reply:
-            case Ran(outcomes=(Made(ran_us, (offset, size_bytes)),)):
-                return RunReport(self._slots.outputs(_ONLY)[offset : offset + size_bytes], min(ran_us, wall_us))
-            case Ran(outcomes=(Failed() as failed,)):
-                raise failed.error()
-        await self.close()
-        raise _fault(reply)
+        report, = await self._order((span,))
+        if isinstance(report, CocoonError):
+            raise report
+        return report
 
     async def close(self) -> None:
         """Kill the process, reap it, remove its directory. Safe to repeat; not cancellable, but bounded."""

@@ -6,8 +6,8 @@ runs were ever begun. A run that was begun before a crash is answered with
 
 Invariants
     A run number is started at most once, over all restarts.
-    At most one run is in the worker; at most ``RUNS_IN_FLIGHT`` wait.
-    ``StartRun`` leaves only after the start is durable.
+    One batch of runs is with the worker, at most ``BATCH_RUNS``; at most ``RUNS_IN_FLIGHT`` wait.
+    ``StartRuns`` leaves only after the start is durable.
 
 Purity: pure. Spec: docs/spec/leases.md, rules LEA-1 to LEA-9.
 """
@@ -19,7 +19,14 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import ClassVar
 
-from cocoon.core.limits import LEASE_IDLE_NS, MODEL_LOAD_NS, MODEL_STALL_NS, RUNS_IN_FLIGHT, WORKER_START_NS
+from cocoon.core.limits import (
+    BATCH_RUNS,
+    LEASE_IDLE_NS,
+    MODEL_LOAD_NS,
+    MODEL_STALL_NS,
+    RUNS_IN_FLIGHT,
+    WORKER_START_NS,
+)
 from cocoon.core.machine import DeadlinePassed, Effect, Event
 from cocoon.core.units import SECOND_NS
 
@@ -50,10 +57,10 @@ class RunRequested(Event):
     number: int
 
 
-class RunFinished(Event):
-    """The worker answered; the statement is made and durable."""
+class RunsFinished(Event):
+    """The worker answered these runs; their statements are made. Ascending."""
 
-    number: int
+    numbers: tuple[int, ...]
 
 
 class RunBroke(Event):
@@ -90,10 +97,10 @@ class SayReady(Effect):
     load_us: int
 
 
-class StartRun(Effect):
-    """Give run ``number`` to the worker."""
+class StartRuns(Effect):
+    """Give these runs to the worker, together; ascending. All that waited: nothing waits for company."""
 
-    number: int
+    numbers: tuple[int, ...]
     durable: ClassVar[bool] = True
 
 
@@ -140,7 +147,7 @@ class LeaseSale:
     highest: int = 0
     stage: Stage = Stage.NAMED
     quiet_since_ns: int = 0
-    running: int | None = None
+    running: set[int] = field(default_factory=set)
     waiting: deque[int] = field(default_factory=deque)
     draining: bool = False
 
@@ -165,13 +172,16 @@ class LeaseSale:
                 return [SayReady(load_us)]
             case RunRequested(number):
                 return self._requested(number)
-            case RunFinished(number) if number == self.running:
-                return [AnswerRun(number), *self._next()]
-            case RunBroke(number, code, text, worker_lost) if number == self.running:
+            case RunsFinished(numbers):
+                finished = [number for number in numbers if number in self.running]
+                self.running.difference_update(finished)
+                return [*(AnswerRun(number) for number in finished), *self._next()]
+            case RunBroke(number, code, text, worker_lost) if number in self.running:
+                self.running.discard(number)
                 return [FailRun(number, code, text), *(self._end(code, text) if worker_lost else self._next())]
             case DrainAsked():
                 self.draining = True
-                return [] if self.running is not None else self._next()
+                return self._next()
             case LeaseBroke(code, text):
                 return self._end(code, text)
             case DeadlinePassed() if now_ns >= self.deadline_ns():
@@ -185,12 +195,12 @@ class LeaseSale:
         patience_ns = {Stage.LOADING: loading_ns, Stage.READY: self.idle_ns}.get(self.stage, MODEL_STALL_NS)
         ends_ns = self.opened_ns + self.duration_s * SECOND_NS
         # A running model has its own limit in the worker's supervisor.
-        return ends_ns if self.running is not None else min(ends_ns, self.quiet_since_ns + patience_ns)
+        return ends_ns if self.running else min(ends_ns, self.quiet_since_ns + patience_ns)
 
     def _requested(self, number: int) -> list[Effect]:
         if self.stage is not Stage.READY:
             return [FailRun(number, "out_of_order", "the model is not ready")]
-        if number == self.running or number in self.waiting:
+        if number in self.running or number in self.waiting:
             return []                                   # asked again while it is under way
         if not 1 <= number <= self.max_runs:
             return [FailRun(number, "limit_exceeded", f"the lease holds runs 1 to {self.max_runs}")]
@@ -200,12 +210,15 @@ class LeaseSale:
             return [FailRun(number, "limit_exceeded", f"{RUNS_IN_FLIGHT} runs wait already")]
         self.waiting.append(number)
         self.highest = number
-        return [] if self.running is not None else self._next()
+        return self._next()
 
     def _next(self) -> list[Effect]:
-        self.running = self.waiting.popleft() if self.waiting else None
-        if self.running is not None:
-            return [StartRun(self.running)]
+        if self.running:
+            return []
+        if self.waiting:
+            batch = tuple([self.waiting.popleft() for _ in range(min(len(self.waiting), BATCH_RUNS))])
+            self.running.update(batch)
+            return [StartRuns(batch)]
         return self._end("draining", "the provider is shutting down") if self.draining else []
 
     def _late(self, now_ns: int) -> list[Effect]:
@@ -217,6 +230,6 @@ class LeaseSale:
 
     def _end(self, code: str, text: str) -> list[Effect]:
         self.stage = Stage.ENDED
-        self.running = None
+        self.running.clear()
         self.waiting.clear()
         return [EndSale(code, text)]

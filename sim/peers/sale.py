@@ -107,6 +107,8 @@ class Sale:
         self._jobs: dict[int, _Job] = {}
         self._receipts: dict[int, Signed[Receipt]] = {}
         self._facts = 0
+        #: Statements that were made and are not on the tab yet.
+        self._made = 0
         self._doubtful_through = highest
         self._unsaid = entry.settles
         self._hears = True
@@ -199,13 +201,13 @@ class Sale:
         rows = []
         for effect in effects:
             match effect:
-                case sale.StartRun(number):
-                    rows.append(
-                        Row(records.RUN_STARTED, records.pack_run(self.id, number), records.run_key(self.id, number))
-                    )
+                case sale.StartRuns(numbers):
+                    body, key = records.pack_run(self.id, numbers[-1]), records.run_key(self.id, numbers[-1])
+                    rows.append(Row(records.RUN_STARTED, body, key))
                 case sale.AnswerRun(number):
                     job = self._jobs[number]
                     assert job.statement is not None
+                    self._made -= 1
                     made = StatementMade(job.statement)
                     job.orders = self._handle(made)
                     rows.append(self._fact(made))
@@ -224,8 +226,8 @@ class Sale:
                 self._scope.spawn(self._load())
             case sale.SayReady(load_us):
                 self._end.send(ModelReady(load_us=load_us))
-            case sale.StartRun(number):
-                self._scope.spawn(self._execute(number))
+            case sale.StartRuns(numbers):
+                self._scope.spawn(self._execute(numbers))
             case sale.AnswerRun(number):
                 job = self._jobs.pop(number)
                 self._doubtful_through = 0
@@ -263,10 +265,13 @@ class Sale:
         self.shop.pace.loaded(self._lease.message.model, load_us)
         self._driver.post(sale.ModelLoaded(load_us))
 
-    async def _execute(self, number: int) -> None:
-        job = self._jobs[number]
-        if not await self._has_room():
-            return
+    async def _execute(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            if not await self._has_room():
+                return
+            await self._run(number, self._jobs[number])
+
+    async def _run(self, number: int, job: _Job) -> None:
         queued_us = (self.peer.now_ns() - job.received_ns) // MICROSECOND_NS
         ran_us = self.shop.wares.compute.run_us(self._draws)
         await sleep(self._scope, ran_us * MICROSECOND_NS)
@@ -275,19 +280,20 @@ class Sale:
         given, made = commit(job.request.salt, job.request.inputs), commit(job.request.salt, outputs)
         job.statement = Statement(
             lease=self.id, number=number, input_alg=given.alg, input=given.hash, output_alg=made.alg, output=made.hash,
-            units=1, price_nanoton=self.issuer.tab.price_nanoton(1), ran_us=ran_us, queued_us=queued_us,
+            units=1, price_nanoton=self.issuer.tab.price_nanoton(1, self._made), ran_us=ran_us, queued_us=queued_us,
         )
+        self._made += 1
         job.result = RunResult(number=number, outputs=outputs, statement=job.statement.pack())
-        self._driver.post(sale.RunFinished(number))
+        self._driver.post(sale.RunsFinished((number,)))
 
     async def _has_room(self) -> bool:
         """Wait until another unpaid run may be executed (REC-11, MON-13); who never signs loses the lease."""
-        if not self.issuer.affordable():
+        if not self.issuer.affordable(self._made):
             self._driver.post(sale.LeaseBroke("limit_exceeded", "the next run would pass the lease's ceiling"))
             return False
         heap = self.peer.ground.heap
         until_ns = heap.now_ns + RECEIPT_REPLY_NS + (0 if self.issuer.proven else LANE_PROOF_NS)
-        while not self.issuer.may_start():
+        while not self.issuer.may_start(self._made):
             if heap.now_ns >= until_ns:
                 text = f"{len(self.issuer.tab.open)} runs wait for a countersignature"
                 self._driver.post(sale.LeaseBroke("receipt_unsettled", text))

@@ -101,8 +101,8 @@ def set_trap(trap: Trap) -> None:
         return [(f"row:{name}", object() if row.unique is None else row.unique) for name, row in found]
 
     Journal.append_many = trap.around(Journal.append_many, rows)
-    WorkLink.send = trap.around(
-        WorkLink.send, lambda link, message: [(f"sent:{type(message).__name__}", pack(message))]
+    WorkLink._transmit = trap.around(
+        WorkLink._transmit, lambda link, messages: [(f"sent:{type(one).__name__}", pack(one)) for one in messages]
     )
     PeerStream.send = trap.around(
         PeerStream.send, lambda stream, payload: [(f"sent:{name}", bytes(payload)) for name in spoken(payload)]

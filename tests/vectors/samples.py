@@ -17,6 +17,7 @@ from cocoon.core.limits import GOSSIP_PARTS
 from cocoon.core.units import UnitKind
 from cocoon.wire import market
 from cocoon.wire import messages as m
+from cocoon.wire.bundle import Bundle
 from cocoon.wire.commitment import commit
 from cocoon.wire.gossip import Interest, OfferDelta, OfferDigest, OfferSummary, OfferWant
 from cocoon.wire.judged import NO_ESCROW, Statement, Voucher, sign_cell
@@ -244,6 +245,7 @@ def _messages() -> list[Message]:
         m.ReceiptIssued(receipt=signed(RECEIPT).pack()),
         m.Countersign(voucher=VOUCHER.pack(), signature=sign_cell(VOUCHER.hash(), REQUESTER)),
         m.LeaseClose(code="done"),
+        Bundle(messages=(pack(m.TrancheClose(through=64)), pack(m.LeaseClose(code="done")))),
         m.ManifestRequest(model=model_id(MANIFEST)),
         m.ManifestReply(manifest=pack_manifest(MANIFEST)),
         m.ChunkRequest(model=model_id(MANIFEST), file=0, first=0, count=2),

@@ -151,6 +151,10 @@ LINK_FRAME_BYTES = 256 * KIB
 """Plaintext of one sealed frame; larger frames gain nothing (265 MB/s at 256 KiB)."""
 LINK_FRAMES = 1 << 32
 """Frames under one session key: 2^46 AES blocks, where GCM still has a margin of 2^-37."""
+BUNDLE_BYTES = 256 * KIB
+"""Messages that travel as one on a work link: a full frame of it."""
+BUNDLE_MESSAGES = 128
+"""Messages of one bundle: 64 runs and what is said between them."""
 MESSAGE_HEADER_BYTES = 64 * KIB
 """What a message may hold besides its payload; the longest is a list of chunk hashes."""
 MESSAGE_BYTES = 64 * MIB + MESSAGE_HEADER_BYTES

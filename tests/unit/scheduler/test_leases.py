@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from cocoon.core.ids import TaskId
-from cocoon.core.limits import LEASE_IDLE_NS, LEASE_REPLY_NS, MODEL_STALL_NS, RUNS_IN_FLIGHT
+from cocoon.core.limits import BATCH_RUNS, LEASE_IDLE_NS, LEASE_REPLY_NS, MODEL_STALL_NS, RUNS_IN_FLIGHT
 from cocoon.core.machine import DeadlinePassed, Effect
 from cocoon.core.units import SECOND_NS
 from cocoon.scheduler import purchase, sale
@@ -44,7 +44,7 @@ def test_a_run_begun_before_a_crash_is_lost_and_never_started_again() -> None:
     restarted = ready_sale(highest=4)
     for number in (1, 4):
         assert codes(restarted.handle(0, sale.RunRequested(number))) == ["run_lost"]
-    assert restarted.handle(0, sale.RunRequested(5)) == [sale.StartRun(5)]
+    assert restarted.handle(0, sale.RunRequested(5)) == [sale.StartRuns((5,))]
 
 
 def test_a_run_asked_twice_while_under_way_changes_nothing() -> None:
@@ -53,7 +53,21 @@ def test_a_run_asked_twice_while_under_way_changes_nothing() -> None:
     machine.handle(0, sale.RunRequested(2))
     assert machine.handle(0, sale.RunRequested(1)) == []
     assert machine.handle(0, sale.RunRequested(2)) == []
-    assert machine.handle(0, sale.RunFinished(1)) == [sale.AnswerRun(1), sale.StartRun(2)]
+    assert machine.handle(0, sale.RunsFinished((1,))) == [sale.AnswerRun(1), sale.StartRuns((2,))]
+
+
+def test_what_waits_while_a_batch_runs_is_the_next_batch() -> None:
+    machine = ready_sale()
+    assert machine.handle(0, sale.RunRequested(1)) == [sale.StartRuns((1,))]
+    assert [machine.handle(0, sale.RunRequested(number)) for number in (2, 3, 4)] == [[], [], []]
+    assert machine.handle(0, sale.RunsFinished((1,))) == [sale.AnswerRun(1), sale.StartRuns((2, 3, 4))]
+    assert machine.handle(0, sale.RunBroke(3, "run_failed", "x", worker_lost=False)) == [
+        sale.FailRun(3, "run_failed", "x")
+    ]
+    machine.handle(0, sale.RunRequested(5))
+    assert machine.handle(0, sale.RunsFinished((2, 4))) == [
+        sale.AnswerRun(2), sale.AnswerRun(4), sale.StartRuns((5,))
+    ]
 
 
 def test_runs_beyond_the_lease_and_beyond_the_window_are_refused() -> None:
@@ -78,8 +92,8 @@ def test_a_drain_finishes_what_is_under_way_and_then_ends() -> None:
     machine.handle(0, sale.RunRequested(1))
     machine.handle(0, sale.RunRequested(2))
     assert machine.handle(0, sale.DrainAsked()) == []
-    assert machine.handle(0, sale.RunFinished(1)) == [sale.AnswerRun(1), sale.StartRun(2)]
-    assert codes(machine.handle(0, sale.RunFinished(2))) == ["draining"]
+    assert machine.handle(0, sale.RunsFinished((1,))) == [sale.AnswerRun(1), sale.StartRuns((2,))]
+    assert codes(machine.handle(0, sale.RunsFinished((2,)))) == ["draining"]
     assert codes(ready_sale().handle(0, sale.DrainAsked())) == ["draining"]
 
 
@@ -87,7 +101,7 @@ def test_a_sale_waits_for_a_running_model_but_not_for_an_idle_or_stalled_request
     machine = ready_sale()
     machine.handle(0, sale.RunRequested(1))
     assert machine.handle(LEASE_IDLE_NS, DeadlinePassed()) == []
-    machine.handle(LEASE_IDLE_NS, sale.RunFinished(1))
+    machine.handle(LEASE_IDLE_NS, sale.RunsFinished((1,)))
     assert codes(machine.handle(2 * LEASE_IDLE_NS, DeadlinePassed())) == ["idle"]
     stalled = sale.LeaseSale(opened_ns=0, duration_s=600, max_runs=10)
     stalled.handle(0, sale.ModelNamed(held=False))
@@ -134,9 +148,10 @@ class LeaseUnderAnyWeather(RuleBasedStateMachine):
     def take(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
-                case sale.StartRun(number):
-                    self.started.append(number)
-                    self.durable_highest = max(self.durable_highest, number)
+                case sale.StartRuns(numbers):
+                    assert list(numbers) == sorted(numbers) and len(numbers) <= BATCH_RUNS
+                    self.started += numbers
+                    self.durable_highest = max(self.durable_highest, numbers[-1])
                 case sale.AnswerRun(number):
                     self.answered.append(number)
 
@@ -144,13 +159,16 @@ class LeaseUnderAnyWeather(RuleBasedStateMachine):
     def ask(self, number: int) -> None:
         self.take(self.sale.handle(self.now_ns, sale.RunRequested(number)))
 
-    @precondition(lambda self: self.sale.running is not None)
-    @rule(ok=st.booleans(), lost=st.booleans())
-    def worker_answers(self, ok: bool, lost: bool) -> None:
-        number = self.sale.running
-        assert number is not None
-        event = sale.RunFinished(number) if ok else sale.RunBroke(number, "run_failed", "x", worker_lost=lost)
-        self.take(self.sale.handle(self.now_ns, event))
+    @precondition(lambda self: self.sale.running)
+    @rule(lost=st.booleans())
+    def a_run_breaks(self, lost: bool) -> None:
+        broke = sale.RunBroke(min(self.sale.running), "run_failed", "x", worker_lost=lost)
+        self.take(self.sale.handle(self.now_ns, broke))
+
+    @rule(count=st.integers(0, BATCH_RUNS), stray=st.integers(1, 30))
+    def the_worker_answers(self, count: int, stray: int) -> None:
+        numbers = sorted({*sorted(self.sale.running)[:count], *([stray] if stray not in self.sale.running else [])})
+        self.take(self.sale.handle(self.now_ns, sale.RunsFinished(tuple(numbers))))
 
     @rule()
     def crash_and_resume(self) -> None:

@@ -1,0 +1,168 @@
+"""The runs of one lease between request and answer: executed in order, as many at once as wait, each with a statement.
+
+Purity: shell. Spec: docs/spec/leases.md, rules LEA-5 and LEA-6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from cocoon.core.errors import CocoonError, LimitExceeded
+from cocoon.core.ids import LeaseId
+from cocoon.core.limits import LANE_PROOF_NS, PAYLOAD_BYTES, RECEIPT_REPLY_NS
+from cocoon.core.machine import Effect, Event
+from cocoon.core.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
+from cocoon.core.values import replace
+from cocoon.ledger.receipt import ReceiptIssuer
+from cocoon.node.means import Shop
+from cocoon.runtime.service import RunReport, Worker
+from cocoon.scheduler import sale
+from cocoon.wire.commitment import commit
+from cocoon.wire.judged import Statement
+from cocoon.wire.messages import Lease, RunRequest, RunResult
+from cocoon.wire.signing import Signed
+
+
+@dataclass(slots=True)
+class Job:
+    """A run between request and answer."""
+
+    request: RunRequest
+    received_ns: int
+    result: RunResult | None = None
+    statement: Statement | None = None
+    #: What the receipt machine ordered when it took the statement; due after the result has left.
+    orders: Sequence[Effect] = ()
+
+
+class Execution:
+    """One lease's worker, and the runs that it was asked for."""
+
+    def __init__(
+        self, shop: Shop, lease: Signed[Lease], issuer: ReceiptIssuer, news: Callable[[], trio.Event],
+        post: Callable[[Event], Awaitable[bool]],
+    ) -> None:
+        """
+        Args:
+            news: The event of the next receipt that is issued or settled.
+            post: Tells the lease machine a fact.
+        """
+        self._shop = shop
+        self._lease = lease
+        self._issuer = issuer
+        self._news = news
+        self._post = post
+        self._jobs: dict[int, Job] = {}
+        self._worker: Worker | None = None
+        #: Statements that were made and are not on the tab yet.
+        self._made = 0
+
+    def take(self, request: RunRequest) -> None:
+        """A number seen before keeps its first job; the machine says what becomes of the second."""
+        self._jobs.setdefault(request.number, Job(request, self._shop.clock.now_ns()))
+
+    def recorded(self, number: int) -> tuple[Job, Statement]:
+        """The finished run whose statement goes on the tab now."""
+        job = self._jobs[number]
+        assert job.statement is not None                # RunsFinished is posted only after it was made
+        self._made -= 1
+        return job, job.statement
+
+    def pop(self, number: int) -> Job | None:
+        """The run has its answer."""
+        return self._jobs.pop(number, None)
+
+    async def load(self, model: Path) -> int:
+        """Take a worker and load the model; the microseconds that it took."""
+        run_ns = self._lease.message.run_ms * MILLISECOND_NS
+        self._worker = await self._shop.runtime.take(replace(self._shop.runtime.limits, run_ns=run_ns))
+        return (await self._worker.load(model)).load_us
+
+    async def run(self, numbers: Sequence[int]) -> None:
+        """Execute these, and post what became of each."""
+        left = list(numbers)
+        while left and (count := await self._room(left)):
+            batch, left = left[:count], left[count:]
+            done = await self._run(batch)
+            left = batch[done:] + left
+            if not done:
+                return
+
+    async def close(self) -> None:
+        """Kill the worker."""
+        if self._worker is not None:
+            await self._worker.close()
+
+    async def _room(self, numbers: Sequence[int]) -> int:
+        """How many may be executed now, one at least, as soon as another unpaid run may be (REC-11, MON-13).
+
+        Who never signs loses the lease: then none.
+        """
+        if not self._issuer.affordable(self._made):
+            await self._post(sale.LeaseBroke("limit_exceeded", "the next run would pass the lease's ceiling"))
+            return 0
+        # On credit the wait is for the lane, which comes or fails by itself.
+        patience_ns = RECEIPT_REPLY_NS if self._issuer.proven else RECEIPT_REPLY_NS + LANE_PROOF_NS
+        with trio.move_on_after(patience_ns / SECOND_NS):
+            while not self._issuer.may_start(self._made):
+                await self._news().wait()
+            return self._fitting(numbers)
+        text = f"{len(self._issuer.tab.open)} runs wait for a countersignature"
+        await self._post(sale.LeaseBroke("receipt_unsettled", text))
+        return 0
+
+    def _fitting(self, numbers: Sequence[int]) -> int:
+        """Beside the first: what may be unpaid with it, and has room in memory with it."""
+        count, size_bytes = 1, len(self._jobs[numbers[0]].request.inputs)
+        for number in numbers[1:]:
+            size_bytes += len(self._jobs[number].request.inputs)
+            open_runs = self._made + count
+            if size_bytes > PAYLOAD_BYTES or not (
+                self._issuer.may_start(open_runs) and self._issuer.affordable(open_runs)
+            ):
+                break
+            count += 1
+        return count
+
+    async def _run(self, batch: Sequence[int]) -> int:
+        """How many of them, from the first, are done with; 0 if the worker is gone."""
+        worker, started_ns = self._worker, self._shop.clock.now_ns()
+        assert worker is not None                       # StartRuns follows ModelLoaded
+        try:
+            outcomes = await worker.run_all([self._jobs[number].request.inputs for number in batch])
+        except CocoonError as error:
+            await self._post(sale.RunBroke(batch[0], error.code, error.text, not worker.alive))
+            return 0
+        finished: list[int] = []
+        for number, outcome in zip(batch, outcomes, strict=False):
+            try:
+                self._make(number, outcome, started_ns)
+            except CocoonError as error:
+                await self._post(sale.RunBroke(number, error.code, error.text, worker_lost=False))
+            else:
+                finished.append(number)
+        await self._post(sale.RunsFinished(tuple(finished)))
+        return len(outcomes)
+
+    def _make(self, number: int, outcome: RunReport | CocoonError, started_ns: int) -> None:
+        """Result and statement of a run; its price follows from those that were made before it."""
+        if isinstance(outcome, CocoonError):
+            raise outcome
+        job, outputs = self._jobs[number], bytes(outcome.outputs)   # the worker may change its own while they are read
+        limit = self._shop.terms.max_payload_bytes
+        if len(outputs) > limit:
+            raise LimitExceeded(f"the outputs have {len(outputs)} bytes, this provider gives {limit} a run")
+        self._shop.bids.pace.ran(self._lease.message.model, outcome.ran_us)
+        salt = job.request.salt
+        given, made = commit(salt, job.request.inputs), commit(salt, outputs)
+        job.statement = Statement(
+            lease=LeaseId(self._lease.digest), number=number, input_alg=given.alg, input=given.hash,
+            output_alg=made.alg, output=made.hash, units=1, price_nanoton=self._issuer.tab.price_nanoton(1, self._made),
+            ran_us=outcome.ran_us, queued_us=(started_ns - job.received_ns) // MICROSECOND_NS,
+        )
+        self._made += 1
+        job.result = RunResult(number=number, outputs=outputs, statement=job.statement.pack())
