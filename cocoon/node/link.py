@@ -54,12 +54,17 @@ class WorkLink:
             StreamClosed: the other side is gone.
             PeerFault: bytes that are no such message, or do not open.
         """
-        while not self._heard:
+        if not self._heard:
+            self._heard += await self.receive_all(*expected)
+        return self._heard.popleft()
+
+    async def receive_all(self, *expected: type[Message]) -> list[Message]:
+        """The next messages that came together, at least one; raises as ``receive``."""
+        while True:
             frame = await self._stream.receive(SEALED_FRAME_BYTES)
             message = self._reader.feed_frame(frame)
             if message is not None:
-                self._heard += unbundled(message, *expected)
-        return self._heard.popleft()
+                return unbundled(message, *expected)
 
     async def close(self) -> None:
         """Close the stream; a blocked ``receive`` ends with ``StreamClosed``."""

@@ -9,7 +9,8 @@ Purity: shell. Spec: docs/spec/leases.md, rules LEA-10 to LEA-15.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import groupby
 from typing import Protocol
 
 import trio
@@ -42,6 +43,7 @@ from cocoon.node.tally import Tally
 from cocoon.scheduler import purchase
 from cocoon.scheduler.selection import Terms
 from cocoon.scheduler.spending import LeasePrice
+from cocoon.store.service import Row
 from cocoon.wire.commitment import commit
 from cocoon.wire.judged import Statement
 from cocoon.wire.manifest import pack_manifest
@@ -105,7 +107,7 @@ class Purchase:
         self.lease = lease
         self.id = LeaseId(lease.digest)
         self.provider = PeerKey(terms.provider)
-        self._accept = accept
+        self._countersigned = accept
         self._purse = purse
         self._link = link
         self._model = model
@@ -196,7 +198,7 @@ class Purchase:
             await customer.denied(unit, LimitExceeded.code, f"the inputs have {len(inputs)} bytes, {limit}")
             return
         self._inputs[task, unit] = inputs
-        if not await self._driver.post(purchase.RunOrdered(task, unit)):
+        if not await self._driver.post(purchase.RunOrdered(task, unit, len(inputs))):
             await customer.denied(unit, "released", "the lease has ended")
 
     async def close_tranche(self) -> None:
@@ -236,7 +238,7 @@ class Purchase:
     async def _read(self) -> None:
         try:
             while True:
-                await self._take(await self._link.receive(*_FROM_PROVIDER))
+                await self._take_all(await self._link.receive_all(*_FROM_PROVIDER))
                 await self._flush()
         except StreamClosed as error:
             self._silence.set()
@@ -245,16 +247,34 @@ class Purchase:
             self._silence.set()
             await self._driver.post(purchase.LeaseLost(error.code, error.text))
 
+    async def _take_all(self, messages: Sequence[Message]) -> None:
+        """In their order, and results that follow each other as one."""
+        for is_result, some in groupby(messages, lambda message: isinstance(message, RunResult)):
+            if is_result:
+                await self._accept_all([one for one in some if isinstance(one, RunResult)])
+            else:
+                for message in some:
+                    await self._take(message)
+
+    async def _accept_all(self, results: Sequence[RunResult]) -> None:
+        """Check these; what is good is durable before a task hears of it, also if one behind it is bad."""
+        rows: list[Row] = []
+        numbers: list[int] = []
+        try:
+            for result in results:
+                self._answers[result.number] = answer = self._verify(result)
+                rows += self.tally.accept(answer.statement)
+                numbers.append(result.number)
+        finally:
+            await self._purse.journal.append_many(rows)
+            await self._driver.post(purchase.ResultsVerified(tuple(numbers)))
+
     async def _take(self, message: Message) -> None:
         match message:
             case ModelWant(file, first, count):
                 await self._driver.post(purchase.ModelPartAsked(file, first, count))
             case ModelReady(load_us):
                 await self._driver.post(purchase.ModelReady(load_us))
-            case RunResult():
-                self._answers[message.number] = answer = self._verify(message)
-                await self.tally.accept(answer.statement)
-                await self._driver.post(purchase.ResultVerified(message.number))
             case RunFailure(number, code, text):
                 self._sent.pop(number, None)
                 said = from_peer(code, text)
@@ -285,7 +305,7 @@ class Purchase:
         return Answer(result.outputs, request.salt, statement)
 
     async def _tell(self, event: receipts.RequesterEvent) -> None:
-        await self.tally.tell(event, self._accept)
+        await self.tally.tell(event, self._countersigned)
 
     async def _settled(self, receipt: Signed[Receipt], numbers: tuple[int, ...]) -> None:
         for customer in tuple(self._customers.values()):

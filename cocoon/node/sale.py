@@ -173,7 +173,7 @@ class Sale:
                 await self._store(file, index, data)
             case RunRequest(number):
                 self._execution.take(message)
-                await self._driver.post(sale.RunRequested(number))
+                await self._driver.post(sale.RunRequested(number, len(message.inputs)))
             case TrancheClose(through):
                 await self._close_tranche(through)
             case Countersign(voucher, signature):

@@ -62,11 +62,14 @@ class Tally:
         # Every order among them left or is asked for again: a countersignature by the provider, a receipt by us.
         replay(self.verifier, self._purse.clock.now_ns(), facts)
 
-    async def accept(self, statement: Statement) -> None:
-        """Take a statement that was checked; on a paid lease it is owed from here on."""
+    def accept(self, statement: Statement) -> Sequence[Row]:
+        """Take a statement that was checked; the rows that must be durable before anything rests on it.
+
+        On a paid lease it is owed from there on.
+        """
         event = receipts.RunAccepted(statement)
         self.verifier.handle(self._purse.clock.now_ns(), event)
-        await self._record(event)
+        return self._fact(event)
 
     async def tell(self, event: receipts.RequesterEvent, accept: Signed[LeaseAccept]) -> None:
         """Tell the receipt machine a fact and do what it orders.
@@ -99,10 +102,6 @@ class Tally:
         """Send the newest countersignature again: the provider may not have it."""
         if self.verifier.promised is not None:
             self._promise(self.verifier.promised, self._sign(self.verifier.promised))
-
-    async def _record(self, event: receipts.RequesterEvent) -> None:
-        if rows := self._fact(event):
-            await self._purse.journal.append_many(rows)
 
     def _fact(self, event: receipts.RequesterEvent) -> Sequence[Row]:
         """The fact as a row. Price-0 leases are not resumed: nothing is owed for them."""

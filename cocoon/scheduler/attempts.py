@@ -10,8 +10,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from cocoon.core.ids import PeerKey
-from cocoon.core.limits import RUNS_IN_FLIGHT, USUAL_CEILING_NANOTON
+from cocoon.core.limits import RUNS_AHEAD_NS, RUNS_AT_FIRST, RUNS_IN_FLIGHT, USUAL_CEILING_NANOTON
 from cocoon.scheduler.spending import LeasePrice, Stake, most_nanoton
+
+#: Of the interval between answers: one of so many counts.
+_SMOOTHING = 8
 
 
 class Step(Enum):
@@ -33,6 +36,9 @@ class Attempt:
     accepted: int = 0
     #: Code and text by which it is left.
     leaving: tuple[str, str] = ("", "")
+    #: When its last unit was answered, and how long one took of late.
+    answered_ns: int | None = None
+    interval_ns: int = RUNS_AHEAD_NS // RUNS_AT_FIRST
 
     @property
     def stake(self) -> Stake:
@@ -42,7 +48,18 @@ class Attempt:
     @property
     def room(self) -> int:
         """Units that it takes now, or will when it is open."""
-        return 0 if self.step is Step.LEAVING else RUNS_IN_FLIGHT - len(self.out)
+        return 0 if self.step is Step.LEAVING else max(0, self.window - len(self.out))
+
+    @property
+    def window(self) -> int:
+        """Units that are out on it at a time: as many as it answers in ``RUNS_AHEAD_NS``, within bounds."""
+        return max(RUNS_AT_FIRST, min(RUNS_AHEAD_NS // max(1, self.interval_ns), RUNS_IN_FLIGHT))
+
+    def answer(self, now_ns: int) -> None:
+        """A unit was answered: several at one moment count as fast as they are."""
+        if self.answered_ns is not None:
+            self.interval_ns += (now_ns - self.answered_ns - self.interval_ns) // _SMOOTHING
+        self.answered_ns = now_ns
 
 
 @dataclass(slots=True)
@@ -78,9 +95,15 @@ class Attempts:
         """Leases that take units now."""
         return sum(one.step is Step.RUNNING for one in self.live.values())
 
-    def accept(self, number: int, unit: int, price_nanoton: int) -> None:
+    @property
+    def windows(self) -> list[int]:
+        """Of these leases."""
+        return [one.window for one in self.live.values() if one.step is Step.RUNNING]
+
+    def accept(self, now_ns: int, number: int, unit: int, price_nanoton: int) -> None:
         """Take the answer of a unit that is out on this lease."""
         one = self.live[number]
+        one.answer(now_ns)
         one.out.remove(unit)
         one.accepted += 1
         one.price = one.price.after(price_nanoton)

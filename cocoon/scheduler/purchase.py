@@ -5,7 +5,7 @@ next number; what comes back is matched by number. Heartbeats notice a dead
 provider; the deadlines here notice one that lives and does not answer.
 
 Invariants
-    A number is used once; at most ``RUNS_IN_FLIGHT`` are unanswered.
+    A number is used once; at most ``RUNS_IN_FLIGHT`` are unanswered, with ``FLIGHT_BYTES`` of inputs, or one.
     Every ordered unit ends in exactly one of ``RunDelivered`` and ``RunDenied``.
 
 Purity: pure. Spec: docs/spec/leases.md, rules LEA-10 to LEA-15.
@@ -19,6 +19,7 @@ from enum import Enum
 
 from cocoon.core.ids import TaskId
 from cocoon.core.limits import (
+    FLIGHT_BYTES,
     LEASE_IDLE_NS,
     LEASE_REPLY_NS,
     MODEL_FILES,
@@ -65,12 +66,13 @@ class RunOrdered(Event):
 
     task: TaskId
     unit: int
+    input_bytes: int
 
 
-class ResultVerified(Event):
-    """A result arrived whose statement fits inputs, outputs and lease."""
+class ResultsVerified(Event):
+    """Results arrived whose statements fit inputs, outputs and lease."""
 
-    number: int
+    numbers: tuple[int, ...]
 
 
 class FailureReceived(Event):
@@ -166,8 +168,10 @@ class LeasePurchase:
     quiet_since_ns: int = 0
     parts_asked: int = 0
     next_number: int = 1
-    sent: dict[int, tuple[TaskId, int]] = field(default_factory=dict)
-    queued: deque[tuple[TaskId, int]] = field(default_factory=deque)
+    sent: dict[int, RunOrdered] = field(default_factory=dict)
+    queued: deque[RunOrdered] = field(default_factory=deque)
+    #: Inputs of those that are sent.
+    flight_bytes: int = 0
 
     def __post_init__(self) -> None:
         self.quiet_since_ns = self.opened_ns
@@ -183,10 +187,10 @@ class LeasePurchase:
                 return self._late() if now_ns >= self.deadline_ns() else []
             case RunOrdered(task, unit) if self.exhausted:
                 return [RunDenied(task, unit, "released", "no run is left on this lease")]
-            case RunOrdered(task, unit):
+            case RunOrdered():
                 if not self.sent and not self.queued:
                     self.quiet_since_ns = now_ns
-                self.queued.append((task, unit))
+                self.queued.append(event)
                 return self._send()
         self.quiet_since_ns = now_ns
         return self._progress(event)
@@ -207,12 +211,12 @@ class LeasePurchase:
             case ModelReady(load_us) if self.step is Step.LOADING:
                 self.step = Step.READY
                 return [LeaseIsReady(load_us), *self._send()]
-            case ResultVerified(number) if number in self.sent:
-                task, unit = self.sent.pop(number)
-                return [RunDelivered(number, task, unit), *self._send()]
+            case ResultsVerified(numbers):
+                done = [(number, self._answered(number)) for number in numbers if number in self.sent]
+                return [*(RunDelivered(number, one.task, one.unit) for number, one in done), *self._send()]
             case FailureReceived(number, code, text) if number in self.sent:
-                task, unit = self.sent.pop(number)
-                return [RunDenied(task, unit, code, text), *self._send()]
+                one = self._answered(number)
+                return [RunDenied(one.task, one.unit, code, text), *self._send()]
             case LeaseLost(code, text):
                 return self._end(code, text)
             case LeaseReleased():
@@ -237,14 +241,23 @@ class LeasePurchase:
         """No number is left; a new unit needs a new lease."""
         return self.next_number + len(self.queued) > self.max_runs
 
+    def _answered(self, number: int) -> RunOrdered:
+        one = self.sent.pop(number)
+        self.flight_bytes -= one.input_bytes
+        return one
+
     def _send(self) -> list[Effect]:
         orders: list[Effect] = []
-        while self.step is Step.READY and self.queued and len(self.sent) < RUNS_IN_FLIGHT:
-            task, unit = self.queued.popleft()
-            self.sent[self.next_number] = (task, unit)
-            orders.append(SendRun(self.next_number, task, unit))
+        while self.step is Step.READY and self.queued and self._has_room(self.queued[0]):
+            one = self.sent[self.next_number] = self.queued.popleft()
+            self.flight_bytes += one.input_bytes
+            orders.append(SendRun(self.next_number, one.task, one.unit))
             self.next_number += 1
         return orders
+
+    def _has_room(self, one: RunOrdered) -> bool:
+        is_light = not self.sent or self.flight_bytes + one.input_bytes <= FLIGHT_BYTES
+        return len(self.sent) < RUNS_IN_FLIGHT and is_light
 
     def _late(self) -> list[Effect]:
         if self.step is Step.READY and not self.sent:
@@ -259,4 +272,5 @@ class LeasePurchase:
         lost = [*self.sent.values(), *self.queued]
         self.sent.clear()
         self.queued.clear()
-        return [*(RunDenied(task, unit, code, text) for task, unit in lost), EndPurchase(code, text)]
+        self.flight_bytes = 0
+        return [*(RunDenied(one.task, one.unit, code, text) for one in lost), EndPurchase(code, text)]

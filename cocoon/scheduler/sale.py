@@ -6,7 +6,8 @@ runs were ever begun. A run that was begun before a crash is answered with
 
 Invariants
     A run number is started at most once, over all restarts.
-    One batch of runs is with the worker, at most ``BATCH_RUNS``; at most ``RUNS_IN_FLIGHT`` wait.
+    One batch of runs is with the worker, at most ``BATCH_RUNS``; at most ``RUNS_IN_FLIGHT`` wait, with
+    ``FLIGHT_BYTES`` of inputs, or one.
     ``StartRuns`` leaves only after the start is durable.
 
 Purity: pure. Spec: docs/spec/leases.md, rules LEA-1 to LEA-9.
@@ -21,6 +22,7 @@ from typing import ClassVar
 
 from cocoon.core.limits import (
     BATCH_RUNS,
+    FLIGHT_BYTES,
     LEASE_IDLE_NS,
     MODEL_LOAD_NS,
     MODEL_STALL_NS,
@@ -55,6 +57,7 @@ class RunRequested(Event):
     """The requester asks for run ``number``."""
 
     number: int
+    input_bytes: int
 
 
 class RunsFinished(Event):
@@ -149,6 +152,8 @@ class LeaseSale:
     quiet_since_ns: int = 0
     running: set[int] = field(default_factory=set)
     waiting: deque[int] = field(default_factory=deque)
+    #: Inputs of those that wait.
+    waiting_bytes: dict[int, int] = field(default_factory=dict)
     draining: bool = False
 
     def __post_init__(self) -> None:
@@ -170,8 +175,8 @@ class LeaseSale:
             case ModelLoaded(load_us) if self.stage is Stage.LOADING:
                 self.stage = Stage.READY
                 return [SayReady(load_us)]
-            case RunRequested(number):
-                return self._requested(number)
+            case RunRequested(number, input_bytes):
+                return self._requested(number, input_bytes)
             case RunsFinished(numbers):
                 finished = [number for number in numbers if number in self.running]
                 self.running.difference_update(finished)
@@ -197,7 +202,7 @@ class LeaseSale:
         # A running model has its own limit in the worker's supervisor.
         return ends_ns if self.running else min(ends_ns, self.quiet_since_ns + patience_ns)
 
-    def _requested(self, number: int) -> list[Effect]:
+    def _requested(self, number: int, input_bytes: int) -> list[Effect]:
         if self.stage is not Stage.READY:
             return [FailRun(number, "out_of_order", "the model is not ready")]
         if number in self.running or number in self.waiting:
@@ -208,6 +213,9 @@ class LeaseSale:
             return [FailRun(number, "run_lost", f"run {number} was begun before and is never executed twice")]
         if len(self.waiting) >= RUNS_IN_FLIGHT:
             return [FailRun(number, "limit_exceeded", f"{RUNS_IN_FLIGHT} runs wait already")]
+        if (held_bytes := sum(self.waiting_bytes.values())) and held_bytes + input_bytes > FLIGHT_BYTES:
+            return [FailRun(number, "limit_exceeded", f"runs with {held_bytes} bytes of inputs wait already")]
+        self.waiting_bytes[number] = input_bytes
         self.waiting.append(number)
         self.highest = number
         return self._next()
@@ -218,6 +226,8 @@ class LeaseSale:
         if self.waiting:
             batch = tuple([self.waiting.popleft() for _ in range(min(len(self.waiting), BATCH_RUNS))])
             self.running.update(batch)
+            for number in batch:
+                del self.waiting_bytes[number]
             return [StartRuns(batch)]
         return self._end("draining", "the provider is shutting down") if self.draining else []
 
@@ -232,4 +242,5 @@ class LeaseSale:
         self.stage = Stage.ENDED
         self.running.clear()
         self.waiting.clear()
+        self.waiting_bytes.clear()
         return [EndSale(code, text)]

@@ -28,7 +28,7 @@ from typing import ClassVar
 
 from cocoon.core.errors import PeerFault, from_code
 from cocoon.core.ids import PeerKey, peer_id
-from cocoon.core.limits import RECEIPT_REPLY_NS, RUNS_IN_FLIGHT, TASK_LEASES_LOST, TASK_SEARCHES
+from cocoon.core.limits import RECEIPT_REPLY_NS, TASK_LEASES_LOST, TASK_SEARCHES
 from cocoon.core.machine import DeadlinePassed, Effect, Event
 from cocoon.core.values import Value
 from cocoon.scheduler.attempts import Attempt, Attempts, Step
@@ -236,7 +236,7 @@ class Task:
             case TaskSubmitted(warm) if self.phase is Phase.NEW:
                 return [*self._begin(warm), *self._proceed(now_ns)]
             case _ if self.phase is Phase.OPEN:
-                return [*self._lease(event), *self._unit(event), *self._proceed(now_ns)]
+                return [*self._lease(event), *self._unit(now_ns, event), *self._proceed(now_ns)]
         return []
 
     def deadline_ns(self) -> int | None:
@@ -337,14 +337,14 @@ class Task:
 
     # --- units -----------------------------------------------------------------
 
-    def _unit(self, event: Event) -> list[Effect]:
+    def _unit(self, now_ns: int, event: Event) -> list[Effect]:
         attempts = self.attempts
         match event:
             case UnitArrived() if self.arrived < self.granted:
                 self.waiting.add(self.arrived)
                 self.arrived += 1
             case UnitAnswered(number, unit, price_nanoton) if attempts.holds(number, unit):
-                attempts.accept(number, unit, price_nanoton)
+                attempts.accept(now_ns, number, unit, price_nanoton)
                 self.accepted += 1
                 return [AcceptUnit(number, unit), *self._part(number)]
             case UnitDenied(number, unit, code, text) if attempts.holds(number, unit):
@@ -413,12 +413,12 @@ class Task:
 
     def _grant(self) -> list[Effect]:
         """Keep as many units under way as the leases take, and as many as one takes waiting."""
-        if not (running := self.attempts.running):
+        if not (windows := self.attempts.windows):
             return []
-        room = (1 + running) * RUNS_IN_FLIGHT - (self.granted - self.accepted - self.failed)
+        room = sum(windows) + max(windows) - (self.granted - self.accepted - self.failed)
         count = min(room, self.units - self.granted)
         # A credit frame per answered unit would double the local traffic.
-        if count <= 0 or (count < RUNS_IN_FLIGHT and self.granted + count < self.units):
+        if count <= 0 or (count < max(windows) and self.granted + count < self.units):
             return []
         self.granted += count
         return [GrantCredit(count)]

@@ -231,7 +231,7 @@ class Purchase:
         """Put one unit on the lease; the customer hears of it exactly once."""
         self._customers[task] = customer
         self._inputs[task, unit] = inputs
-        if not self._driver.post(purchase.RunOrdered(task, unit)):
+        if not self._driver.post(purchase.RunOrdered(task, unit, len(inputs))):
             customer.denied(unit, "released", "the lease has ended")
 
     def close_tranche(self) -> None:
@@ -270,7 +270,7 @@ class Purchase:
             case RunResult():
                 self._answers[message.number] = answer = self._verify(message)
                 await self.tally.accept(answer[0])
-                self._driver.post(purchase.ResultVerified(message.number))
+                self._driver.post(purchase.ResultsVerified((message.number,)))
             case RunFailure(number, code, text):
                 self._sent.pop(number, None)
                 said = from_peer(code, text)

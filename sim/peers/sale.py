@@ -163,7 +163,7 @@ class Sale:
                     self._driver.post(sale.ModelFetched())
             case RunRequest(number):
                 self._jobs.setdefault(number, _Job(message, self.peer.now_ns()))
-                self._driver.post(sale.RunRequested(number))
+                self._driver.post(sale.RunRequested(number, len(message.inputs)))
             case TrancheClose(through):
                 await self._close_tranche(through)
             case Countersign(voucher, signature):

@@ -251,8 +251,14 @@ GOSSIP_OUTBOX = 16
 """Frames that wait for one neighbour; a slow one misses the others and has them from a digest."""
 GOSSIP_KINDS = 16
 """Kinds of tasks that one peer follows."""
-RUNS_IN_FLIGHT = 8
-"""Runs of one lease sent and not yet answered."""
+RUNS_IN_FLIGHT = 128
+"""Runs of one lease sent and not yet answered: one batch with the worker, one on its way."""
+FLIGHT_BYTES = 2 * PAYLOAD_BYTES
+"""Inputs of these runs together, or one run: what a requester can make a provider hold for one lease."""
+RUNS_AT_FIRST = 8
+"""Runs of a task sent on a lease whose pace is not known yet, and of a slow one always."""
+RUNS_AHEAD_NS = 200 * MILLISECOND_NS
+"""Work of this length is sent ahead on a lease: longer than any way to a provider and back, and lost with it."""
 TRANCHE_RUNS = 64
 """Runs under one receipt on price-0 leases; on paid ones the amount decides."""
 RUNS_UNSETTLED = 2 * TRANCHE_RUNS
@@ -419,6 +425,8 @@ SMALL_PAYLOAD_BYTES = 64 * KIB
 """Below this a copy costs less than to avoid it."""
 BATCH_RUNS = 64
 """Runs of one order to a worker: it has their inputs and outputs in memory together (DESIGN: 64 units a frame)."""
+ORDER_NS = 20 * MILLISECOND_NS
+"""Expected length of one order, if it is of several runs: the first result waits for the last."""
 WORKER_TEXT_CHARS = 128
 """Names of devices, providers and dynamic axes."""
 WORKER_STDERR_BYTES = 8 * KIB

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from cocoon.core.ids import TaskId
-from cocoon.core.limits import BATCH_RUNS, LEASE_IDLE_NS, LEASE_REPLY_NS, MODEL_STALL_NS, RUNS_IN_FLIGHT
+from cocoon.core.limits import BATCH_RUNS, FLIGHT_BYTES, LEASE_IDLE_NS, LEASE_REPLY_NS, MODEL_STALL_NS, RUNS_IN_FLIGHT
 from cocoon.core.machine import DeadlinePassed, Effect
 from cocoon.core.units import SECOND_NS
 from cocoon.scheduler import purchase, sale
@@ -36,61 +36,71 @@ def codes(effects: list[Effect]) -> list[str]:
 def test_a_model_that_is_not_held_is_fetched_then_loaded() -> None:
     machine = sale.LeaseSale(opened_ns=0, duration_s=600, max_runs=10)
     assert machine.handle(0, sale.ModelNamed(held=False)) == [sale.FetchModel()]
-    assert machine.handle(0, sale.RunRequested(1)) == [sale.FailRun(1, "out_of_order", "the model is not ready")]
+    assert machine.handle(0, sale.RunRequested(1, 1)) == [sale.FailRun(1, "out_of_order", "the model is not ready")]
     assert machine.handle(0, sale.ModelFetched()) == [sale.LoadModel()]
 
 
 def test_a_run_begun_before_a_crash_is_lost_and_never_started_again() -> None:
     restarted = ready_sale(highest=4)
     for number in (1, 4):
-        assert codes(restarted.handle(0, sale.RunRequested(number))) == ["run_lost"]
-    assert restarted.handle(0, sale.RunRequested(5)) == [sale.StartRuns((5,))]
+        assert codes(restarted.handle(0, sale.RunRequested(number, 1))) == ["run_lost"]
+    assert restarted.handle(0, sale.RunRequested(5, 1)) == [sale.StartRuns((5,))]
 
 
 def test_a_run_asked_twice_while_under_way_changes_nothing() -> None:
     machine = ready_sale()
-    machine.handle(0, sale.RunRequested(1))
-    machine.handle(0, sale.RunRequested(2))
-    assert machine.handle(0, sale.RunRequested(1)) == []
-    assert machine.handle(0, sale.RunRequested(2)) == []
+    machine.handle(0, sale.RunRequested(1, 1))
+    machine.handle(0, sale.RunRequested(2, 1))
+    assert machine.handle(0, sale.RunRequested(1, 1)) == []
+    assert machine.handle(0, sale.RunRequested(2, 1)) == []
     assert machine.handle(0, sale.RunsFinished((1,))) == [sale.AnswerRun(1), sale.StartRuns((2,))]
 
 
 def test_what_waits_while_a_batch_runs_is_the_next_batch() -> None:
     machine = ready_sale()
-    assert machine.handle(0, sale.RunRequested(1)) == [sale.StartRuns((1,))]
-    assert [machine.handle(0, sale.RunRequested(number)) for number in (2, 3, 4)] == [[], [], []]
+    assert machine.handle(0, sale.RunRequested(1, 1)) == [sale.StartRuns((1,))]
+    assert [machine.handle(0, sale.RunRequested(number, 1)) for number in (2, 3, 4)] == [[], [], []]
     assert machine.handle(0, sale.RunsFinished((1,))) == [sale.AnswerRun(1), sale.StartRuns((2, 3, 4))]
     assert machine.handle(0, sale.RunBroke(3, "run_failed", "x", worker_lost=False)) == [
         sale.FailRun(3, "run_failed", "x")
     ]
-    machine.handle(0, sale.RunRequested(5))
+    machine.handle(0, sale.RunRequested(5, 1))
     assert machine.handle(0, sale.RunsFinished((2, 4))) == [
         sale.AnswerRun(2), sale.AnswerRun(4), sale.StartRuns((5,))
     ]
 
 
 def test_runs_beyond_the_lease_and_beyond_the_window_are_refused() -> None:
-    assert codes(ready_sale(max_runs=2).handle(0, sale.RunRequested(3))) == ["limit_exceeded"]
+    assert codes(ready_sale(max_runs=2).handle(0, sale.RunRequested(3, 1))) == ["limit_exceeded"]
     machine = ready_sale()
     for number in range(1, RUNS_IN_FLIGHT + 2):
-        machine.handle(0, sale.RunRequested(number))
-    assert codes(machine.handle(0, sale.RunRequested(RUNS_IN_FLIGHT + 2))) == ["limit_exceeded"]
+        machine.handle(0, sale.RunRequested(number, 1))
+    assert codes(machine.handle(0, sale.RunRequested(RUNS_IN_FLIGHT + 2, 1))) == ["limit_exceeded"]
+
+
+def test_large_inputs_wait_only_up_to_a_bound_or_alone() -> None:
+    machine = ready_sale()
+    half = FLIGHT_BYTES // 2
+    assert machine.handle(0, sale.RunRequested(1, FLIGHT_BYTES)) == [sale.StartRuns((1,))]
+    assert [machine.handle(0, sale.RunRequested(number, half)) for number in (2, 3)] == [[], []]
+    assert codes(machine.handle(0, sale.RunRequested(4, 1))) == ["limit_exceeded"]
+    machine.handle(0, sale.RunsFinished((1,)))
+    assert machine.handle(0, sale.RunRequested(5, FLIGHT_BYTES + 1)) == []
 
 
 def test_a_dead_worker_ends_the_lease_and_a_refused_run_does_not() -> None:
     machine = ready_sale()
-    machine.handle(0, sale.RunRequested(1))
+    machine.handle(0, sale.RunRequested(1, 1))
     assert codes(machine.handle(0, sale.RunBroke(1, "inputs_mismatch", "x", worker_lost=False))) == ["inputs_mismatch"]
-    machine.handle(0, sale.RunRequested(2))
+    machine.handle(0, sale.RunRequested(2, 1))
     assert codes(machine.handle(0, sale.RunBroke(2, "run_timeout", "x", worker_lost=True))) == ["run_timeout"] * 2
-    assert machine.handle(0, sale.RunRequested(3)) == []
+    assert machine.handle(0, sale.RunRequested(3, 1)) == []
 
 
 def test_a_drain_finishes_what_is_under_way_and_then_ends() -> None:
     machine = ready_sale()
-    machine.handle(0, sale.RunRequested(1))
-    machine.handle(0, sale.RunRequested(2))
+    machine.handle(0, sale.RunRequested(1, 1))
+    machine.handle(0, sale.RunRequested(2, 1))
     assert machine.handle(0, sale.DrainAsked()) == []
     assert machine.handle(0, sale.RunsFinished((1,))) == [sale.AnswerRun(1), sale.StartRuns((2,))]
     assert codes(machine.handle(0, sale.RunsFinished((2,)))) == ["draining"]
@@ -99,7 +109,7 @@ def test_a_drain_finishes_what_is_under_way_and_then_ends() -> None:
 
 def test_a_sale_waits_for_a_running_model_but_not_for_an_idle_or_stalled_requester() -> None:
     machine = ready_sale()
-    machine.handle(0, sale.RunRequested(1))
+    machine.handle(0, sale.RunRequested(1, 1))
     assert machine.handle(LEASE_IDLE_NS, DeadlinePassed()) == []
     machine.handle(LEASE_IDLE_NS, sale.RunsFinished((1,)))
     assert codes(machine.handle(2 * LEASE_IDLE_NS, DeadlinePassed())) == ["idle"]
@@ -112,14 +122,14 @@ def test_a_sale_waits_for_a_running_model_but_not_for_an_idle_or_stalled_request
 
 def test_a_provider_that_does_not_countersign_is_given_up() -> None:
     machine = purchase.LeasePurchase(opened_ns=0, duration_s=600, max_runs=10, run_ms=1_000)
-    machine.handle(0, purchase.RunOrdered(TASK, 0))
+    machine.handle(0, purchase.RunOrdered(TASK, 0, 1))
     effects = machine.handle(LEASE_REPLY_NS, DeadlinePassed())
     assert [type(effect) for effect in effects] == [purchase.RunDenied, purchase.EndPurchase]
 
 
 def test_a_provider_that_beats_but_does_not_answer_is_given_up() -> None:
     machine = ready_purchase()
-    assert machine.handle(10, purchase.RunOrdered(TASK, 0)) == [purchase.SendRun(1, TASK, 0)]
+    assert machine.handle(10, purchase.RunOrdered(TASK, 0, 1)) == [purchase.SendRun(1, TASK, 0)]
     due_ns = machine.deadline_ns()
     assert due_ns == 10 + SECOND_NS + purchase.ANSWER_GRACE_NS
     effects = machine.handle(due_ns, DeadlinePassed())
@@ -129,9 +139,13 @@ def test_a_provider_that_beats_but_does_not_answer_is_given_up() -> None:
 def test_an_idle_warm_lease_is_given_back() -> None:
     machine = ready_purchase()
     assert machine.handle(LEASE_IDLE_NS // 2, DeadlinePassed()) == [purchase.EndPurchase("released", "idle")]
-    assert machine.handle(LEASE_IDLE_NS, purchase.RunOrdered(TASK, 0)) == [
+    assert machine.handle(LEASE_IDLE_NS, purchase.RunOrdered(TASK, 0, 1)) == [
         purchase.RunDenied(TASK, 0, "released", "the lease has ended")
     ]
+
+
+#: Inputs of a run.
+SIZES = st.sampled_from([0, 1, FLIGHT_BYTES // 3, FLIGHT_BYTES])
 
 
 class LeaseUnderAnyWeather(RuleBasedStateMachine):
@@ -155,9 +169,9 @@ class LeaseUnderAnyWeather(RuleBasedStateMachine):
                 case sale.AnswerRun(number):
                     self.answered.append(number)
 
-    @rule(number=st.integers(1, 30))
-    def ask(self, number: int) -> None:
-        self.take(self.sale.handle(self.now_ns, sale.RunRequested(number)))
+    @rule(number=st.integers(1, 30), input_bytes=SIZES)
+    def ask(self, number: int, input_bytes: int) -> None:
+        self.take(self.sale.handle(self.now_ns, sale.RunRequested(number, input_bytes)))
 
     @precondition(lambda self: self.sale.running)
     @rule(lost=st.booleans())
@@ -189,7 +203,9 @@ class LeaseUnderAnyWeather(RuleBasedStateMachine):
     @invariant()
     def the_queue_is_bounded(self) -> None:
         if hasattr(self, "sale"):
-            assert len(self.sale.waiting) <= RUNS_IN_FLIGHT
+            held_bytes = self.sale.waiting_bytes
+            assert list(held_bytes) == list(self.sale.waiting) and len(held_bytes) <= RUNS_IN_FLIGHT
+            assert len(held_bytes) == 1 or sum(held_bytes.values()) <= FLIGHT_BYTES
 
 
 class PurchaseUnderAnyWeather(RuleBasedStateMachine):
@@ -211,15 +227,15 @@ class PurchaseUnderAnyWeather(RuleBasedStateMachine):
                 case purchase.RunDelivered(_, _, unit) | purchase.RunDenied(_, unit, _, _):
                     self.settled.append(unit)
 
-    @rule()
-    def order(self) -> None:
+    @rule(input_bytes=SIZES)
+    def order(self, input_bytes: int) -> None:
         unit = len(self.ordered)
         self.ordered.add(unit)
-        self.take(self.machine.handle(self.now_ns, purchase.RunOrdered(TASK, unit)))
+        self.take(self.machine.handle(self.now_ns, purchase.RunOrdered(TASK, unit, input_bytes)))
 
     @rule(number=st.integers(1, 20), ok=st.booleans())
     def answer(self, number: int, ok: bool) -> None:
-        event = purchase.ResultVerified(number) if ok else purchase.FailureReceived(number, "run_failed", "x")
+        event = purchase.ResultsVerified((number,)) if ok else purchase.FailureReceived(number, "run_failed", "x")
         self.take(self.machine.handle(self.now_ns, event))
 
     @rule(step_ns=st.integers(0, 10 * SECOND_NS))
@@ -238,7 +254,10 @@ class PurchaseUnderAnyWeather(RuleBasedStateMachine):
         assert len(set(self.settled)) == len(self.settled)
         assert self.numbers == sorted(set(self.numbers))
         assert len(self.machine.sent) <= RUNS_IN_FLIGHT
-        open_units = {unit for _, unit in (*self.machine.sent.values(), *self.machine.queued)}
+        open_units = {one.unit for one in (*self.machine.sent.values(), *self.machine.queued)}
+        sent_bytes = [one.input_bytes for one in self.machine.sent.values()]
+        assert sum(sent_bytes) == self.machine.flight_bytes
+        assert len(sent_bytes) == 1 or sum(sent_bytes) <= FLIGHT_BYTES
         assert open_units | set(self.settled) == self.ordered
         assert not open_units & set(self.settled)
 

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from cocoon.core.ids import PeerKey
-from cocoon.core.limits import RUNS_IN_FLIGHT, SPREAD_LEASES, SPREAD_UNITS, USUAL_CEILING_NANOTON
+from cocoon.core.limits import (
+    RUNS_AHEAD_NS,
+    RUNS_AT_FIRST,
+    RUNS_IN_FLIGHT,
+    SPREAD_LEASES,
+    SPREAD_UNITS,
+    USUAL_CEILING_NANOTON,
+)
 from cocoon.core.machine import DeadlinePassed, Effect, Event
 from cocoon.core.units import SECOND_NS, bill_nanoton, ceil_div
 from cocoon.scheduler import task
@@ -74,7 +81,7 @@ def test_a_task_is_leased_to_as_many_sellers_as_it_spreads_over_and_to_no_more()
 
 
 def test_no_lease_is_opened_that_would_have_nothing_to_do() -> None:
-    machine = spread(2 * RUNS_IN_FLIGHT, FREE)
+    machine = spread(2 * RUNS_AT_FIRST, FREE)
     assert len(machine.attempts.live) == 2
 
 
@@ -83,18 +90,18 @@ def test_units_go_to_who_has_least_to_do_and_a_faster_provider_gets_more() -> No
     machine.handle(0, task.LeaseOpened(1))
     machine.handle(0, task.LeaseOpened(2))
     assert ordered(arrive(machine, 4)) == [(1, 0), (2, 1), (1, 2), (2, 3)]
-    rest = 2 * RUNS_IN_FLIGHT - 4
+    rest = 2 * RUNS_AT_FIRST - 4
     assert len(ordered(arrive(machine, rest))) == rest
     assert ordered(arrive(machine, 3)) == [], "more than a lease takes is out on it"
-    next_unit = 2 * RUNS_IN_FLIGHT
-    for unit in (1, 3):
-        assert ordered(machine.handle(0, task.UnitAnswered(2, unit, 0))) == [(2, next_unit)]
+    next_unit = 2 * RUNS_AT_FIRST
+    for now_ns, unit in ((RUNS_AHEAD_NS, 1), (2 * RUNS_AHEAD_NS, 3)):
+        assert ordered(machine.handle(now_ns, task.UnitAnswered(2, unit, 0))) == [(2, next_unit)]
         next_unit += 1
 
 
 def test_the_first_lease_that_opens_begins_while_the_others_are_still_agreed_on() -> None:
     machine = spread(100, FREE)
-    assert machine.handle(0, task.LeaseOpened(2)) == [task.GrantCredit(2 * RUNS_IN_FLIGHT)]
+    assert machine.handle(0, task.LeaseOpened(2)) == [task.GrantCredit(2 * RUNS_AT_FIRST)]
     assert ordered(arrive(machine, 2)) == [(2, 0), (2, 1)]
 
 
@@ -117,7 +124,7 @@ def test_a_task_begins_on_all_warm_leases_and_looks_for_more_meanwhile() -> None
     machine = task.Task(100, DEADLINE_NS, Attempts(3, None))
     warm = tuple(task.WarmLease(one.provider, LeasePrice()) for one in FREE[:2])
     effects = machine.handle(0, task.TaskSubmitted(warm))
-    assert effects == [task.FindSellers(), task.GrantCredit(3 * RUNS_IN_FLIGHT)]
+    assert effects == [task.FindSellers(), task.GrantCredit(3 * RUNS_AT_FIRST)]
     assert ordered(arrive(machine, 2)) == [(0, 0), (1, 1)]
     found = machine.handle(0, task.SellersRanked(Ranked((FREE[0], FREE[2])), 0))
     assert leased(found) == [FREE[2].provider], "one provider twice"
@@ -168,10 +175,10 @@ def test_when_the_last_of_several_is_lost_a_search_finds_others() -> None:
 
 
 def test_all_providers_are_asked_for_their_receipts_and_who_is_lost_then_is_settled_later() -> None:
-    machine = spread(2 * RUNS_IN_FLIGHT, FREE)
+    machine = spread(2 * RUNS_AT_FIRST, FREE)
     machine.handle(0, task.LeaseOpened(1))
     machine.handle(0, task.LeaseOpened(2))
-    out = ordered(arrive(machine, 2 * RUNS_IN_FLIGHT))
+    out = ordered(arrive(machine, 2 * RUNS_AT_FIRST))
     effects = [effect for number, unit in out for effect in machine.handle(0, task.UnitAnswered(number, unit, 0))]
     assert effects[-1] == task.CloseTranche()
     assert machine.handle(0, task.LeaseFailed(1, "provider_lost", "x")) == []

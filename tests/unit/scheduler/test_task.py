@@ -6,7 +6,7 @@ import pytest
 
 from cocoon.core.errors import PEER_CODES
 from cocoon.core.ids import PeerKey, peer_id
-from cocoon.core.limits import PROVIDERS_ASKED, RECEIPT_REPLY_NS, RUNS_IN_FLIGHT, TASK_LEASES_LOST, TASK_SEARCHES
+from cocoon.core.limits import PROVIDERS_ASKED, RECEIPT_REPLY_NS, RUNS_AT_FIRST, TASK_LEASES_LOST, TASK_SEARCHES
 from cocoon.core.machine import DeadlinePassed, Effect
 from cocoon.core.units import SECOND_NS
 from cocoon.scheduler import task
@@ -24,7 +24,7 @@ def running(units: int = 1) -> task.Task:
     machine = task.Task(units, DEADLINE_NS)
     assert machine.handle(0, task.TaskSubmitted()) == [task.FindSellers()]
     assert machine.handle(0, task.SellersRanked(Ranked((FIRST, SECOND)))) == [task.OpenLease(1, FIRST)]
-    assert machine.handle(0, task.LeaseOpened(1)) == [task.GrantCredit(min(units, 2 * RUNS_IN_FLIGHT))]
+    assert machine.handle(0, task.LeaseOpened(1)) == [task.GrantCredit(min(units, 2 * RUNS_AT_FIRST))]
     return machine
 
 
