@@ -36,6 +36,7 @@ ENDS = {
     "signal the peer's thread": "SIGSYS",
     "raise the peer's limits": "SIGSYS",
     "leave its cores": "SIGSYS",
+    "ask about filters": "SIGSYS",
     "set up a terminal": "ENOTTY",
     "write to a file that is open": "EFBIG",
     "open more descriptors than its share": "EMFILE",
@@ -57,6 +58,7 @@ ENDS = {
     "connect, by the empty namespace": "ENETUNREACH",
     "share memory, by the empty namespace": "own",
     "whether privileges can be gained": "1",
+    "what comes when the peer dies": "SIGKILL",
 }
 #: What holds only here and there: for whom, and the end.
 SOMETIMES = {
