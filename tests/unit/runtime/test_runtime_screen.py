@@ -112,6 +112,14 @@ def test_too_many_outputs_are_refused():
         screen(model.SerializeToString())
 
 
+@pytest.mark.parametrize("end", ["input", "output"])
+def test_names_with_control_characters_are_refused(end):
+    model = onnx.load_from_string(models.adder_model())
+    getattr(model.graph, end)[0].name = "x\x1b[2J"
+    with pytest.raises(ModelRefused, match="control characters"):
+        screen(model.SerializeToString())
+
+
 def test_open_ranks_are_found():
     model = onnx.load_from_string(models.adder_model())
     model.graph.input[0].type.tensor_type.ClearField("shape")
