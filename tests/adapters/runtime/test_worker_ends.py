@@ -210,6 +210,20 @@ async def test_a_started_worker_has_one_thread_and_a_data_base_of_nobody(start):
     assert [path for path in opened if "/proc/" not in path and path.startswith("/") and path != "/dev/null"] == []
 
 
+@pytest.mark.skipif(
+    sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="needs Linux and two cores to choose from"
+)
+async def test_a_worker_keeps_off_the_core_of_another_worker_even_if_its_turn_is_there(start, model_file):
+    model = model_file(models.adder_model())
+    first, second = await start(), await start()
+    await first.load(model)
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(first.pid, {cores[second.pid % len(cores)]})
+    await second.load(model)
+    assert len(os.sched_getaffinity(second.pid)) == LIMITS.threads
+    assert not os.sched_getaffinity(second.pid) & os.sched_getaffinity(first.pid)
+
+
 LIAR = """
 import socket, sys
 link = socket.socket(fileno=int(sys.argv[1]))
