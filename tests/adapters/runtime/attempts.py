@@ -32,6 +32,7 @@ from tests import models
 
 MEMORY_BYTES = 256 * MIB
 DESCRIPTORS = 64
+PAGE_BYTES = 4_096
 #: Of one try; only one that a broken protection lets wait needs it.
 PATIENCE_S = 20
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -127,14 +128,14 @@ def run_program(_: Outside) -> str:
 
 @attempt("map memory to write and execute")
 def map_executable(_: Outside) -> str:
-    mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    mmap.mmap(-1, PAGE_BYTES, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     return "did"
 
 
 @attempt("make memory executable")
 def protect_executable(_: Outside) -> str:
-    room = mmap.mmap(-1, 4096)
-    return raw(10, ctypes.addressof(ctypes.c_char.from_buffer(room)), 4096, mmap.PROT_READ | mmap.PROT_EXEC)
+    room = mmap.mmap(-1, PAGE_BYTES)
+    return raw(10, ctypes.addressof(ctypes.c_char.from_buffer(room)), PAGE_BYTES, mmap.PROT_READ | mmap.PROT_EXEC)
 
 
 @attempt("make a socket")
@@ -167,6 +168,13 @@ def terminal(_: Outside) -> str:
 @attempt("write to a file that is open")
 def write_open_file(outside: Outside) -> str:
     os.write(outside.open_file, b"x")
+    return "did"
+
+
+@attempt("share a mapping with the peer")
+def share_mapping(outside: Outside) -> str:
+    with mmap.mmap(outside.open_file, PAGE_BYTES) as room:
+        room[:1] = b"x"
     return "did"
 
 
@@ -357,6 +365,7 @@ def main(folder: Path) -> None:
         abstract.bind(name)
         abstract.listen()
         opened = os.open(folder / "opened", os.O_RDWR | os.O_CREAT, 0o666)
+        os.truncate(opened, PAGE_BYTES)
         outside = Outside(folder, os.getpid(), tcp.getsockname()[1], name, opened)
         print(json.dumps({name: end_of(outside, *each) for name, each in TRIES.items()}))
 

@@ -39,6 +39,7 @@ ENDS = {
     "ask about filters": "SIGSYS",
     "set up a terminal": "ENOTTY",
     "write to a file that is open": "EFBIG",
+    "share a mapping with the peer": "did",
     "open more descriptors than its share": "EMFILE",
     "take more memory than the model's limit": "refused",
     "soft limit of CPU time": "bounded",
