@@ -35,11 +35,12 @@ def _memory_bytes(name: str) -> int:
     return int(re.findall(rf"^{name}:\s+(\d+) kB", status, re.MULTILINE)[0]) * 1_024
 
 
-def _lure(folder: Path) -> None:
-    """The files that models name: beside them, above them, linked."""
-    (folder.parent / "weights.bin").write_bytes(bytes(16))
-    (folder / "symbolic.bin").symlink_to(folder.parent / "weights.bin")
-    os.link(folder.parent / "weights.bin", folder / "hard.bin")
+def _lure(worker: Worker) -> None:
+    """Put what models name where the worker stands, and above it: a path that is followed leads to a file."""
+    place = Path(os.readlink(f"/proc/{worker.pid}/cwd"))
+    (place.parent / "weights.bin").write_bytes(bytes(16))
+    (place / "symbolic.bin").symlink_to(place.parent / "weights.bin")
+    os.link(place.parent / "weights.bin", place / "hard.bin")
 
 
 async def _end_of(worker: Worker, model: Path, payload: bytes) -> str:
@@ -68,19 +69,17 @@ async def _serve_honestly(workdir: Path) -> list[float]:
 async def test_a_hostile_model_ends_typed_costs_the_peer_no_memory_and_leaves_the_next_alone(
     tmp_path: Path, row: Row
 ) -> None:
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    _lure(folder)
-    model, payload = folder / "hostile.onnx", row.payload()
+    model, payload = tmp_path / "hostile.onnx", row.payload()
     model.write_bytes(row.model())
     limits = replace(LIMITS, run_ns=SHORT_NS) if "run_timeout" in row.codes else LIMITS
     with trio.fail_after(PATIENCE_S):
-        async with await Worker.start(limits, folder) as worker:
+        async with await Worker.start(limits, tmp_path) as worker:
+            _lure(worker)
             Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
             before_bytes = _memory_bytes("VmRSS")
             assert await _end_of(worker, model, payload) in row.codes
             assert _memory_bytes("VmHWM") - before_bytes <= PEER_BYTES
-        assert await _serve_honestly(folder) == [1, 2, 3]
+        assert await _serve_honestly(tmp_path) == [1, 2, 3]
 
 
 def test_the_rows_are_many_and_each_has_a_name_of_its_own() -> None:
