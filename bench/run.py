@@ -20,6 +20,7 @@ from bench.market import match
 from bench.peers import peers
 from bench.rows import ROOT, Row
 from bench.simulator import simulator
+from bench.workers import workers
 
 LOCKS = ROOT / "requirements"
 HELP_STARTS = 15
@@ -52,7 +53,7 @@ def install() -> list[Row]:
 
 
 MEASURES: tuple[Callable[[], list[Row]], ...] = (
-    help_time, peers, match, vouchers, anchor, first_task, simulator, demo, install,
+    help_time, peers, workers, match, vouchers, anchor, first_task, simulator, demo, install,
 )
 
 

@@ -1,7 +1,8 @@
 """What a worker gives away before it meets a stranger's model.
 
 Each step is taken where the system allows it and named in the result, so that
-the profile tells which ones hold. The kill at the deadline needs none of them.
+the profile tells which ones hold. The kill at the deadline needs none of them. The
+file system is ``landlock``'s, system calls are ``seccomp``'s, cores are ``cores``'.
 
 Purity: shell; only a worker process may import it.
 Spec: docs/spec/runtime.md, rules RUN-17 to RUN-20.
@@ -9,14 +10,15 @@ Spec: docs/spec/runtime.md, rules RUN-17 to RUN-20.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 import signal
 import sys
+from functools import cache
 
 from cocoon.core.limits import WORKER_DESCRIPTORS, WORKER_DESCRIPTORS_CUDA, WORKER_THREAD_BYTES
 from cocoon.core.units import SECOND_NS
+from cocoon.runtime import kernel
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
@@ -25,6 +27,9 @@ _CLONE_NEWNET = 0x4000_0000
 _CLONE_NEWIPC = 0x0800_0000
 _NOBODY = 65_534
 _LINUX = sys.platform == "linux"
+_SIZE = "/proc/self/statm"
+_SIBLINGS = "/proc/{0}/task/{0}/children"
+_GAUGE_BYTES = 4_096  # five hundred pids
 
 
 def leave_network() -> list[str]:
@@ -34,7 +39,12 @@ def leave_network() -> list[str]:
     flags = _CLONE_NEWNET | _CLONE_NEWIPC
     if os.geteuid() != 0:
         flags |= _CLONE_NEWUSER  # lets an ordinary user make the other two
-    return ["no_network"] if _libc().unshare(flags) == 0 else []
+    return ["no_network"] if kernel.unshare(flags) else []
+
+
+def refuse_privileges() -> list[str]:
+    """No program that is executed gives this process more than it has; Landlock and the filter ask for that."""
+    return ["no_new_privileges"] if _LINUX and kernel.prctl(_PR_SET_NO_NEW_PRIVS, 1) else []
 
 
 def drop_user() -> list[str]:
@@ -58,11 +68,9 @@ def die_with(parent_pid: int) -> list[str]:
     """
     if not _LINUX:
         return []
-    done = ["dies_with_peer"] if _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) == 0 else []
+    done = ["dies_with_peer"] if kernel.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) else []
     if os.getppid() != parent_pid:
         raise SystemExit(0)  # it died before we asked
-    if _libc().prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0:
-        done.append("no_new_privileges")
     return done
 
 
@@ -93,17 +101,37 @@ def limit_cpu(wall_ns: int, threads: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (seconds if hard < 0 else min(seconds, hard), hard))
 
 
+def open_gauges(parent_pid: int) -> None:
+    """Open what is read later, when no path can be opened any more."""
+    if _LINUX:
+        _gauge(_SIZE)
+        _gauge(_SIBLINGS.format(parent_pid))
+
+
 def mapped_bytes() -> int:
     """Address space in use."""
-    with open("/proc/self/statm", encoding="utf-8") as file:
-        return int(file.read().split()[0]) * resource.getpagesize()
+    return int(_read(_SIZE).split()[0]) * resource.getpagesize()
+
+
+def siblings(parent_pid: int) -> list[int]:
+    """Pids of the processes that the peer's loop has started; none where the system does not say."""
+    return [int(pid) for pid in _read(_SIBLINGS.format(parent_pid)).split()] if _LINUX else []
+
+
+@cache
+def _gauge(path: str) -> int | None:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+
+
+def _read(path: str) -> bytes:
+    descriptor = _gauge(path)
+    return b"" if descriptor is None else os.pread(descriptor, _GAUGE_BYTES, 0)
 
 
 def _lower(which: int, value: int) -> None:
     hard = resource.getrlimit(which)[1]
     bound = value if hard < 0 else min(value, hard)
     resource.setrlimit(which, (bound, bound))
-
-
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)

@@ -43,6 +43,8 @@ def classify(returncode: int | None, stderr_tail: str, doing: str) -> CocoonErro
     """
     if returncode == -signal.SIGXCPU:
         return RunTimeout(f"the worker used up its CPU time while {doing}")
+    if returncode == -signal.SIGSYS:
+        return WorkerLost(f"the worker made a forbidden system call while {doing}, and was killed for it")
     if tells_no_memory(stderr_tail):
         return MemoryExceeded(f"an allocation failed and ended the worker while {doing}")
     text = f"the worker {_ending(returncode)} while {doing}"

@@ -8,7 +8,7 @@ Invariants
     A worker whose exchange did not end with a proper answer is dead.
     After ``close`` its process is gone and reaped, and its directory removed.
 
-Purity: shell. Spec: docs/spec/runtime.md, rules RUN-1 to RUN-6 and RUN-14 to RUN-16.
+Purity: shell. Spec: docs/spec/runtime.md, rules RUN-1 to RUN-6, RUN-14 to RUN-16 and RUN-29.
 """
 
 from __future__ import annotations
@@ -80,10 +80,11 @@ _ONLY = 0
 _KEPT = (
     "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES",
 )
-#: One allocator arena keeps the address space predictable; no thread pool but ONNX Runtime's.
+#: One allocator arena keeps the address space predictable; no thread pool but ONNX Runtime's, which would also
+#: keep a data base of what it did in the user's home and send it to its makers.
 _SET = {
     "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1", "MALLOC_ARENA_MAX": "1",
-    "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "CUDA_CACHE_DISABLE": "1",
+    "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "CUDA_CACHE_DISABLE": "1", "ORT_DISABLE_TELEMETRY": "1",
 }
 
 

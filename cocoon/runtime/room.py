@@ -1,6 +1,6 @@
 """What is left of a slot's outputs while the runs of one order are executed.
 
-Purity: shell; only a worker process may import it. Spec: docs/spec/runtime.md, rules RUN-25 and RUN-26.
+Purity: shell; only a worker process may import it. Spec: docs/spec/runtime.md, rules RUN-30 and RUN-31.
 """
 
 from __future__ import annotations

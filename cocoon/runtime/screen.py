@@ -42,7 +42,8 @@ def screen(data: bytes) -> frozenset[str]:
 
     Raises:
         ModelRefused: no ONNX model; external data; an operator outside ``DOMAINS``
-            that is no function of the model; a refused operator; recursion.
+            that is no function of the model; a refused operator; recursion; names
+            of inputs or outputs with control characters.
         LimitExceeded: more bytes, inputs, outputs or inlined nodes than a limit.
     """
     model = _parse(data)
@@ -140,6 +141,8 @@ def _check_ends(graph: onnx.GraphProto) -> frozenset[str]:
     for end in ends:
         if len(end.name) > TENSOR_NAME_CHARS:
             raise LimitExceeded(f"an input or output has a name above {TENSOR_NAME_CHARS} characters")
+        if not end.name.isprintable():  # error texts show names, and terminals obey control characters
+            raise ModelRefused(f"the name {end.name!r} of an input or output holds control characters")
     return frozenset(e.name for e in ends if not e.type.tensor_type.HasField("shape"))
 
 

@@ -9,7 +9,7 @@ what the peer reads twice may differ, so it copies before it checks. It cannot
 make the memory shorter, which would kill the peer at its next access (Linux;
 elsewhere nothing prevents it).
 
-Purity: shell. Spec: docs/spec/runtime.md, rules RUN-4 and RUN-25.
+Purity: shell. Spec: docs/spec/runtime.md, rules RUN-4 and RUN-30.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ model and ends when its socket closes. An error it does not know ends it too: th
 traceback goes to stderr, which the peer keeps but never logs.
 
 Purity: shell; the entry point of the worker process.
-Spec: docs/spec/runtime.md, rules RUN-1 to RUN-6.
+Spec: docs/spec/runtime.md, rules RUN-1 to RUN-6 and RUN-25 to RUN-28.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from cocoon.core.errors import CocoonError, LimitExceeded, Malformed, MemoryExceeded
 from cocoon.core.imports import uncollected
 from cocoon.core.limits import MODEL_COPIES, PAYLOAD_BYTES, WORKER_HEADER_BYTES
-from cocoon.runtime import confine
+from cocoon.runtime import confine, cores, landlock, seccomp
 from cocoon.runtime.protocol import (
     Load,
     Loaded,
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def confined_start(parent_pid: int, gpu: bool) -> Ready:
     """Import the giants, give up privileges, and say what this worker is."""
-    holds = confine.leave_network()
+    holds = confine.leave_network() + confine.refuse_privileges() + landlock.read_only()
     with uncollected():
         from cocoon.runtime import hardware, session
 
@@ -78,9 +78,13 @@ def confined_start(parent_pid: int, gpu: bool) -> Ready:
         holds += confine.drop_user()
     holds += confine.limit_files(cuda)
     holds += confine.die_with(parent_pid)
+    system = hardware.system()
+    confine.open_gauges(parent_pid)
+    if not cuda:
+        holds += landlock.nothing() + seccomp.available()
     return Ready(
         session.ENGINE, provider, device.name, device.memory_bytes, session.OPTIMISATION,
-        hardware.system(), tuple(holds),
+        system, tuple(dict.fromkeys(holds)),
     )
 
 
@@ -123,14 +127,16 @@ def load(order: Load, descriptor: int, provider: str) -> tuple[Model, Loaded]:
     from cocoon.runtime import screen, session
 
     began_ns = time.perf_counter_ns()
+    cores.hold_to(order.threads, confine.siblings(os.getppid()))
     if provider == session.CPU:
         if (least_bytes := order.model_bytes * MODEL_COPIES) > order.memory_bytes:
             raise MemoryExceeded(f"loading the model takes {least_bytes} bytes, above {order.memory_bytes}")
         confine.limit_memory(order.memory_bytes, order.threads)
     confine.limit_cpu(order.load_ns, order.threads)
+    if provider == session.CPU and seccomp.available():
+        seccomp.install()
     try:
-        with open(descriptor, "rb") as file:
-            data = file.read(order.model_bytes + 1)
+        data = read(descriptor, order.model_bytes + 1)
         if len(data) != order.model_bytes:
             raise LimitExceeded("the model's file changed while it was read")
         model = session.Model(data, screen.screen(data), provider, order.threads, order.memory_bytes)
@@ -138,6 +144,16 @@ def load(order: Load, descriptor: int, provider: str) -> tuple[Model, Loaded]:
         raise MemoryExceeded("the model needs more memory than its limit to be read") from None
     load_us = (time.perf_counter_ns() - began_ns) // 1_000
     return model, Loaded(load_us, model.provider, model.inputs, model.outputs)
+
+
+def read(descriptor: int, most_bytes: int) -> bytes:
+    """At most so many bytes of a file: without ``open``, which looks whether it is a terminal."""
+    parts = []
+    while most_bytes and (part := os.read(descriptor, most_bytes)):
+        parts.append(part)
+        most_bytes -= len(part)
+    os.close(descriptor)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def run(model: Model, decoder: TensorDecoder, payload: memoryview, room: Room) -> Outcome:

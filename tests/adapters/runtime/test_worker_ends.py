@@ -1,4 +1,4 @@
-"""RUN-1 to RUN-6, RUN-15 to RUN-23: every way a worker can end, and that none is left over."""
+"""RUN-1 to RUN-6, RUN-15 to RUN-29: every way a worker can end, and that none is left over."""
 
 import os
 import select
@@ -66,6 +66,12 @@ async def test_a_crashed_worker_names_its_signal(start, model_file):
     async with endless_run(start, model_file, WorkerLost) as (worker, _):
         os.kill(worker.pid, signal.SIGSEGV)
     assert "SIGSEGV" in worker.seen.text and "Segmentation fault" in worker.last_words
+
+
+async def test_a_worker_that_makes_a_forbidden_system_call_is_lost_and_its_error_says_why(start, model_file):
+    async with endless_run(start, model_file, WorkerLost) as (worker, _):
+        os.kill(worker.pid, signal.SIGSYS)
+    assert worker.seen.text == "the worker made a forbidden system call while running the model, and was killed for it"
 
 
 async def test_a_frozen_worker_is_killed_at_the_deadline(start, model_file):
@@ -183,8 +189,9 @@ async def test_a_loaded_worker_is_confined(start, model_file):
         status = dict(line.split(":\t", 1) for line in (proc / "status").read_text().splitlines())
         assert limits["Max core file size"] == limits["Max file size"] == "0"
         assert int(limits["Max open files"]) <= 64
-        assert int(limits["Max address space"]) > 0 and int(limits["Max cpu time"]) > 0
-        assert status["NoNewPrivs"] == "1"
+        assert limits["Max address space"].isdigit() and limits["Max cpu time"].isdigit()
+        assert status["NoNewPrivs"].strip() == "1"
+        assert ("few_system_calls" in worker.device.confinement) == (status["Seccomp"].strip() == "2")
         assert os.getsid(worker.pid) == worker.pid
         assert [os.readlink(proc / "fd" / n) for n in "01"] == ["/dev/null", "/dev/null"]
         assert list((proc / "cwd").iterdir()) == []
@@ -192,6 +199,29 @@ async def test_a_loaded_worker_is_confined(start, model_file):
             assert "nobody" not in worker.device.confinement or status["Uid"].split()[0] == "65534"
         if "no_network" in worker.device.confinement:
             assert (proc / "net" / "dev").read_text().count(":") == 1  # loopback, down
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+async def test_a_started_worker_has_one_thread_and_a_data_base_of_nobody(start):
+    worker = await start()
+    proc = Path("/proc", str(worker.pid))
+    assert len(list((proc / "task").iterdir())) == 1, "a thread would keep what Landlock takes from the others"
+    opened = [os.readlink(entry) for entry in (proc / "fd").iterdir()]
+    assert [path for path in opened if "/proc/" not in path and path.startswith("/") and path != "/dev/null"] == []
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="needs Linux and two cores to choose from"
+)
+async def test_a_worker_keeps_off_the_core_of_another_worker_even_if_its_turn_is_there(start, model_file):
+    model = model_file(models.adder_model())
+    first, second = await start(), await start()
+    await first.load(model)
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(first.pid, {cores[second.pid % len(cores)]})
+    await second.load(model)
+    assert len(os.sched_getaffinity(second.pid)) == LIMITS.threads
+    assert not os.sched_getaffinity(second.pid) & os.sched_getaffinity(first.pid)
 
 
 LIAR = """

@@ -33,6 +33,11 @@ def test_used_up_cpu_time_is_a_timeout():
     assert isinstance(classify(-signal.SIGXCPU, "", RUNNING), RunTimeout)
 
 
+def test_a_forbidden_system_call_is_told_whatever_the_last_words():
+    error = classify(-signal.SIGSYS, "out of memory", RUNNING)
+    assert isinstance(error, WorkerLost) and "forbidden system call" in error.text
+
+
 def test_last_words_are_quoted_only_before_there_is_data_to_quote():
     assert classify(1, "secret 42", RUNNING).text == "the worker exited with status 1 while running the model"
     assert classify(1, "no such module", STARTING).text.endswith("while starting: no such module")

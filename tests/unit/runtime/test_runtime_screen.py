@@ -98,8 +98,9 @@ def test_what_is_no_whole_model_is_refused(data):
 
 
 def test_the_second_file_format_of_onnx_runtime_is_refused():
-    with pytest.raises(ModelRefused, match="own format"):
+    with pytest.raises(ModelRefused) as caught:
         screen(b"\x20\0\0\0ORTM" + bytes(64))
+    assert "own format" in caught.value.text
 
 
 def test_too_many_outputs_are_refused():
@@ -108,6 +109,14 @@ def test_too_many_outputs_are_refused():
         model.graph.output.add().CopyFrom(model.graph.output[0])
         model.graph.output[-1].name = f"y{index}"
     with pytest.raises(LimitExceeded):
+        screen(model.SerializeToString())
+
+
+@pytest.mark.parametrize("end", ["input", "output"])
+def test_names_with_control_characters_are_refused(end):
+    model = onnx.load_from_string(models.adder_model())
+    getattr(model.graph, end)[0].name = "x\x1b[2J"
+    with pytest.raises(ModelRefused, match="control characters"):
         screen(model.SerializeToString())
 
 

@@ -1,4 +1,4 @@
-"""RUN-4, RUN-25: memory that a worker shares keeps its size, and each run's bytes keep their places."""
+"""RUN-4, RUN-30: memory that a worker shares keeps its size, and each run's bytes keep their places."""
 
 import mmap
 import os

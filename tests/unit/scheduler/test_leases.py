@@ -136,6 +136,16 @@ def test_a_provider_that_beats_but_does_not_answer_is_given_up() -> None:
     assert [getattr(effect, "code", None) for effect in effects] == ["provider_lost", "provider_lost"]
 
 
+def test_large_inputs_are_sent_only_up_to_a_bound_or_alone() -> None:
+    machine = ready_purchase()
+    sent = [machine.handle(0, purchase.RunOrdered(TASK, unit, FLIGHT_BYTES // 2)) for unit in range(3)]
+    assert sent == [[purchase.SendRun(1, TASK, 0)], [purchase.SendRun(2, TASK, 1)], []]
+    assert machine.handle(0, purchase.RunOrdered(TASK, 3, FLIGHT_BYTES + 1)) == []
+    assert purchase.SendRun(3, TASK, 2) in machine.handle(0, purchase.ResultsVerified((1,)))
+    assert machine.handle(0, purchase.ResultsVerified((2,)))[1:] == []
+    assert purchase.SendRun(4, TASK, 3) in machine.handle(0, purchase.ResultsVerified((3,)))
+
+
 def test_an_idle_warm_lease_is_given_back() -> None:
     machine = ready_purchase()
     assert machine.handle(LEASE_IDLE_NS // 2, DeadlinePassed()) == [purchase.EndPurchase("released", "idle")]
