@@ -11,6 +11,7 @@ from cocoon.runtime.batching import (
     BatchAnswered,
     Batcher,
     ExecuteBatch,
+    RefuseRun,
     RunsQueued,
     WorkerReady,
 )
@@ -69,8 +70,14 @@ def batches(effects: Iterable[Effect]) -> list[ExecuteBatch]:
 
 def batch(effects: Iterable[Effect]) -> ExecuteBatch:
     """The only order to the worker among these."""
-    (only,) = batches(effects)
-    return only
+    found = batches(effects)
+    assert len(found) == 1
+    return found[0]
+
+
+def refused(effects: Iterable[Effect]) -> list[tuple[int, int, str]]:
+    """Lease, number and code of every run that is refused among these."""
+    return [(effect.run[0][0], effect.run[1], effect.code) for effect in effects if isinstance(effect, RefuseRun)]
 
 
 def numbers(ordered: ExecuteBatch) -> list[int]:

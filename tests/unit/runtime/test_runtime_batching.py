@@ -20,7 +20,7 @@ from cocoon.runtime.batching import (
     WorkerReady,
 )
 from cocoon.runtime.company import Joining
-from tests.unit.runtime.batch_world import FLAT, GAINS, answer, batch, batcher, batches, numbers, queue, queued
+from tests.unit.runtime.batch_world import FLAT, GAINS, answer, batch, batcher, numbers, queue, queued, refused
 
 MS = MILLISECOND_NS
 
@@ -118,9 +118,10 @@ def test_the_earliest_deadline_goes_first_whichever_lease_it_is_of():
 
 def test_a_run_that_cannot_meet_its_deadline_is_refused_when_it_comes():
     machine = batcher()
-    (refused,) = queue(machine, queued(1, deadline_ns=19 * MS), now_ns=10 * MS)
-    assert isinstance(refused, RefuseRun) and refused.code == "deadline_exceeded"
-    assert refused.text == "the run takes 10 ms here and 9 ms are left"
+    text = "the run takes 10 ms here and 9 ms are left"
+    assert queue(machine, queued(1, deadline_ns=19 * MS), now_ns=10 * MS) == [
+        RefuseRun(queued(1).id, "deadline_exceeded", text)
+    ]
     assert numbers(batch(queue(machine, queued(2, deadline_ns=20 * MS), now_ns=10 * MS))) == [2]
 
 
@@ -130,8 +131,7 @@ def test_a_run_that_waits_in_vain_is_refused_as_soon_as_it_is_in_vain():
     queue(machine, queued(2, deadline_ns=30 * MS))
     assert machine.deadline_ns() == 20 * MS + 1
     assert machine.handle(20 * MS, DeadlinePassed()) == []
-    (refused,) = machine.handle(20 * MS + 1, DeadlinePassed())
-    assert isinstance(refused, RefuseRun) and refused.run[1] == 2
+    assert refused(machine.handle(20 * MS + 1, DeadlinePassed())) == [(1, 2, "deadline_exceeded")]
     assert machine.deadline_ns() is None
     assert machine.handle(21 * MS, DeadlinePassed()) == []
 
@@ -155,8 +155,7 @@ def served(machine, leases_of, rounds):
             number += 1
             got[run.requester[0]] += run.rows
             again.append(queued(number, run.lease[0], run.requester[0]))
-        (next_one,) = batches([*queue(machine, *again), *answer(machine, ordered)])
-        ordered = next_one
+        ordered = batch([*queue(machine, *again), *answer(machine, ordered)])
     return got
 
 
@@ -293,8 +292,7 @@ def test_one_lease_holds_no_more_runs_than_its_limit():
     machine = batcher()
     ordered = batch(queue(machine, queued(0)))
     assert queue(machine, *(queued(number) for number in range(1, BATCH_LEASE_RUNS))) == []
-    (refused,) = queue(machine, queued(BATCH_LEASE_RUNS))
-    assert isinstance(refused, RefuseRun) and refused.code == "limit_exceeded"
+    assert refused(queue(machine, queued(BATCH_LEASE_RUNS))) == [(1, BATCH_LEASE_RUNS, "limit_exceeded")]
     answer(machine, ordered)
     assert queue(machine, queued(BATCH_LEASE_RUNS)) == []
 
@@ -304,8 +302,7 @@ def test_a_full_line_refuses_whoever_fills_it():
     queue(machine, queued(0))
     rest_bytes = BATCH_WAITING_BYTES - BATCH_RUN_BYTES
     assert queue(machine, queued(1, size_bytes=rest_bytes)) == []
-    (refused,) = queue(machine, queued(2))
-    assert isinstance(refused, RefuseRun) and refused.code == "busy" and refused.run[1] == 2
+    assert refused(queue(machine, queued(2))) == [(1, 2, "busy")]
 
 
 def test_in_a_full_line_whoever_holds_most_makes_room():
@@ -314,9 +311,7 @@ def test_in_a_full_line_whoever_holds_most_makes_room():
     most = BATCH_WAITING_BYTES // BATCH_RUN_BYTES - 1
     greedy = [queued(number, lease=number % 64 + 1, requester=200) for number in range(most)]
     assert queue(machine, *greedy) == []
-    (refused,) = queue(machine, queued(1, lease=100))
-    assert isinstance(refused, RefuseRun) and refused.code == "busy"
-    assert refused.run == greedy[-1].id
+    assert refused(queue(machine, queued(1, lease=100))) == [(greedy[-1].lease[0], greedy[-1].number, "busy")]
 
 
 def test_nobody_yields_to_a_run_that_has_to_yield_itself():
@@ -325,5 +320,4 @@ def test_nobody_yields_to_a_run_that_has_to_yield_itself():
     quarter = BATCH_WAITING_BYTES // 4
     for lease in (1, 2, 4):
         assert queue(machine, queued(1, lease=lease, size_bytes=quarter)) == []
-    effects = queue(machine, queued(1, lease=5, size_bytes=2 * quarter))
-    assert [effect.run for effect in effects if isinstance(effect, RefuseRun)] == [queued(1, lease=5).id]
+    assert refused(queue(machine, queued(1, lease=5, size_bytes=2 * quarter))) == [(5, 1, "busy")]
