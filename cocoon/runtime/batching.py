@@ -34,12 +34,13 @@ from cocoon.core.limits import (
 from cocoon.core.machine import DeadlinePassed, Effect, Event
 from cocoon.core.units import MILLISECOND_NS, ceil_div
 from cocoon.core.values import replace
-from cocoon.runtime.company import Joining, QueuedRun, RunId, Seat, Waiting, seats, together
+from cocoon.runtime.company import Joining, QueuedRun, RunId, Seat, Waiting, seats, together, waiting
 from cocoon.runtime.curve import UNMEASURED, Curve
 
 #: Code and text of an error.
 Fault = tuple[str, str]
 K = TypeVar("K")
+_NEVER_NS = 1 << 63
 
 
 class RunsQueued(Event):
@@ -149,6 +150,8 @@ class Batcher:
     _executing: _Batch | None = None
     #: By deadline, then as they came.
     _line: list[Waiting] = field(default_factory=list)
+    #: When the first of the line can no longer be in time.
+    _late_ns: int = _NEVER_NS
     #: All that have not ended: in the line or in the worker.
     _held: dict[RunId, QueuedRun] = field(default_factory=dict)
     _lease_runs: Counter[LeaseId] = field(default_factory=Counter)
@@ -167,7 +170,7 @@ class Batcher:
 
     def deadline_ns(self) -> int | None:
         """When the first of those that wait can no longer meet its deadline; never to wait for company."""
-        return min((one.latest_ns + 1 for one in self._line), default=None)
+        return self._late_ns if self._line else None
 
     def _take(self, now_ns: int, event: Event) -> list[Effect]:
         match event:
@@ -188,7 +191,7 @@ class Batcher:
                 return self._died(code, text, begun)
             case CurveMeasured(curve):
                 self.curve, self._most_rows = curve, curve.best_rows()
-                self._line = [self._measured(one) for one in self._line]
+                self._stand([waiting(one.run, one.seq, curve, one.again) for one in self._line])
             case DeadlinePassed():
                 pass                                    # who is late is refused whatever happened
         return []
@@ -200,7 +203,7 @@ class Batcher:
             return []                                   # asked again while it is under way
         if self._lease_runs[run.lease] >= BATCH_LEASE_RUNS:
             return [RefuseRun(run.id, LimitExceeded.code, f"{BATCH_LEASE_RUNS} runs of this lease wait already")]
-        one = self._measured(Waiting(run, self._seq, 0))
+        one = waiting(run, self._seq, self.curve)
         if one.latest_ns < now_ns:
             return [_late(now_ns, one)]
         yielding = self._who_yields(run)
@@ -212,12 +215,15 @@ class Batcher:
         self._withdraw([other.run for other in yielding])
         return [_full(other.run) for other in yielding]
 
-    def _measured(self, one: Waiting) -> Waiting:
-        return replace(one, alone_ns=self.curve.predict_ns(one.rows))
-
     def _enter(self, one: Waiting) -> None:
         insort(self._line, one, key=lambda other: (other.run.deadline_ns, other.seq))
+        self._late_ns = min(self._late_ns, one.latest_ns + 1)
         self._know(one.run.requester)
+
+    def _stand(self, line: list[Waiting]) -> None:
+        """From now on these wait, in this order."""
+        self._line = line
+        self._late_ns = min((one.latest_ns + 1 for one in line), default=_NEVER_NS)
 
     def _hold(self, run: QueuedRun) -> None:
         self._held[run.id] = run
@@ -235,15 +241,19 @@ class Batcher:
 
     def _withdraw(self, runs: list[QueuedRun]) -> None:
         ended = {run.id for run in runs if self._end(run)}
-        self._line = [one for one in self._line if one.run.id not in ended]
+        if ended:
+            self._stand([one for one in self._line if one.run.id not in ended])
 
     def _who_yields(self, new: QueuedRun) -> list[Waiting] | None:
         """Who makes room: the last runs of whoever holds most; None if that is ``new`` itself."""
+        over_bytes = self._weights_bytes.total() + _weight_bytes(new) - BATCH_WAITING_BYTES
+        if over_bytes <= 0:
+            return []
         weights_bytes = Counter(self._weights_bytes)
         weights_bytes[new.requester] += _weight_bytes(new)
         line = [one for one in self._line if not one.again]     # what was begun is not refused
         yielding: list[Waiting] = []
-        while weights_bytes.total() > BATCH_WAITING_BYTES:
+        while over_bytes > 0:
             most = max(weights_bytes, key=lambda peer: (weights_bytes[peer], peer == new.requester, peer))
             theirs = [one for one in line if one.run.requester == most]
             if most == new.requester or not theirs:
@@ -251,12 +261,14 @@ class Batcher:
             line.remove(theirs[-1])
             yielding.append(theirs[-1])
             weights_bytes[most] -= _weight_bytes(theirs[-1].run)
+            over_bytes -= _weight_bytes(theirs[-1].run)
         return yielding
 
     def _refuse_late(self, now_ns: int) -> list[Effect]:
+        if now_ns < self._late_ns:
+            return []
         late = [one for one in self._line if one.latest_ns < now_ns]
-        if late:
-            self._withdraw([one.run for one in late])
+        self._withdraw([one.run for one in late])
         return [_late(now_ns, one) for one in late]
 
     # --- the next batch ------------------------------------------------------
@@ -267,11 +279,12 @@ class Batcher:
             return []
         order = self._order()
         group = self._group(order[0])
-        mates = [group is not None and self._group(one) == group for one in order]
-        taken = together(now_ns, order, mates, self.curve, self._most_rows)
+        taken = order[:1]
+        if group is not None:
+            taken = together(now_ns, order, lambda one: self._group(one) == group, self.curve, self._most_rows)
         self._charge(taken)
         going = {one.seq for one in taken}
-        self._line = [one for one in self._line if one.seq not in going]
+        self._stand([one for one in self._line if one.seq not in going])
         if not self._line:
             self._rows_left.clear()                     # what nobody else wanted is held against nobody
         self._batches += 1
@@ -289,18 +302,19 @@ class Batcher:
 
     def _order(self) -> list[Waiting]:
         """Who has rows left in this round, by deadline; then the others, who had least too much first."""
-        waiting = {one.run.requester for one in self._line}
-        if all(self._rows_left[requester] <= 0 for requester in waiting):
-            self._begin_round(waiting)
-        return sorted(self._line, key=lambda one: max(0, 1 - self._rows_left[one.run.requester]))
+        requesters = {one.run.requester for one in self._line}
+        if all(self._rows_left[requester] <= 0 for requester in requesters):
+            self._begin_round(requesters)
+        behind = {requester: max(0, 1 - self._rows_left[requester]) for requester in requesters}
+        return sorted(self._line, key=lambda one: behind[one.run.requester])
 
-    def _begin_round(self, waiting: set[PeerKey]) -> None:
+    def _begin_round(self, requesters: set[PeerKey]) -> None:
         """Rows of one batch for everybody, or of as many as it takes until somebody has some left."""
-        batches = 1 + min(-self._rows_left[requester] for requester in waiting) // self._most_rows
+        batches = 1 + min(-self._rows_left[requester] for requester in requesters) // self._most_rows
         self._rows_left = {
             requester: min(rows + batches * self._most_rows, self._most_rows)
             for requester, rows in self._rows_left.items()
-            if rows < 0 or requester in waiting
+            if rows < 0 or requester in requesters
         }
 
     def _charge(self, taken: list[Waiting]) -> None:
@@ -314,8 +328,8 @@ class Batcher:
     def _know(self, requester: PeerKey) -> None:
         """A newcomer has no rows before the next round, so that newcomers cannot prolong this one."""
         if requester not in self._rows_left and len(self._rows_left) >= BATCH_REQUESTERS:
-            waiting = {one.run.requester for one in self._line}
-            self._rows_left = {peer: rows for peer, rows in self._rows_left.items() if peer in waiting}
+            present = {one.run.requester for one in self._line}
+            self._rows_left = {peer: rows for peer, rows in self._rows_left.items() if peer in present}
         self._rows_left.setdefault(requester, 0)
 
     # --- how a batch ends ----------------------------------------------------
@@ -365,7 +379,7 @@ class Batcher:
     def _enter_again(self, members: list[Waiting]) -> None:
         for one in members:
             if self._held.get(one.run.id) is one.run:   # not withdrawn meanwhile
-                self._enter(self._measured(one))
+                self._enter(waiting(one.run, one.seq, self.curve, one.again))
 
     def _keep_apart(self, lease: LeaseId) -> None:
         self._apart[lease] = None

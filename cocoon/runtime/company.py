@@ -13,8 +13,9 @@ Purity: pure. Spec: docs/spec/batching.md, rules JOI-6 to JOI-8.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
+from itertools import accumulate
 
 from cocoon.core.ids import LeaseId, PeerKey
 from cocoon.core.limits import BATCH_BYTES
@@ -59,22 +60,27 @@ class QueuedRun(Value):
 
 
 class Waiting(Value):
-    """A run in the line, and what it takes alone by the curve."""
+    """A run in the line, as the curve sees it.
+
+    Attributes:
+        rows: At least one: without a batch axis a run counts as one row.
+        latest_ns: When it must begin to meet its deadline alone.
+        again: Its batch gave no outputs; this time it goes alone.
+    """
 
     run: QueuedRun
     seq: int
+    rows: int
     alone_ns: int
-    again: bool = False             # its batch gave no outputs; this time it goes alone
+    latest_ns: int
+    again: bool = False
 
-    @property
-    def rows(self) -> int:
-        """Rows of it; one that has no batch axis counts as one."""
-        return self.run.rows or 1
 
-    @property
-    def latest_ns(self) -> int:
-        """When it must begin at the latest to meet its deadline alone."""
-        return self.run.deadline_ns - self.alone_ns
+def waiting(run: QueuedRun, seq: int, curve: Curve, again: bool = False) -> Waiting:
+    """The run with the number ``seq`` in the line."""
+    rows = run.rows or 1
+    alone_ns = curve.predict_ns(rows)
+    return Waiting(run, seq, rows, alone_ns, run.deadline_ns - alone_ns, again)
 
 
 class Seat(Value):
@@ -96,43 +102,41 @@ class Seat(Value):
 
 def seats(batch: int, rows: Sequence[int]) -> tuple[Seat, ...]:
     """The seats of runs with so many ``rows``, in their order."""
+    total, firsts = sum(rows), accumulate(rows, initial=0)
     return tuple(
-        Seat(batch, len(rows), position, sum(rows), sum(rows[:position]), own)
-        for position, own in enumerate(rows)
+        Seat(batch, len(rows), position, total, first_row, own)
+        for position, (first_row, own) in enumerate(zip(firsts, rows, strict=False))
     )
 
 
 def together(
-    now_ns: int, order: Sequence[Waiting], mates: Sequence[bool], curve: Curve, most_rows: int
+    now_ns: int, order: Sequence[Waiting], mate: Callable[[Waiting], bool], curve: Curve, most_rows: int
 ) -> list[Waiting]:
     """The runs of ``order`` that go now: its first, and company.
 
     Args:
         order: Who is next, after that, and so on; each could meet its deadline alone now.
-        mates: Whether each may be in one batch with the first, whatever time says.
+        mate: Whether this one may be in one batch with the first, whatever time says.
         most_rows: Of a batch of several.
     """
     first = order[0]
     taken, rows, size_bytes = [first], first.rows, first.run.size_bytes
-    if rows >= most_rows or not any(mates[1:]):
-        return taken
-    in_time = _in_time_one_by_one(now_ns, order)
-    begin_by_ns = _begin_by(order, in_time)
+    in_time, begin_by_ns = _one_by_one(now_ns, order)
     end_by_ns, overtaken_ns = first.run.deadline_ns, 0
     for at, one in enumerate(order[1:], start=1):
+        if rows >= most_rows:
+            break
         ends_ns = now_ns + curve.predict_ns(rows + one.rows)
         if (
-            mates[at]
-            and rows + one.rows <= most_rows
+            rows + one.rows <= most_rows
             and size_bytes + one.run.size_bytes <= BATCH_BYTES
             and ends_ns <= min(end_by_ns, one.run.deadline_ns)
             and ends_ns + overtaken_ns <= begin_by_ns[at + 1]
+            and mate(one)
         ):
             taken.append(one)
             rows, size_bytes = rows + one.rows, size_bytes + one.run.size_bytes
             end_by_ns = min(end_by_ns, one.run.deadline_ns)
-            if rows == most_rows:
-                break
         elif in_time[at]:
             # Whoever joins after it overtakes it: it begins when the batch is over, and those overtaken before it.
             end_by_ns = min(end_by_ns, one.latest_ns - overtaken_ns)
@@ -140,18 +144,19 @@ def together(
     return taken
 
 
-def _in_time_one_by_one(now_ns: int, order: Sequence[Waiting]) -> list[bool]:
-    """Which runs meet their deadlines if each is executed alone in its turn, and not at all if it would be late."""
+def _one_by_one(now_ns: int, order: Sequence[Waiting]) -> tuple[list[bool], list[int]]:
+    """What would be if each were executed alone in its turn, and not at all if it would be late.
+
+    Returns:
+        Which are in time; and, by position, when those from there on must begin for each to be in time as before.
+    """
+    if min(one.latest_ns for one in order) >= now_ns + sum(one.alone_ns for one in order):
+        return [True] * len(order), [_NEVER_NS] * (len(order) + 1)     # in time in any order
     in_time = []
     for one in order:
         in_time.append(now_ns <= one.latest_ns)
         now_ns += one.alone_ns if in_time[-1] else 0
-    return in_time
-
-
-def _begin_by(order: Sequence[Waiting], in_time: Sequence[bool]) -> list[int]:
-    """By position in the order: when those from there on must begin, one by one, for each to be in time as before."""
     begin_by_ns = [_NEVER_NS]
     for one, counts in zip(reversed(order), reversed(in_time), strict=True):
         begin_by_ns.append(min(one.latest_ns, begin_by_ns[-1] - one.alone_ns) if counts else begin_by_ns[-1])
-    return begin_by_ns[::-1]
+    return in_time, begin_by_ns[::-1]

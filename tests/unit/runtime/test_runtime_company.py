@@ -6,27 +6,28 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from cocoon.core.limits import BATCH_BYTES
-from cocoon.runtime.company import Waiting, seats, together
+from cocoon.runtime.company import Waiting, seats, together, waiting
 from cocoon.runtime.curve import Curve, fit
 from tests.unit.runtime.batch_world import queued
 
 GAINS = Curve(((1, 10), (8, 12)))
 
 
-def waiting(curve: Curve, number: int, rows: int, deadline_ns: int, size_bytes: int = 1) -> Waiting:
-    """A run in the line; numbers are as good as forms, so even ones go with even ones."""
+def stands(curve: Curve, number: int, rows: int, deadline_ns: int, size_bytes: int = 1) -> Waiting:
+    """A run in the line."""
     run = queued(number, rows=rows, deadline_ns=deadline_ns, size_bytes=size_bytes)
-    return Waiting(run, number, curve.predict_ns(rows))
+    return waiting(run, number, curve)
 
 
 def chosen(curve: Curve, order: list[Waiting], mates: list[bool] | None = None, most_rows: int = 8) -> list[int]:
     """Numbers of those that go now, at time 0."""
-    return [one.run.number for one in together(0, order, mates or [True] * len(order), curve, most_rows)]
+    taken = together(0, order, lambda one: mates is None or mates[one.seq], curve, most_rows)
+    return [one.run.number for one in taken]
 
 
 def line(*deadlines_ns: int) -> list[Waiting]:
     """Runs of one row."""
-    return [waiting(GAINS, number, 1, deadline_ns) for number, deadline_ns in enumerate(deadlines_ns)]
+    return [stands(GAINS, number, 1, deadline_ns) for number, deadline_ns in enumerate(deadlines_ns)]
 
 
 def test_all_that_fit_go_together_in_their_order():
@@ -34,19 +35,19 @@ def test_all_that_fit_go_together_in_their_order():
 
 
 def test_one_that_is_too_large_is_passed_over_and_a_smaller_one_joins():
-    order = [waiting(GAINS, number, rows, 100) for number, rows in enumerate([5, 4, 3, 1])]
+    order = [stands(GAINS, number, rows, 100) for number, rows in enumerate([5, 4, 3, 1])]
     assert chosen(GAINS, order) == [0, 2]
 
 
 def test_a_run_above_the_largest_batch_goes_alone():
-    assert chosen(GAINS, [waiting(GAINS, 0, 9, 100), *line(100)]) == [0]
+    assert chosen(GAINS, [stands(GAINS, 0, 9, 100), *line(100)]) == [0]
 
 
 def test_inputs_of_a_batch_fit_one_message():
     half = BATCH_BYTES // 2
-    order = [waiting(GAINS, number, 1, 100, size) for number, size in enumerate([half, half, 1])]
+    order = [stands(GAINS, number, 1, 100, size) for number, size in enumerate([half, half, 1])]
     assert chosen(GAINS, order) == [0, 1]
-    order = [waiting(GAINS, number, 1, 100, size) for number, size in enumerate([half, half + 1, 1])]
+    order = [stands(GAINS, number, 1, 100, size) for number, size in enumerate([half, half + 1, 1])]
     assert chosen(GAINS, order) == [0, 2]
 
 
@@ -103,11 +104,11 @@ def in_time(begin_ns: int, order: list[Waiting]) -> list[Waiting]:
 @example(GAINS, [(1, 100, True), (1, 12, True), (1, 20, False)])
 def test_company_harms_nobody_by_the_curve(curve, wanted):
     """Whoever waits, with whatever deadlines, in whatever order."""
-    order = [waiting(curve, number, rows, deadline_ns) for number, (rows, deadline_ns, _) in enumerate(wanted)]
+    order = [stands(curve, number, rows, deadline_ns) for number, (rows, deadline_ns, _) in enumerate(wanted)]
     assume(order[0].alone_ns <= order[0].run.deadline_ns)
     mates = [True, *(mate for *_, mate in wanted[1:])]
     before = in_time(0, order)
-    taken = together(0, order, mates, curve, curve.best_rows())
+    taken = together(0, order, lambda one: mates[one.seq], curve, curve.best_rows())
     end_ns = curve.predict_ns(sum(one.rows for one in taken))
     assert all(end_ns <= one.run.deadline_ns for one in taken)
     assert all(mates[one.run.number] for one in taken)
@@ -119,14 +120,14 @@ def test_company_harms_nobody_by_the_curve(curve, wanted):
 @given(curves, lines)
 def test_a_line_that_is_in_time_one_by_one_is_in_time_in_batches(curve, wanted):
     order = [
-        waiting(curve, number, rows, deadline_ns)
+        stands(curve, number, rows, deadline_ns)
         for number, (rows, deadline_ns, _) in enumerate(sorted(wanted, key=lambda one: one[1]))
     ]
     order = in_time(0, order)
     now_ns = 0
     while order:
-        mates = [one.run.number % 2 == order[0].run.number % 2 for one in order]
-        taken = together(now_ns, order, mates, curve, curve.best_rows())
+        odd = order[0].seq % 2
+        taken = together(now_ns, order, lambda one, odd=odd: one.seq % 2 == odd, curve, curve.best_rows())
         now_ns += curve.predict_ns(sum(one.rows for one in taken))
         assert all(now_ns <= one.run.deadline_ns for one in taken)
         order = [one for one in order if one not in taken]
