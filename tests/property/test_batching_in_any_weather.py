@@ -31,6 +31,7 @@ from tests.unit.runtime.batch_world import FLAT, GAINS, queued
 
 MS = MILLISECOND_NS
 LEASES = 6
+FAULTS = ["run_failed", "memory_exceeded"]
 #: Leases 0 to 3 are of one requester.
 REQUESTER_OF = {lease: 100 + max(0, lease - 3) for lease in range(LEASES)}
 
@@ -52,6 +53,7 @@ class Weather(RuleBasedStateMachine):
         self.failed_together: set[RunId] = set()
         self.ended: set[RunId] = set()
         self.number = 0
+        self.alone = False
 
     def tell(self, event: Event) -> None:
         effects = self.machine.handle(self.now_ns, event)
@@ -65,7 +67,10 @@ class Weather(RuleBasedStateMachine):
                 assert self.alive and self.executing is None, "two batches in one worker, or none to take it"
                 self.executing = effect
                 self.check(runs)
-            case AnswerRun(run) | FailRun(run):
+            case FailRun(run, code):
+                assert code not in FAULTS or self.alone, "blamed for what a batch of several did"
+                self.ends(run)
+            case AnswerRun(run):
                 self.ends(run)
             case RefuseRun(run):
                 assert not self.begun[run], "a run that was begun was refused"
@@ -107,6 +112,12 @@ class Weather(RuleBasedStateMachine):
 
     @rule(data=st.data())
     @precondition(lambda self: self.open)
+    def asked_again(self, data: st.DataObject) -> None:
+        run = self.open[data.draw(st.sampled_from(sorted(self.open)))]
+        self.tell(RunsQueued((run, run)))
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.open)
     def withdrawn(self, data: st.DataObject) -> None:
         run = data.draw(st.sampled_from(sorted(self.open)))
         self.ends(run)
@@ -130,12 +141,13 @@ class Weather(RuleBasedStateMachine):
         if repeat and (self.executing is None or self.executing.batch != done.batch):
             self.tell(event)
 
-    @rule(code=st.sampled_from(["run_failed", "memory_exceeded"]))
+    @rule(code=st.sampled_from(FAULTS))
     @precondition(lambda self: self.executing)
     def fails(self, code: str) -> None:
         done, self.executing = self.executing, None
         assert done is not None
-        if len(done.runs) > 1:
+        self.alone = len(done.runs) == 1
+        if not self.alone:
             self.failed_together |= {run.id for run in done.runs}
         self.tell(BatchFailed(done.batch, code, ""))
 
@@ -186,7 +198,7 @@ class WeatherOfOneLease(Weather):
 
 TestWeather = Weather.TestCase
 TestWeatherOfOneLease = WeatherOfOneLease.TestCase
-TestWeather.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestWeather.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 TestWeatherOfOneLease.settings = TestWeather.settings
 
 
