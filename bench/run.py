@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+from bench.batching import batching
 from bench.ledger import anchor, demo, first_task, vouchers
 from bench.market import match
 from bench.peers import peers
@@ -53,7 +54,7 @@ def install() -> list[Row]:
 
 
 MEASURES: tuple[Callable[[], list[Row]], ...] = (
-    help_time, peers, workers, match, vouchers, anchor, first_task, simulator, demo, install,
+    help_time, peers, workers, match, vouchers, anchor, first_task, batching, simulator, demo, install,
 )
 
 

@@ -71,7 +71,8 @@ SPEAKERS = (
     "ledger.till", "ledger.journal", "ledger.exposure", "ledger.terms", "ledger.receipt", "ledger.tab",
     "ledger.closing", "ledger.statement", "ledger.escrow", "ledger.record", "privacy.hpke", "privacy.link",
     "wire.schema", "wire.signing", "wire.codec", "wire.types", "wire.judged", "wire.orders", "wire.manifest",
-    "wire.tensors", "runtime.process", "runtime.protocol", "runtime.session", "p2p.streams", "p2p.blobs", "p2p.links",
+    "wire.tensors", "runtime.process", "runtime.protocol", "runtime.session", "runtime.batching", "p2p.streams",
+    "p2p.blobs", "p2p.links",
 )
 #: Raised there, and nobody else's business: our defects, our journal, our wallet, a user who went away.
 OURS = {"usage", "corrupt", "chain_refused", "cancelled"}
