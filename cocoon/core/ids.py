@@ -10,6 +10,7 @@ Purity: pure.
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import NewType
 
 import base58
@@ -33,6 +34,7 @@ ReceiptHash = NewType("ReceiptHash", bytes)
 _PEER_ID_PREFIX = bytes.fromhex("002408011220")
 
 
+@lru_cache(maxsize=1_024)
 def peer_id(key: bytes) -> str:
     """The libp2p text form (``12D3KooW...``) of a 32-byte Ed25519 public key."""
     if len(key) != 32:

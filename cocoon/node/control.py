@@ -34,6 +34,7 @@ from cocoon.wire.framing import FrameParser, frame
 CONTROL_FILE = "control.json"
 SOCKET_FILE = "control.sock"
 _READ_BYTES = 256 * KIB
+_JOINED_BYTES = 256 * KIB
 
 Args = Mapping[str, Any]
 
@@ -46,22 +47,37 @@ class Caller:
         self._parser = FrameParser(MESSAGE_BYTES)
         self._inbox: deque[bytes] = deque()
         self._sending = trio.Lock()
+        #: Frames that were posted and not sent.
+        self._posted: list[bytes] = []
         # Half a frame went out: whatever followed would be read as its other half.
         self._torn = False
         #: Called once the final reply has left.
         self.afterwards: Callable[[], None] | None = None
 
+    def post(self, message: dict[str, Any]) -> None:
+        """Let a reply leave with the next ``flush``, behind those that were posted before."""
+        self._posted.append(frame(encode(message, keys="str")))
+
     async def say(self, message: dict[str, Any]) -> None:
-        """Send one reply frame; a cancelled one is finished first, or the conversation is over.
+        """Send one reply, and what was posted before; raises as ``flush``."""
+        self.post(message)
+        await self.flush()
+
+    async def flush(self) -> None:
+        """Send what was posted; a cancelled frame is finished first, or the conversation is over.
 
         Raises:
             LocalPeerLost: the client hung up, or did not read.
         """
+        if not self._posted and not self._sending.locked():
+            return                                      # else what another took with it is on its way
         try:
             async with self._sending:
                 if self._torn:
                     raise LocalPeerLost("the client did not read")
-                await self._send_whole(memoryview(frame(encode(message, keys="str"))))
+                posted, self._posted = self._posted, []
+                for data in _joined(posted):
+                    await self._send_whole(memoryview(data))
         except (OSError, trio.ClosedResourceError):
             raise LocalPeerLost("the client hung up") from None
 
@@ -111,6 +127,11 @@ class Caller:
         if not isinstance(message, dict):
             raise UsageError("a request is a map")
         return message
+
+
+def _joined(frames: list[bytes]) -> list[bytes]:
+    """Small ones as one, for one call of the system; joining large ones would cost more than it saves."""
+    return [b"".join(frames)] if sum(map(len, frames)) <= _JOINED_BYTES else frames
 
 
 Verb = Callable[[Caller, Args], Awaitable[dict[str, Any]]]

@@ -55,7 +55,10 @@ class Driver:
     async def post(self, event: Event) -> bool:
         """Hand in a fact; waits while the inbox is full. False if the machine has ended and nobody looks at it."""
         try:
-            await self._inbox.send(event)
+            try:
+                self._inbox.send_nowait(event)          # a checkpoint for each of many facts would cost more than they
+            except trio.WouldBlock:
+                await self._inbox.send(event)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return False
         return True

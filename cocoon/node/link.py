@@ -35,8 +35,8 @@ class WorkLink:
 
     async def flush(self) -> None:
         """Send what was posted; what several tasks post meanwhile leaves together."""
-        if not self._posted:
-            return
+        if not self._posted and not self._sending.locked():
+            return                                      # else what another took with it is on its way
         async with self._sending:
             while self._posted:
                 posted, self._posted = self._posted, []

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import trio
 
@@ -23,7 +24,7 @@ from cocoon.node.buying import Buyer
 from cocoon.node.driver import Driver
 from cocoon.node.market import Wanted
 from cocoon.node.means import Order, Purse
-from cocoon.node.purchase import Answer, Purchase, Say
+from cocoon.node.purchase import Answer, Purchase
 from cocoon.scheduler import task
 from cocoon.scheduler.attempts import Attempts
 from cocoon.scheduler.award import Sold
@@ -87,23 +88,36 @@ class _Part:
         await self.run.check_settled()                  # the machine has heard first who is left
 
 
+class Client(Protocol):
+    """Who handed in a task, and hears what becomes of it."""
+
+    def post(self, event: dict[str, object]) -> None:
+        """Tell this with the next ``flush``."""
+
+    async def flush(self) -> None:
+        """Tell what was posted; ``LocalPeerLost`` if the client has gone."""
+
+    async def say(self, event: dict[str, object]) -> None:
+        """Tell this now, and what was posted before."""
+
+
 class TaskRun:
     """One task, from submission to its end, over all its leases."""
 
-    def __init__(self, purse: Purse, buyer: Buyer, submission: Submission, say: Say) -> None:
+    def __init__(self, purse: Purse, buyer: Buyer, submission: Submission, client: Client) -> None:
         now_ns = purse.clock.now_ns()
         self.id = TaskId(os.urandom(16))
         self._purse = purse
         self._buyer = buyer
         self._order = submission.order
         self._units = submission.units
-        self._say = say
+        self._client = client
         self._spread = submission.spread
         self._machine = task.Task(
             submission.units, now_ns + submission.deadline_ms * MILLISECOND_NS,
             Attempts(submission.spread, submission.order.ceiling_nanoton),
         )
-        self._driver = Driver(self._machine, purse.clock, self._perform, self._record)
+        self._driver = Driver(self._machine, purse.clock, self._perform, self._record, client.flush)
         #: The lease of each attempt.
         self._parts: dict[int, _Part] = {}
         #: What the whole task may cost, once that is known.
@@ -198,7 +212,7 @@ class TaskRun:
     async def _tell_receipt(self, receipt: Signed[Receipt], numbers: tuple[int, ...]) -> None:
         lease = receipt.message.lease
         for first, count in stretches(sorted(numbers)):
-            await self._say({
+            await self._client.say({
                 "event": "receipt", "hash": receipt.digest, "seq": receipt.message.seq, "lease": lease,
                 "first_number": first, "runs": count, "verified": True,
             })
@@ -211,7 +225,7 @@ class TaskRun:
         self._over.add(lease.id)
         self._owed |= {entry for entry in self._uncovered if entry[0] == lease.id}
         ended: dict[str, object] = {"event": "lease_ended", "lease": lease.id, "code": code}
-        self._nursery.start_soon(self._say, ended)      # as a receipt
+        self._nursery.start_soon(self._client.say, ended)      # as a receipt
 
     async def check_settled(self) -> None:
         """Tell the machine if no receipt is missing that may still come."""
@@ -237,20 +251,20 @@ class TaskRun:
     async def _perform(self, effect: Effect) -> None:
         match effect:
             case task.FindSellers():
-                await self._say({"event": "discovering"})
+                self._client.post({"event": "discovering"})
                 self._nursery.start_soon(self._find)
             case task.OpenLease(attempt, quote):
                 self._nursery.start_soon(self._open, attempt, quote)
             case task.GrantCredit(count):
-                await self._say({"event": "credit", "count": count})
+                self._client.post({"event": "credit", "count": count})
             case task.OrderRun(attempt, unit):
                 part = self._parts[attempt]             # the machine orders only on an open lease
                 await part.lease.order(self.id, unit, self._inputs[unit], part)
             case task.AcceptUnit(attempt, unit):
-                await self._deliver(attempt, unit)
+                self._deliver(attempt, unit)
             case task.ReportFailure(unit, code, text):
                 self._inputs.pop(unit, None)
-                await self._say({"event": "failed", "unit": unit, "code": code, "text": text})
+                self._client.post({"event": "failed", "unit": unit, "code": code, "text": text})
             case task.CloseTranche():
                 for lease in {part.lease for part in self._parts.values() if not part.lease.over}:
                     self._nursery.start_soon(lease.close_tranche)
@@ -268,7 +282,7 @@ class TaskRun:
         if self._ceiling_nanoton is None and sold.quotes:
             self._ceiling_nanoton = sold.ceiling_nanoton
         ranked = sold.verdict.quotes if isinstance(sold.verdict, Ranked) else ()
-        await self._say({
+        await self._client.say({
             "event": "bids", "ceiling_nanoton": sold.ceiling_nanoton,
             "bids": [self._brief(quote, sold) for quote in (*ranked, *(q for q in sold.quotes if q not in ranked))],
             "chosen": peer_id(ranked[0].provider) if ranked else "",
@@ -312,7 +326,7 @@ class TaskRun:
         try:
             if self._purse.clock.now_ns() >= quote.binds_until_ns:
                 raise BidExpired("the bid was made too long ago")
-            lease = await self._buyer.open(quote, rest, self._say)
+            lease = await self._buyer.open(quote, rest, self._client.say)
         except CocoonError as error:
             self._purse.log.info("lease_failed", provider=quote.provider, code=error.code)
             await self.post(task.LeaseFailed(attempt, error.code, error.text))
@@ -323,9 +337,9 @@ class TaskRun:
 
     async def _tell_lease(self, lease: Purchase, *, warm: bool) -> None:
         self._shares.setdefault(lease.provider, _Share())
-        await self._say({"event": "lease", "provider": peer_id(lease.provider), "lease": lease.id, "warm": warm})
+        await self._client.say({"event": "lease", "provider": peer_id(lease.provider), "lease": lease.id, "warm": warm})
 
-    async def _deliver(self, attempt: int, unit: int) -> None:
+    def _deliver(self, attempt: int, unit: int) -> None:
         lease, answer = self._parts[attempt].lease, self._answers.pop((attempt, unit))
         self._inputs.pop(unit, None)
         statement = answer.statement
@@ -333,7 +347,7 @@ class TaskRun:
         share = self._shares[lease.provider]
         share.units += 1
         share.price_nanoton += statement.price_nanoton
-        await self._say({
+        self._client.post({
             "event": "result", "unit": unit, "outputs": answer.outputs, "salt": answer.salt,
             "provider": peer_id(lease.provider), "lease": lease.id, "number": statement.number,
             "price_nanoton": statement.price_nanoton, "ran_us": statement.ran_us,

@@ -223,7 +223,7 @@ class Desk:
         order = Order(model, private, KIND, units, ceiling)
         spread = usual_spread(units) if args.get("spread") is None else _count(args, "spread", 1, PROVIDERS_ASKED)
         submission = Submission(order, units, _count(args, "deadline_ms", 1, _LONGEST_MS), spread)
-        task = TaskRun(self.purse, self.buyer, submission, caller.say)
+        task = TaskRun(self.purse, self.buyer, submission, caller)
         with single_error():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_take_units, caller, task, submission.units)

@@ -28,6 +28,8 @@ from cocoon.wire import codec
 from cocoon.wire.framing import FrameParser, frame
 
 _READ_BYTES = 256 * KIB
+#: Frames wait together up to this, and leave in one call of the system.
+_WAITING_BYTES = 64 * KIB
 # sun_path holds 108 bytes on Linux and 104 on macOS, the final NUL included.
 _SOCKET_PATH_BYTES = 100
 
@@ -67,14 +69,20 @@ class Connection:
         """True if nothing waits to be written."""
         return not self._outgoing
 
+    @property
+    def roomy(self) -> bool:
+        """True if one frame more may wait."""
+        return len(self._outgoing) < _WAITING_BYTES
+
     def request(self, verb: str, args: Message) -> None:
         """Queue the first frame of a conversation."""
         self.send({"token": self._token, "verb": verb, "args": args})
 
     def send(self, message: Message) -> None:
-        """Queue one frame; it leaves while ``step`` waits. Only when ``idle``."""
+        """Queue one frame; it leaves while ``step`` waits. Only when ``roomy``."""
         if not self._deaf:
-            self._outgoing = memoryview(frame(codec.encode(message, keys="str")))
+            framed = frame(codec.encode(message, keys="str"))
+            self._outgoing = memoryview(framed if self.idle else bytes(self._outgoing) + framed)
 
     def receive(self, deadline_ns: int) -> Message:
         """The next frame, however long the writing takes; see ``step``."""

@@ -41,7 +41,7 @@ def stream(
     with Connection(contact) as connection:
         connection.request("run", args)
         while flow.done is None:
-            if connection.idle and flow.may_send():
+            while connection.roomy and flow.may_send():
                 connection.send(flow.send(_next_payload(payloads, flow)))
             message = connection.step(end_ns)
             if message is None:

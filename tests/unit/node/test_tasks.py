@@ -42,8 +42,20 @@ class Buyer:
         self.warm(order)
 
 
-async def _say(message: dict[str, object]) -> None:
-    raise AssertionError("nothing has happened yet")
+class Client:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[dict[str, object]] = []
+
+    def post(self, event: dict[str, object]) -> None:
+        self.told.append(event)
+
+    async def flush(self) -> None:
+        """Nothing is kept back."""
+
+    async def say(self, event: dict[str, object]) -> None:
+        self.told.append(event)
 
 
 @pytest.mark.parametrize(("named", "bound"), [(None, USUAL_CEILING_NANOTON), (0, 0), (5, 5), (1 << 63, 1 << 63)])
@@ -52,7 +64,7 @@ async def test_a_warm_lease_is_no_way_around_what_a_task_may_cost(named: int | N
     buyer = Buyer()
     submission = Submission(Order(model, True, "infer", 7, named), 7, 1_000)
     with pytest.raises(CocoonError, match="far enough"):
-        await TaskRun(cast(Any, Means()), cast(Any, buyer), submission, _say).run()
+        await TaskRun(cast(Any, Means()), cast(Any, buyer), submission, Client()).run()
     assert buyer.asked is not None and buyer.asked.ceiling_nanoton == bound
 
 
@@ -67,7 +79,6 @@ class Granted:
 async def test_a_lease_is_asked_for_what_is_left_of_the_units_and_of_the_ceiling() -> None:
     model = HeldModel(ModelId(bytes(32)), implicit(1, [bytes(32)]), (), ())
     order = Order(model, True, "infer", 100, 1_000)
-    said: list[dict[str, object]] = []
 
     class Opening(Buyer):
         """Opens what it is asked for."""
@@ -76,11 +87,8 @@ async def test_a_lease_is_asked_for_what_is_left_of_the_units_and_of_the_ceiling
             self.asked = order
             return Granted()
 
-    async def say(message: dict[str, object]) -> None:
-        said.append(message)
-
-    buyer, told = Opening(), []
-    run = TaskRun(cast(Any, Means()), cast(Any, buyer), Submission(order, 100, 1_000, 3), say)
+    buyer, client, told = Opening(), Client(), []
+    run = TaskRun(cast(Any, Means()), cast(Any, buyer), Submission(order, 100, 1_000, 3), client)
     run._machine.attempts.spent_nanoton, run._machine.accepted = 893, 60
 
     async def post(event: object) -> None:
@@ -90,13 +98,13 @@ async def test_a_lease_is_asked_for_what_is_left_of_the_units_and_of_the_ceiling
     await run._open(2, tender())
     assert buyer.asked is not None and (buyer.asked.units, buyer.asked.ceiling_nanoton) == (40, 107)
     assert told == [LeaseOpened(2, Granted.price)], "the machine hears who else is on the lease"
-    assert [message["event"] for message in said] == ["lease"]
+    assert [message["event"] for message in client.told] == ["lease"]
 
 
 async def test_the_usual_ceiling_that_a_search_told_reaches_the_machine_with_its_verdict() -> None:
     model = HeldModel(ModelId(bytes(32)), implicit(1, [bytes(32)]), (), ())
     run = TaskRun(
-        cast(Any, Means()), cast(Any, Buyer()), Submission(Order(model, True, "infer", 7, None), 7, 1_000), _say
+        cast(Any, Means()), cast(Any, Buyer()), Submission(Order(model, True, "infer", 7, None), 7, 1_000), Client()
     )
     run._machine.handle(0, TaskSubmitted())
     run._ceiling_nanoton = 70
@@ -108,7 +116,7 @@ async def test_the_usual_ceiling_that_a_search_told_reaches_the_machine_with_its
 def test_the_summary_names_every_provider_and_first_who_ran_most() -> None:
     model = HeldModel(ModelId(bytes(32)), implicit(1, [bytes(32)]), (), ())
     run = TaskRun(
-        cast(Any, Means()), cast(Any, Buyer()), Submission(Order(model, True, "infer", 7, None), 7, 1_000), _say
+        cast(Any, Means()), cast(Any, Buyer()), Submission(Order(model, True, "infer", 7, None), 7, 1_000), Client()
     )
     assert run._summary()["provider"] == "" and run._summary()["providers"] == []
     names = [PeerKey(bytes([number]) * 32) for number in (1, 2, 3)]
