@@ -161,6 +161,13 @@ CHUNK_BYTES = MIB
 """Leaf of a file's Merkle tree."""
 MANIFEST_BYTES = 64 * KIB
 MODEL_FILES = 64
+MANIFEST_ENDS = 64
+"""Inputs, and outputs, that a manifest declares; a model may have TENSORS of them, which its worker reports."""
+MANIFEST_STEPS = 8
+"""Steps named before or after a model; the longest usual chain has four."""
+MODEL_NAME_CHARS = 64
+LICENCE_CHARS = 128
+"""An SPDX expression; of names as long as AGPL-3.0-or-later it takes six."""
 MODEL_BYTES = 2 * GIB
 """A protobuf cannot be larger; bigger weights need external data, which is refused for now."""
 ADDRESS_BOOK_FILE_BYTES = 8 * MIB
