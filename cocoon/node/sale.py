@@ -12,9 +12,18 @@ from dataclasses import dataclass
 
 import trio
 
-from cocoon.core.errors import BadChunk, CocoonError, LimitExceeded, ModelRefused, Unavailable, from_code, wrong
+from cocoon.core.errors import (
+    BadChunk,
+    CocoonError,
+    LimitExceeded,
+    ModelRefused,
+    StorageFull,
+    Unavailable,
+    from_code,
+    wrong,
+)
 from cocoon.core.groups import single_error
-from cocoon.core.ids import LeaseId, ReceiptHash
+from cocoon.core.ids import LeaseId, PeerKey, ReceiptHash
 from cocoon.core.limits import LANE_PROOF_NS, RECEIPT_REPLY_NS
 from cocoon.core.machine import DeadlinePassed, Effect
 from cocoon.core.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
@@ -332,15 +341,18 @@ class Sale:
 
     async def _fetch_public(self, manifest: Manifest, sink: ModelSink) -> bool:
         """Try the peers that announce the model; the requester is asked if none gives it."""
-        mesh = self._shop.mesh
-        for holder in await mesh.find_providers(model_id(manifest), 8):
-            try:
-                await fetch_model(mesh, holder, model_id(manifest), FetchedInto(sink))
-            except CocoonError as error:
-                self._shop.log.info("model_fetch_failed", peer=holder, model=model_id(manifest), code=error.code)
-            else:
-                return True
-        return False
+        mesh, model = self._shop.mesh, model_id(manifest)
+
+        def lost(holder: PeerKey, error: CocoonError) -> None:
+            self._shop.log.info("model_fetch_failed", peer=holder, model=model, code=error.code)
+
+        try:
+            await fetch_model(mesh, await mesh.find_providers(model, 8), model, FetchedInto(sink), lost)
+        except StorageFull:
+            raise
+        except CocoonError:
+            return False                                # told of each of them by now
+        return True
 
     async def _load(self) -> None:
         assert self._held is not None                   # LoadModel follows ModelFetched or a held model
