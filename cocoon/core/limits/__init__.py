@@ -170,6 +170,11 @@ LICENCE_CHARS = 128
 """An SPDX expression; of names as long as AGPL-3.0-or-later it takes six."""
 MODEL_BYTES = 2 * GIB
 """A protobuf cannot be larger; bigger weights need external data, which is refused for now."""
+LEASED_MODELS_BYTES = 16 * GIB
+"""Default room for public models that only leases brought: eight of the largest."""
+ALIASES = 256
+"""A user's own names of models; each takes a line of a small file."""
+ALIAS_CHARS = 64
 ADDRESS_BOOK_FILE_BYTES = 8 * MIB
 """ADDRESS_BOOK_PEERS x ADDRESSES_PER_PEER addresses of ADDRESS_CHARS, with room."""
 STREAM_WINDOW_BYTES = 4 * MIB
