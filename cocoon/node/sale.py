@@ -12,18 +12,9 @@ from dataclasses import dataclass
 
 import trio
 
-from cocoon.core.errors import (
-    BadChunk,
-    CocoonError,
-    LimitExceeded,
-    ModelRefused,
-    StorageFull,
-    Unavailable,
-    from_code,
-    wrong,
-)
+from cocoon.core.errors import CocoonError, LimitExceeded, Unavailable, from_code, wrong
 from cocoon.core.groups import single_error
-from cocoon.core.ids import LeaseId, PeerKey, ReceiptHash
+from cocoon.core.ids import LeaseId, ReceiptHash
 from cocoon.core.limits import LANE_PROOF_NS, RECEIPT_REPLY_NS
 from cocoon.core.machine import DeadlinePassed, Effect
 from cocoon.core.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
@@ -46,19 +37,17 @@ from cocoon.ledger.record import Countersigned, ReceiptRecord
 from cocoon.ledger.tab import Tab
 from cocoon.ledger.terms import terms_of
 from cocoon.node import records
+from cocoon.node.delivery import Delivery
 from cocoon.node.driver import Driver
 from cocoon.node.link import WorkLink
 from cocoon.node.means import Shop
-from cocoon.node.models import HeldModel, ModelSink
-from cocoon.node.shelf import FetchedInto
 from cocoon.node.till import FREE, Entry, Till
-from cocoon.p2p.blobs import fetch_model
 from cocoon.runtime.service import Worker
 from cocoon.scheduler import sale
 from cocoon.store.service import Row
 from cocoon.wire.commitment import commit
 from cocoon.wire.judged import Statement, Voucher
-from cocoon.wire.manifest import Manifest, chunk_count, model_id, unpack_manifest
+from cocoon.wire.manifest import Manifest, unpack_manifest
 from cocoon.wire.messages import (
     Chunk,
     ChunkHashes,
@@ -68,7 +57,6 @@ from cocoon.wire.messages import (
     LeaseClose,
     ModelOffer,
     ModelReady,
-    ModelWant,
     Receipt,
     ReceiptIssued,
     RunRequest,
@@ -126,10 +114,7 @@ class Sale:
         )
         self._driver = Driver(machine, shop.clock, self._perform, self._record)
         self._jobs: dict[int, _Job] = {}
-        self._manifest: Manifest | None = None
-        self._sink: ModelSink | None = None
-        self._missing: set[tuple[int, int]] = set()
-        self._held: HeldModel | None = None
+        self._delivery = Delivery(shop, terms, self._id, self._driver.post, self._say)
         self._worker: Worker | None = None
         self._nursery: trio.Nursery
 
@@ -170,8 +155,7 @@ class Sale:
     async def _clear(self) -> None:
         async with AsyncExitStack() as stack:           # a full disk must not keep a worker alive
             stack.push_async_callback(self._link.close)
-            if self._sink is not None:
-                stack.callback(self._sink.discard)      # a public model has left it by now, if it came whole
+            stack.callback(self._delivery.discard)
             if self._worker is not None:
                 stack.push_async_callback(self._worker.close)
             await self._leave()
@@ -192,10 +176,9 @@ class Sale:
             case ModelOffer(manifest):
                 await self._name_model(unpack_manifest(manifest))
             case ChunkHashes(file, hashes):
-                split = tuple(hashes[i : i + 32] for i in range(0, len(hashes), 32))
-                self._expecting().expect(file, split)
+                self._delivery.expect(file, hashes)
             case Chunk(file, index, data):
-                await self._store(file, index, data)
+                await self._delivery.store(file, index, data)
             case RunRequest(number):
                 # A number seen before keeps its first job; the machine says what becomes of the second.
                 self._jobs.setdefault(number, _Job(message, self._shop.clock.now_ns()))
@@ -220,40 +203,7 @@ class Sale:
     async def _name_model(self, manifest: Manifest) -> None:
         if self._entry.settles:
             raise wrong("lease", "a paid lease that was open before is opened again to settle it, not to run")
-        if model_id(manifest) != self._lease.message.model:
-            raise wrong("model", "the manifest is not that of the leased model")
-        if len(manifest.files) != 1:
-            raise ModelRefused(f"a model of {len(manifest.files)} files; one .onnx file is run for now")
-        if manifest.size_bytes == 0:
-            raise ModelRefused("the model is empty")    # no chunk of it would ever come
-        if manifest.size_bytes > self._shop.terms.max_model_bytes:
-            limit = self._shop.terms.max_model_bytes
-            raise LimitExceeded(f"the model has {manifest.size_bytes} bytes, this provider takes {limit}")
-        self._manifest = manifest
-        if not self._lease.message.private:
-            self._held = self._shop.shelf.public().get(model_id(manifest))
-        await self._driver.post(sale.ModelNamed(self._held is not None))
-
-    def _expecting(self) -> ModelSink:
-        if self._sink is None:
-            raise BadChunk("chunks came that nobody asked for")
-        return self._sink
-
-    async def _store(self, file: int, index: int, data: bytes) -> None:
-        if (file, index) not in self._missing:
-            # Taken before it is asked for, it would make a model with holes look complete.
-            raise BadChunk(f"chunk {index} of file {file} came that nobody asked for")
-        sink = self._expecting()
-        sink.write(file, index, data)
-        self._missing.discard((file, index))
-        if self._missing:
-            await self._driver.post(sale.ModelProgressed())
-        else:
-            await self._fetched(sink)
-
-    async def _fetched(self, sink: ModelSink) -> None:
-        self._held = sink.held() if self._lease.message.private else self._shop.shelf.keep(sink)
-        await self._driver.post(sale.ModelFetched())
+        await self._delivery.name(manifest)
 
     # --- what the lease machine orders -------------------------------------
 
@@ -281,7 +231,7 @@ class Sale:
     async def _perform(self, effect: Effect) -> None:
         match effect:
             case sale.FetchModel():
-                self._nursery.start_soon(self._fetch)
+                self._nursery.start_soon(self._delivery.fetch)
             case sale.LoadModel():
                 self._nursery.start_soon(self._load)
             case sale.SayReady(load_us):
@@ -322,44 +272,12 @@ class Sale:
         except Unavailable as error:
             self._shop.log.debug("send_failed", lease=self._id, code=error.code)
 
-    async def _fetch(self) -> None:
-        manifest = self._manifest
-        assert manifest is not None                     # FetchModel follows ModelNamed
-        private = self._lease.message.private
-        try:
-            sink = self._sink = self._shop.shelf.sink(manifest, self._id)
-            if not private and await self._fetch_public(manifest, sink):
-                await self._fetched(sink)
-                return
-        except CocoonError as error:
-            await self._driver.post(sale.LeaseBroke(error.code, error.text))
-            return
-        counts = [chunk_count(file.size_bytes) for file in manifest.files]
-        self._missing = {(file, index) for file, count in enumerate(counts) for index in range(count)}
-        for file, count in enumerate(counts):
-            await self._say(ModelWant(file=file, first=0, count=count))
-
-    async def _fetch_public(self, manifest: Manifest, sink: ModelSink) -> bool:
-        """Try the peers that announce the model; the requester is asked if none gives it."""
-        mesh, model = self._shop.mesh, model_id(manifest)
-
-        def lost(holder: PeerKey, error: CocoonError) -> None:
-            self._shop.log.info("model_fetch_failed", peer=holder, model=model, code=error.code)
-
-        try:
-            await fetch_model(mesh, await mesh.find_providers(model, 8), model, FetchedInto(sink), lost)
-        except StorageFull:
-            raise
-        except CocoonError:
-            return False                                # told of each of them by now
-        return True
-
     async def _load(self) -> None:
-        assert self._held is not None                   # LoadModel follows ModelFetched or a held model
         try:
+            model_file = await self._delivery.verified()
             run_ns = self._lease.message.run_ms * MILLISECOND_NS
             self._worker = await self._shop.runtime.take(replace(self._shop.runtime.limits, run_ns=run_ns))
-            report = await self._worker.load(self._held.paths[0])
+            report = await self._worker.load(model_file)
         except CocoonError as error:
             await self._driver.post(sale.LeaseBroke(error.code, error.text))
         else:
