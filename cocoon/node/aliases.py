@@ -32,9 +32,17 @@ class Aliases:
         """Every name and its model, by name."""
         return dict(sorted(self._names.items()))
 
-    def find(self, name: str) -> ModelId | None:
-        """The model of a name."""
-        return self._names.get(name)
+    def find(self, name: str) -> ModelId:
+        """The model of a name.
+
+        Raises:
+            UsageError: it can be nobody's name. NotFound: it is none of this user's.
+        """
+        if not _NAME.fullmatch(name):
+            raise UsageError(f"{name!r:.80} is neither an absolute path, nor a model id of 64 hex digits, nor an alias")
+        if name not in self._names:
+            raise NotFound(f"there is no alias {name!r:.80}")
+        return self._names[name]
 
     def set(self, name: str, model: ModelId) -> None:
         """Give a model a name; an earlier meaning of it is gone.
@@ -51,8 +59,7 @@ class Aliases:
 
     def remove(self, name: str) -> None:
         """Forget a name; NotFound if there is none."""
-        if name not in self._names:
-            raise NotFound(f"there is no alias {name!r:.80}")
+        self.find(name)
         self._write({other: model for other, model in self._names.items() if other != name})
 
     def _write(self, names: dict[str, ModelId]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import trio
 
-from cocoon.core.errors import CocoonError, LocalPeerLost, ModelInUse, NotFound, UsageError
+from cocoon.core.errors import CocoonError, LimitExceeded, LocalPeerLost, ModelInUse, NotFound, UsageError
 from cocoon.core.ids import ModelId, PeerKey
 from cocoon.core.limits import OFFER_NS
 from cocoon.core.units import SECOND_NS
@@ -79,9 +79,7 @@ class Library:
     def _named(self, text: str) -> ModelId:
         if _ID.fullmatch(text):
             return ModelId(bytes.fromhex(text))
-        if (model := self.aliases.find(text)) is None:
-            raise NotFound(f"{text[:80]!r} is neither an absolute path, nor a model id of 64 hex digits, nor an alias")
-        return model
+        return self.aliases.find(text)
 
     # --- verbs -------------------------------------------------------------
 
@@ -92,9 +90,15 @@ class Library:
         return {"model": held.id, "public": public, "announced": announced, "size_bytes": held.size_bytes}
 
     async def _announce(self, model: ModelId) -> bool:
-        if self.announces:
+        """Announce what is served, as far as one peer may; whether that is done."""
+        if not self.announces:
+            return False
+        try:
             await self.mesh.provide(model)
-        return self.announces
+        except LimitExceeded:
+            self.log.info("model_not_announced", model=model)
+            return False
+        return True
 
     async def _list(self, caller: Caller, args: Args) -> dict[str, Any]:
         return {"models": [

@@ -217,12 +217,11 @@ def _read(path: Path) -> HeldModel:
 
 def _state_of(path: Path) -> _Seen:
     """What changes when a file, or one of a package, is written to."""
-    if not path.is_dir():
-        return (_file_state(path),)
-    held = path / PACKAGE_FILE
-    if not held.is_file():
-        return (_file_state(path),)
-    return tuple(_file_state(file) for file in sorted(path.rglob("*")) if file.is_file())
+    if (path / PACKAGE_FILE).is_file():
+        return tuple(_file_state(file) for file in sorted(path.rglob("*")) if file.is_file())
+    if not path.is_file():
+        raise NotFound(f"{path} is no regular file, and no package")
+    return (_file_state(path),)
 
 
 def _file_state(path: Path) -> tuple[str, int, int, int]:

@@ -20,10 +20,11 @@ def test_a_name_means_what_it_was_last_given_also_after_a_restart(tmp_path: Path
     aliases.set("other-1_x", ONE)
     aliases.set("model", TWO)
     assert Aliases(tmp_path).all() == aliases.all() == {"model": TWO, "other-1_x": ONE}
+    assert aliases.find("model") == TWO
     aliases.remove("model")
-    assert Aliases(tmp_path).find("model") is None
-    with pytest.raises(NotFound):
-        aliases.remove("model")
+    for forget in (Aliases(tmp_path).find, aliases.find, aliases.remove):
+        with pytest.raises(NotFound):
+            forget("model")
 
 
 @pytest.mark.parametrize("name", ["", "A", "a/b", "-a", "a b", "a.onnx", "ü", "x" * 65, "ab" * 32, "a\n"])
@@ -31,6 +32,8 @@ def test_a_name_that_could_be_something_else_is_refused(name: str, tmp_path: Pat
     """An id, above all: who types one must get that model and no other."""
     with pytest.raises(UsageError):
         Aliases(tmp_path).set(name, ONE)
+    with pytest.raises(NotFound if name == "ab" * 32 else UsageError):
+        Aliases(tmp_path).find(name)
     assert Aliases(tmp_path).all() == {}
 
 
