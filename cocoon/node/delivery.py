@@ -12,6 +12,7 @@ import trio
 
 from cocoon.core.errors import BadChunk, CocoonError, LimitExceeded, ModelRefused, StorageFull, Unavailable, wrong
 from cocoon.core.ids import LeaseId, ModelId, PeerKey
+from cocoon.core.limits import MODEL_HOLDERS
 from cocoon.core.machine import Event
 from cocoon.node.means import Shop
 from cocoon.node.models import HeldModel, ModelSink
@@ -21,9 +22,6 @@ from cocoon.scheduler import sale
 from cocoon.wire.manifest import Manifest, chunk_count, model_id
 from cocoon.wire.messages import Lease, ModelWant
 from cocoon.wire.schema import Message
-
-#: Holders of a public model that are looked for; BLOB_STREAMS of them are at work at a time.
-HOLDERS = 8
 
 
 class Delivery:
@@ -150,7 +148,7 @@ class Delivery:
         async def told(here_bytes: int) -> None:
             await self._post(sale.ModelProgressed())
 
-        holders = await mesh.find_providers(self._model, HOLDERS)
+        holders = await mesh.find_providers(self._model, MODEL_HOLDERS)
         try:
             await fetch_model(mesh, holders, self._model, FetchedInto(lambda manifest: sink, told), lost)
         except StorageFull:

@@ -15,12 +15,11 @@ import trio
 
 from cocoon.core.errors import CocoonError, LimitExceeded, LocalPeerLost, ModelInUse, NotFound, UsageError
 from cocoon.core.ids import ModelId, PeerKey
-from cocoon.core.limits import OFFER_NS
+from cocoon.core.limits import MODEL_HOLDERS, OFFER_NS
 from cocoon.core.units import SECOND_NS
 from cocoon.node.aliases import Aliases
 from cocoon.node.args import Args, text_of
 from cocoon.node.control import Caller, Verb
-from cocoon.node.delivery import HOLDERS
 from cocoon.node.models import HeldModel
 from cocoon.node.sharing import FetchedInto
 from cocoon.node.shelf import ModelShelf
@@ -68,7 +67,7 @@ class Library:
         model = self._named(text)
         if (held := self.shelf.find(model)) is not None:
             return held, False
-        for holder in await self.mesh.find_providers(model, HOLDERS):
+        for holder in await self.mesh.find_providers(model, MODEL_HOLDERS):
             try:
                 with trio.move_on_after(OFFER_NS / SECOND_NS):
                     return HeldModel(model, await fetch_manifest(self.mesh, holder, model), (), ()), False
@@ -131,7 +130,7 @@ class Library:
         return {"model": held.id, "size_bytes": held.size_bytes, "announced": await self._announce(model)}
 
     async def _fetch(self, caller: Caller, model: ModelId) -> HeldModel:
-        holders = await self.mesh.find_providers(model, HOLDERS)
+        holders = await self.mesh.find_providers(model, MODEL_HOLDERS)
         listens = True
 
         async def told(here_bytes: int) -> None:
@@ -160,9 +159,7 @@ class Library:
             raise ModelInUse(f"this peer has an open lease on model {model.hex()[:16]}")
         if self.pulls.locked():
             raise ModelInUse("a model is being pulled")
-        removed = self.shelf.remove(model)
-        self.mesh.withdraw(model)
-        return {"model": model, "removed": removed}
+        return {"model": model, "removed": self.shelf.remove(model)}
 
     async def _alias(self, caller: Caller, args: Args) -> dict[str, Any]:
         """Set the name, or forget it (no model), and say what names there are."""

@@ -161,7 +161,7 @@ class _Peer:
         boot_id = os.urandom(8)
         self._mesh = await stack.enter_async_context(self._open_mesh(boot_id))
         remember_listen(parts.home, self._mesh.listening())
-        shelf = self._shelf = ModelShelf(parts.home, parts.settings.leased_models_bytes)
+        shelf = self._shelf = ModelShelf(parts.home, parts.settings.leased_models_bytes, self._mesh.withdraw)
         till = anchors = None
         if self._runtime is not None:
             till, anchors = await self._sell(self._runtime, journal, shelf, boot_id, money, nursery)

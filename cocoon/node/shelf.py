@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cocoon.core.errors import ModelInUse, NotFound, PeerFault
@@ -36,11 +36,20 @@ _Seen = tuple[tuple[str, int, int, int], ...]
 class ModelShelf:
     """Public models persist; files of the user are only remembered."""
 
-    def __init__(self, home: Path, leased_limit_bytes: int = LEASED_MODELS_BYTES) -> None:
+    def __init__(
+        self, home: Path, leased_limit_bytes: int = LEASED_MODELS_BYTES,
+        dropped: Callable[[ModelId], object] = lambda model: None,
+    ) -> None:
+        """Clear away what a crash left, and read what is public.
+
+        Args:
+            dropped: Told of each public model that is here no more.
+        """
         self._public_dir = home / "models"
         self._pulling_dir = home / "pulling"
         self._leased_dir = home / "leased"
         self._leased_limit_bytes = leased_limit_bytes
+        self._dropped = dropped
         # A crash may have left private models of other people behind: they go first.
         shutil.rmtree(self._leased_dir, ignore_errors=True)
         self._seen: dict[_Seen, HeldModel] = {}
@@ -61,8 +70,8 @@ class ModelShelf:
     # --- what is public ----------------------------------------------------
 
     def public(self) -> dict[ModelId, HeldModel]:
-        """What this peer announces and serves to anybody."""
-        return dict(self._public)
+        """What this peer serves to anybody, and announces as far as it may: what the user wants goes first."""
+        return dict(sorted(self._public.items(), key=lambda item: self.leased(item[0])))
 
     def find(self, model: ModelId) -> HeldModel | None:
         """A public model by id."""
@@ -184,6 +193,7 @@ class ModelShelf:
 
     def _drop(self, model: ModelId) -> bool:
         shutil.rmtree(self._public_dir / model.hex(), ignore_errors=True)
+        self._dropped(model)
         return self._public.pop(model, None) is not None
 
     def _load_public(self) -> Iterator[tuple[ModelId, HeldModel]]:

@@ -16,10 +16,10 @@ from cocoon.sdk import connect
 from tests.loopback.town import Peer, Town
 
 MODEL_BYTES = 64 * MIB + 7
-#: The same words take a gigabyte from three holders; the plain suite is content with less.
+#: For `make test-long`.
 LARGE_BYTES = 1_024 * MIB
 #: What a peer may grow by while it pulls, whatever the size of the model: each stream has a chunk in hand, a window of
-#: four under way, and the allocator keeps as much again.
+#: four under way, and the allocator keeps as much again. Measured for a gigabyte: 18 MiB.
 GROWTH_BYTES = 2 * BLOB_STREAMS * 6 * CHUNK_BYTES
 
 

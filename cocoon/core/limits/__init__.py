@@ -312,6 +312,8 @@ DHT_KEYS_ANNOUNCED = 8
 """Per publisher; stock nodes take ten announcements per 10 s from one peer."""
 BLOB_STREAMS = 4
 """Blob streams served at a time, and opened by one fetch: one is bound by Python, four fill two cores."""
+MODEL_HOLDERS = 8
+"""Holders of a public model that a fetch looks for: BLOB_STREAMS of them at work, as many to take their places."""
 BLOB_CHUNKS_ASKED = 16
 """Chunks of one request; 16 MiB keep a stream busy for several round trips."""
 DHT_CLOSEST = 20

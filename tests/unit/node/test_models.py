@@ -192,9 +192,10 @@ def test_the_model_that_was_unused_longest_makes_room_also_after_a_restart(tmp_p
     first, second, third = (brought(shelf, tmp_path, bytes([n]) * 100).id for n in range(3))
     for model, at_s in ((first, 30), (second, 10), (third, 20)):
         used_at(shelf, model, at_s)
-    shelf = ModelShelf(tmp_path / "home", leased_limit_bytes=300)
+    gone: list[ModelId] = []
+    shelf = ModelShelf(tmp_path / "home", 300, gone.append)
     fourth = brought(shelf, tmp_path, b"4" * 150).id
-    assert set(shelf.public()) == {first, fourth}
+    assert set(shelf.public()) == {first, fourth} and gone == [second, third], "whoever announces them is told"
     assert {path.name for path in (tmp_path / "home" / "models").iterdir()} == {first.hex(), fourth.hex()}
 
 
@@ -206,6 +207,7 @@ def test_what_the_user_added_is_never_evicted_and_does_not_count(model: Path, tm
     for number in range(3):
         last = brought(shelf, tmp_path, bytes([number]) * 100).id
     assert set(shelf.public()) == {added, wanted, last}
+    assert list(shelf.public())[-1] == last, "what the user wants is announced first"
 
 
 def test_a_model_that_a_lease_runs_is_neither_evicted_nor_removed(tmp_path: Path) -> None:
