@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cocoon.core.errors import ModelInUse, NotFound, PeerFault
+from cocoon.core.errors import LimitExceeded, ModelInUse, NotFound, PeerFault
 from cocoon.core.ids import PACKAGE_FILE, ModelId
 from cocoon.core.limits import LEASED_MODELS_BYTES, MANIFEST_BYTES
 from cocoon.core.values import replace
@@ -212,7 +212,7 @@ def _load(manifest_path: Path) -> HeldModel | None:
         manifest = unpack_manifest(manifest_path.read_bytes())
         paths = tuple(manifest_path.parent / f"{index}.onnx" for index in range(len(manifest.files)))
         hashes = tuple(map(hash_chunks, paths))
-    except (PeerFault, NotFound):
+    except (PeerFault, NotFound, LimitExceeded):
         return None
     # A shelf that was edited by hand is not announced under the old name.
     model, roots = model_id(manifest), tuple(map(file_root, hashes))

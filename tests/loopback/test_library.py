@@ -9,7 +9,7 @@ import pytest
 from cocoon.sdk.npz import save
 from tests.loopback.conftest import Settled
 from tests.loopback.town import Outcome, Peer, Town
-from tests.models import UserModel, five_models
+from tests.models import UserModel, external_data_model, five_models
 
 
 def write(folder: Path, model: UserModel) -> Path:
@@ -73,6 +73,10 @@ def test_what_no_provider_would_load_or_read_is_not_packed(settled: Settled, tmp
     ):
         said = settled.town.cocoon(nobody, "models", "pack", str(package), *options, "--json")
         assert said.error["code"] == code, said
+    (package / "weights.bin").write_bytes(bytes(16))
+    (package / "model.onnx").write_bytes(external_data_model("weights.bin"))
+    said = settled.town.cocoon(nobody, "models", "pack", str(package), "--json")
+    assert said.error["code"] == "model_refused", "external data is refused, although the package would have it"
     assert not (package / "manifest.cocoon").exists()
 
 
