@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cocoon.core.errors import LimitExceeded, ModelInUse, NotFound, PeerFault
+from cocoon.core.errors import LimitExceeded, ModelInUse, NotFound, PeerFault, StorageFull
 from cocoon.core.ids import PACKAGE_FILE, ModelId
 from cocoon.core.limits import LEASED_MODELS_BYTES, MANIFEST_BYTES
 from cocoon.core.values import replace
@@ -106,19 +106,16 @@ class ModelShelf:
         """Put a complete public model on the shelf until the user removes it.
 
         It moves there whole, and never onto one that is there: somebody may be loading that.
+
+        Raises:
+            StorageFull: the disk has no room for so much as its manifest.
         """
         arrived = sink.held()
         if (held := self._public.get(arrived.id)) is not None:
             sink.discard()
             self.own(arrived.id)
             return held
-        (sink.folder / _MANIFEST_FILE).write_bytes(pack_manifest(arrived.manifest))
-        target = self._public_dir / arrived.id.hex()
-        self._public_dir.mkdir(mode=0o700, exist_ok=True)
-        shutil.rmtree(target, ignore_errors=True)       # not on the shelf, so damaged or half made
-        os.replace(sink.folder, target)
-        held = self._public[arrived.id] = replace(arrived, paths=tuple(target / path.name for path in arrived.paths))
-        return held
+        return self._put(arrived, sink.folder, leased=False)
 
     def keep_leased(self, sink: ModelSink) -> HeldModel:
         """Put a complete public model, which only a lease asked for, on the shelf while there is room.
@@ -131,8 +128,21 @@ class ModelShelf:
             return held
         if not self._make_room(arrived.size_bytes):
             return arrived
-        (sink.folder / _LEASED_MARK).touch()
-        return self.keep(sink)
+        return self._put(arrived, sink.folder, leased=True)
+
+    def _put(self, arrived: HeldModel, folder: Path, *, leased: bool) -> HeldModel:
+        target = self._public_dir / arrived.id.hex()
+        try:
+            (folder / _MANIFEST_FILE).write_bytes(pack_manifest(arrived.manifest))
+            if leased:
+                (folder / _LEASED_MARK).touch()
+            self._public_dir.mkdir(mode=0o700, exist_ok=True)
+            shutil.rmtree(target, ignore_errors=True)   # not on the shelf, so damaged or half made
+            os.replace(folder, target)
+        except OSError as error:
+            raise StorageFull(f"model {arrived.id.hex()[:16]} cannot be kept: {error.strerror}") from error
+        held = self._public[arrived.id] = replace(arrived, paths=tuple(target / path.name for path in arrived.paths))
+        return held
 
     def own(self, model: ModelId) -> None:
         """The user wants this model: it stays until the user removes it."""
@@ -176,7 +186,8 @@ class ModelShelf:
 
     def _make_room(self, size_bytes: int) -> bool:
         """Whether a model of this size may stay; others that leases brought go for it, who was unused longest first."""
-        leased = {model: held.size_bytes for model, held in self._public.items() if self.leased(model)}
+        # Of a copy: the user may be adding a model in another thread.
+        leased = {model: held.size_bytes for model, held in self.public().items() if self.leased(model)}
         idle = sorted((model for model in leased if not self._uses[model]), key=self._last_use)
         if sum(leased.values()) - sum(map(leased.__getitem__, idle)) + size_bytes > self._leased_limit_bytes:
             return False
