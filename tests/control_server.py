@@ -156,7 +156,8 @@ def honest(talk: Talk, verb: str, args: dict[str, Any]) -> None:
             talk.send({"done": {"model": digest, "public": args["public"]}})
         case "models_inspect":
             file = {"path": "model.onnx", "size_bytes": 5, "root": bytes(32)}
-            talk.send({"done": {"model": bytes(32), "licence": "MIT", "held": False, "files": [file]}})
+            talk.send({"done": {"model": bytes(32), "licence": "MIT", "held": False, "files": [file],
+                                "inputs": [{"name": "x", "dtype": "float32", "axes": ["n", "3"]}]}})
         case "models_pull":
             talk.event("pulled", here_bytes=3, total_bytes=5, holders=2)
             talk.send({"done": {"model": bytes(32), "size_bytes": 5, "announced": False}})

@@ -92,8 +92,12 @@ def inspect(model: str, home: str | None, printer: Printer) -> None:
     answer = connect(home).inspect_model(model)
     printer.summary(answer)
     files = answer.pop("files")
-    printer.fields(answer)
+    printer.fields(answer | {side: _ends(answer[side]) for side in ("inputs", "outputs") if side in answer})
     printer.table(["path", "size_bytes", "root"], [[file["path"], file["size_bytes"], file["root"]] for file in files])
+
+
+def _ends(ends: list[dict[str, Any]]) -> str:
+    return "; ".join(f"{end['name']} {end['dtype']} ({', '.join(end['axes'])})" for end in ends)
 
 
 @models.command("pull")

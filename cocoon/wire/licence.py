@@ -70,7 +70,7 @@ class _Reading:
     def end(self) -> None:
         """Nothing may follow."""
         if self._tokens:
-            raise UsageError(f"{self._tokens[0]!r:.40} ends no licence")
+            raise UsageError(f"{self._tokens[0]!r:.40} stands where the licence should end, or go on with AND or OR")
 
     def _both(self) -> bool:
         found = self._one()

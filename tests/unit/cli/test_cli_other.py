@@ -55,7 +55,8 @@ def test_a_model_is_added_and_its_id_printed(command: Command, home: Path, files
 def test_the_commands_of_models_tell_what_the_peer_told(command: Command, home: Path) -> None:
     with serving(home):
         told = command("models", "inspect", "mine").out
-        assert "licence  MIT" in told and f"model.onnx\t5\t{'00' * 32}" in told
+        assert "licence  MIT" in told and "inputs   x float32 (n, 3)" in told
+        assert f"model.onnx\t5\t{'00' * 32}" in told
         assert "size_bytes" in command("models", "pull", "mine").out
         assert command("models", "rm", "mine", "--json").objects[-1]["summary"]["removed"] is True
         assert command("models", "alias").out.splitlines() == ["name\tmodel", f"mine\t{'00' * 32}"]
