@@ -154,6 +154,17 @@ def honest(talk: Talk, verb: str, args: dict[str, Any]) -> None:
         case "models_add":
             digest = hashlib.sha256(Path(args["path"]).read_bytes()).digest()
             talk.send({"done": {"model": digest, "public": args["public"]}})
+        case "models_inspect":
+            file = {"path": "model.onnx", "size_bytes": 5, "root": bytes(32)}
+            talk.send({"done": {"model": bytes(32), "licence": "MIT", "held": False, "files": [file],
+                                "inputs": [{"name": "x", "dtype": "float32", "axes": ["n", "3"]}]}})
+        case "models_pull":
+            talk.event("pulled", here_bytes=3, total_bytes=5, holders=2)
+            talk.send({"done": {"model": bytes(32), "size_bytes": 5, "announced": False}})
+        case "models_rm":
+            talk.send({"done": {"model": bytes(32), "removed": True}})
+        case "models_alias":
+            talk.send({"done": {"aliases": [{"name": "mine", "model": bytes(32)}]}})
         case "market":
             for part, items in MARKET.items():
                 talk.event("page", part=part, items=items)

@@ -50,7 +50,7 @@ def run(
     model: str, inputs: tuple[str, ...], output: str | None, force: bool, max_price_nanoton: int | None,
     deadline_s: float | None, spread: int | None, home: str | None, printer: Printer,
 ) -> int:
-    """Run MODEL (an ONNX file, or the id of a public model) on a provider, or on several at once.
+    """Run MODEL (an ONNX file, a package, or the id or alias of a public model) on a provider, or on several at once.
 
     The model and the inputs are sealed to each provider that is chosen. Without
     --output the outputs are only shown.
@@ -175,6 +175,9 @@ class Report:
         """Show progress and release the lines whose receipt has come."""
         if event["event"] == "done":
             self.summary = {key: value for key, value in event.items() if key != "event"}
+        if event["event"] == "licence":
+            # Before anything is paid, and also for who reads only the lines of --json: their last one has it too.
+            self.printer.note(f"licence: {event.get('licence')}")
         if event["event"] == "lease_ended":
             self.ended.add(str(event.get("lease")))
         if event["event"] in ("receipt", "lease_ended"):

@@ -104,6 +104,17 @@ class Settings:
     allow_models: tuple[str, ...] = _list(
         (), "Ids of the only models that are run here, if there are any; private ones then are not.", "models", 64
     )
+    deny_licences: tuple[str, ...] = _list(
+        (), "Licences (SPDX names) whose models are never run here; `none` is that of a model without one.",
+        "licences", 64,
+    )
+    allow_licences: tuple[str, ...] = _list(
+        (), "The only licences whose models are run here, if there are any.", "licences", 64
+    )
+    leased_models_bytes: int = _count(
+        limits.LEASED_MODELS_BYTES, 0, 1 << 50,
+        "Disk for public models that leases brought; the one that was unused longest goes first.",
+    )
     tranche_nanoton: int = _count(
         limits.TRANCHE_NANOTON, 1, _MOST_NANOTON,
         "Most unpaid work that is risked on one lease, or one unit if that costs more.",
@@ -377,6 +388,14 @@ def _check_models(rule: Rule, raw: object) -> tuple[str, ...]:
     return tuple(items)
 
 
+def _check_licences(rule: Rule, raw: object) -> tuple[str, ...]:
+    items = _items(rule, raw, "licences")
+    for item in items:
+        if not re.fullmatch(r"[A-Za-z0-9.:-]{1,64}", item):
+            raise ValueError(f"holds {_shown(item)}; a licence is one SPDX name, such as Apache-2.0, or none")
+    return tuple(items)
+
+
 def _items(rule: Rule, raw: object, what: str) -> list[str]:
     if isinstance(raw, str):
         raw = [part.strip() for part in raw.split(",") if part.strip()]
@@ -408,4 +427,5 @@ _CHECKS: Mapping[str, Callable[[Rule, object], SettingValue]] = {
     "listen": _check_listen,
     "peers": _check_peers,
     "models": _check_models,
+    "licences": _check_licences,
 }

@@ -23,6 +23,8 @@ PeerKey = NewType("PeerKey", bytes)
 NetworkId = NewType("NetworkId", bytes)
 #: SHA-256 of the canonical manifest, 32 bytes.
 ModelId = NewType("ModelId", bytes)
+#: The manifest beside the files of a package.
+PACKAGE_FILE = "manifest.cocoon"
 #: SHA-256 of the canonical lease body, 32 bytes.
 LeaseId = NewType("LeaseId", bytes)
 #: Random, 16 bytes, chosen by the requester's peer.

@@ -31,10 +31,11 @@ from cocoon.ledger.sales import Sales
 from cocoon.ledger.verify import ReceiptFacts, verify_record
 from cocoon.node import records
 from cocoon.node.anchors import Anchors
+from cocoon.node.args import Args
 from cocoon.node.bids import BidDesk
 from cocoon.node.buying import Buyer
 from cocoon.node.closing import Closing
-from cocoon.node.control import Args, Caller, Verb
+from cocoon.node.control import Caller, Verb
 from cocoon.node.money import Money
 from cocoon.node.recovery import recover
 from cocoon.node.telling import MOST, say_pages

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cocoon.core.clock import Clock
-from cocoon.core.errors import CocoonError, StreamClosed, wrong
+from cocoon.core.errors import CocoonError, LicenceRefused, StreamClosed, wrong
 from cocoon.core.ids import ModelId, PeerKey
 from cocoon.core.limits import ERROR_TEXT_CHARS
 from cocoon.core.machine import DeadlinePassed
 from cocoon.identity.keys import Identity
 from cocoon.node.counter import OfferCounter
-from cocoon.node.models import ModelShelf
+from cocoon.node.shelf import ModelShelf
 from cocoon.p2p.service import Mesh
 from cocoon.p2p.streams import PeerStream
 from cocoon.scheduler.bidding import (
@@ -32,6 +32,7 @@ from cocoon.scheduler.hindsight import WhatIf, what_if
 from cocoon.scheduler.pace import Pace
 from cocoon.scheduler.strategy import Strategy
 from cocoon.telemetry.log import get_logger
+from cocoon.wire.manifest import Manifest
 from cocoon.wire.market import NO_MODEL, Bid, BidReply, Call, CallResult, Decline
 from cocoon.wire.messages import Offer, refusal
 from cocoon.wire.schema import digest, pack, unpack
@@ -55,6 +56,7 @@ class BidDesk:
         self._clock = clock
         self._leases_max = leases_max
         self._log = get_logger("sell")
+        self._strategy = strategy
         self._machine = Bidding(strategy)
         self._closed: Callable[[], CocoonError | None]
 
@@ -66,6 +68,11 @@ class BidDesk:
     def bid(self, bid_digest: bytes, requester: PeerKey) -> StandingBid | None:
         """The bid that a lease of ``requester`` may name now."""
         return self._machine.bid(self._clock.now_ns(), bid_digest, requester)
+
+    def licence_refusal(self, manifest: Manifest) -> CocoonError | None:
+        """Why a model of this manifest is not run here, as far as its licence goes; None if it is (MOD-13)."""
+        text = self._strategy.licence_refusal(manifest)
+        return None if text is None else LicenceRefused(text)
 
     def taken(self, bid_digest: bytes) -> None:
         """A lease under this bid is countersigned: there is no second one."""
@@ -102,10 +109,12 @@ class BidDesk:
             raise wrong("network_id", "the call is for another network")
         now_ns, call_id, closed = self._clock.now_ns(), digest(call), self._closed()
         self._machine.handle(now_ns, DeadlinePassed())
-        warm = call.model != NO_MODEL and self._shelf.find(ModelId(call.model)) is not None
+        held = None if call.model == NO_MODEL else self._shelf.find(ModelId(call.model))
+        if held is not None:                            # of another model the licence is not known before its lease
+            closed = closed or self.licence_refusal(held.manifest)
         heard = CallHeard(
             call_id, requester, call, self._counter.capacity.leases_open, self._leases_max,
-            start_ms=self.pace.load_us(call.model) // 1_000, run_us=self.pace.run_us(call.model), warm=warm,
+            start_ms=self.pace.load_us(call.model) // 1_000, run_us=self.pace.run_us(call.model), warm=held is not None,
             closed=None if closed is None else (closed.code, closed.text),
         )
         (effect,) = self._machine.handle(now_ns, heard)

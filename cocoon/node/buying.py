@@ -57,6 +57,10 @@ class Buyer:
             return None
         return lease if lease.covers(order.units, order.ceiling_nanoton) else None
 
+    def bought(self, model: ModelId) -> bool:
+        """Whether a lease on this model is open."""
+        return any(key[0] == model for key in self._warm)
+
     async def open(self, quote: Quote, order: Order, progress: Say) -> Purchase:
         """A lease that takes runs now: a new one, or one that another task has just opened there for this model.
 

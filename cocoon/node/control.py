@@ -27,6 +27,7 @@ from cocoon.core.errors import CocoonError, LocalPeerLost, PolicyRefusal, UsageE
 from cocoon.core.limits import CONTROL_CLIENTS, CONTROL_READ_NS, MESSAGE_BYTES
 from cocoon.core.units import KIB, SECOND_NS
 from cocoon.identity.files import write_private
+from cocoon.node.args import Args
 from cocoon.telemetry.log import Log, hide
 from cocoon.wire.codec import decode, encode
 from cocoon.wire.framing import FrameParser, frame
@@ -35,8 +36,6 @@ CONTROL_FILE = "control.json"
 SOCKET_FILE = "control.sock"
 _READ_BYTES = 256 * KIB
 _JOINED_BYTES = 256 * KIB
-
-Args = Mapping[str, Any]
 
 
 class Caller:

@@ -14,8 +14,9 @@ from cocoon.node.asking import Directory
 from cocoon.node.bids import BidDesk
 from cocoon.node.counter import OfferCounter
 from cocoon.node.market import Market
-from cocoon.node.models import HeldModel, ModelShelf
+from cocoon.node.models import HeldModel
 from cocoon.node.regard import Regard
+from cocoon.node.shelf import ModelShelf
 from cocoon.node.stock import Terms
 from cocoon.node.till import Till
 from cocoon.node.treasury import Treasury

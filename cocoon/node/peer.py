@@ -26,6 +26,7 @@ from cocoon.core.values import Value, asdict, replace
 from cocoon.identity.keys import Identity
 from cocoon.identity.service import load_or_create
 from cocoon.node.accounts import Accounts
+from cocoon.node.aliases import Aliases
 from cocoon.node.anchors import Anchors
 from cocoon.node.asking import Directory
 from cocoon.node.bids import BidDesk
@@ -37,14 +38,15 @@ from cocoon.node.control import ControlServer, open_control
 from cocoon.node.counter import OfferCounter
 from cocoon.node.devnet import DevnetProcess
 from cocoon.node.gossip import OfferGossip
+from cocoon.node.library import Library
 from cocoon.node.market import Market
 from cocoon.node.means import Purse, Shop
-from cocoon.node.models import ModelShelf
 from cocoon.node.money import Money, open_money
 from cocoon.node.ports import remember_listen, remembered_listen
 from cocoon.node.regard import Regard
 from cocoon.node.selling import Seller
-from cocoon.node.shelf import ServedFrom
+from cocoon.node.sharing import ServedFrom
+from cocoon.node.shelf import ModelShelf
 from cocoon.node.stock import Terms
 from cocoon.node.till import Till
 from cocoon.node.treasury import Treasury
@@ -159,7 +161,7 @@ class _Peer:
         boot_id = os.urandom(8)
         self._mesh = await stack.enter_async_context(self._open_mesh(boot_id))
         remember_listen(parts.home, self._mesh.listening())
-        shelf = self._shelf = ModelShelf(parts.home)
+        shelf = self._shelf = ModelShelf(parts.home, parts.settings.leased_models_bytes, self._mesh.withdraw)
         till = anchors = None
         if self._runtime is not None:
             till, anchors = await self._sell(self._runtime, journal, shelf, boot_id, money, nursery)
@@ -260,9 +262,9 @@ class _Peer:
             self._accounts = Accounts(
                 parts.network, money, journal, treasury, closing, buyer, till, anchors, self._bids
             )
+        library = Library(self._mesh, shelf, Aliases(parts.home), log, self._announces, buyer.bought)
         desk = Desk(
-            purse, buyer, shelf, self._status, self.shutdown, announces=self._announces, accounts=self._accounts,
-            bids=self._bids,
+            purse, buyer, library, self._status, self.shutdown, accounts=self._accounts, bids=self._bids,
         )
         control = open_control(parts.home, desk.verbs(), get_logger("control"))
         self._control = await stack.enter_async_context(control)
@@ -352,6 +354,7 @@ def strategy_of(settings: Settings) -> Strategy:
         idle_discount_ppm=settings.idle_discount_ppm, max_model_bytes=settings.model_limit_bytes,
         denied=frozenset(map(bytes.fromhex, settings.deny_models)),
         allowed=frozenset(map(bytes.fromhex, settings.allow_models)),
+        denied_licences=settings.deny_licences, allowed_licences=settings.allow_licences,
     )
 
 

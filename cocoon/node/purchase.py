@@ -347,15 +347,16 @@ class Purchase:
 
     async def _send_model(self, file: int, first: int, count: int) -> None:
         """Send chunk hashes and chunks; a chunk that is not there ends the lease."""
-        total = self._model.size_bytes
+        sizes = [part.size_bytes for part in self._model.manifest.files]
+        before = sum(sizes[:file])
         try:
             self._say(ChunkHashes(file=file, hashes=b"".join(self._model.hashes_of(file))))
             for index in range(first, first + count):
                 self._say(Chunk(file=file, index=index, data=self._model.read_chunk(file, index)))
                 await self._flush()
-                sent = min(total, (index + 1) * CHUNK_BYTES)
+                sent = before + min(sizes[file], (index + 1) * CHUNK_BYTES)
                 await self._driver.post(purchase.ModelProgressed())
-                await self._report({"event": "model", "sent_bytes": sent, "total_bytes": total})
+                await self._report({"event": "model", "sent_bytes": sent, "total_bytes": sum(sizes)})
         except CocoonError as error:
             await self._driver.post(purchase.LeaseLost(error.code, error.text))
         else:

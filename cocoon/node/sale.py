@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 
 import trio
 
-from cocoon.core.errors import BadChunk, CocoonError, LimitExceeded, ModelRefused, Unavailable, from_code, wrong
+from cocoon.core.errors import CocoonError, Unavailable, from_code, wrong
 from cocoon.core.groups import single_error
 from cocoon.core.ids import LeaseId, ReceiptHash
 from cocoon.core.limits import RECEIPT_REPLY_NS
@@ -35,18 +35,16 @@ from cocoon.ledger.record import Countersigned, ReceiptRecord
 from cocoon.ledger.tab import Tab
 from cocoon.ledger.terms import terms_of
 from cocoon.node import records
+from cocoon.node.delivery import Delivery
 from cocoon.node.driver import Driver
 from cocoon.node.execution import Execution
 from cocoon.node.link import WorkLink
 from cocoon.node.means import Shop
-from cocoon.node.models import HeldModel, ModelSink
-from cocoon.node.shelf import FetchedInto
 from cocoon.node.till import FREE, Entry, Till
-from cocoon.p2p.blobs import fetch_model
 from cocoon.scheduler import sale
 from cocoon.store.service import Row
 from cocoon.wire.judged import Voucher
-from cocoon.wire.manifest import Manifest, chunk_count, model_id, unpack_manifest
+from cocoon.wire.manifest import Manifest, unpack_manifest
 from cocoon.wire.messages import (
     Chunk,
     ChunkHashes,
@@ -56,7 +54,6 @@ from cocoon.wire.messages import (
     LeaseClose,
     ModelOffer,
     ModelReady,
-    ModelWant,
     Receipt,
     ReceiptIssued,
     RunRequest,
@@ -101,10 +98,7 @@ class Sale:
         )
         self._driver = Driver(machine, shop.clock, self._perform, self._record, self._flush)
         self._execution = Execution(shop, lease, self._issuer, lambda: self._receipt_news, self._driver.post)
-        self._manifest: Manifest | None = None
-        self._sink: ModelSink | None = None
-        self._missing: set[tuple[int, int]] = set()
-        self._held: HeldModel | None = None
+        self._delivery = Delivery(shop, terms, self._id, self._driver.post, self._say, self._flush)
         self._nursery: trio.Nursery
 
     async def run(self) -> None:
@@ -145,8 +139,7 @@ class Sale:
     async def _clear(self) -> None:
         async with AsyncExitStack() as stack:           # a full disk must not keep a worker alive
             stack.push_async_callback(self._link.close)
-            if self._sink is not None:
-                stack.callback(self._sink.discard)      # a public model has left it by now, if it came whole
+            stack.callback(self._delivery.discard)
             stack.push_async_callback(self._execution.close)
             await self._leave()
 
@@ -167,10 +160,9 @@ class Sale:
             case ModelOffer(manifest):
                 await self._name_model(unpack_manifest(manifest))
             case ChunkHashes(file, hashes):
-                split = tuple(hashes[i : i + 32] for i in range(0, len(hashes), 32))
-                self._expecting().expect(file, split)
+                self._delivery.expect(file, hashes)
             case Chunk(file, index, data):
-                await self._store(file, index, data)
+                await self._delivery.store(file, index, data)
             case RunRequest(number):
                 self._execution.take(message)
                 await self._driver.post(sale.RunRequested(number, len(message.inputs)))
@@ -194,40 +186,7 @@ class Sale:
     async def _name_model(self, manifest: Manifest) -> None:
         if self._entry.settles:
             raise wrong("lease", "a paid lease that was open before is opened again to settle it, not to run")
-        if model_id(manifest) != self._lease.message.model:
-            raise wrong("model", "the manifest is not that of the leased model")
-        if len(manifest.files) != 1:
-            raise ModelRefused(f"a model of {len(manifest.files)} files; one .onnx file is run for now")
-        if manifest.size_bytes == 0:
-            raise ModelRefused("the model is empty")    # no chunk of it would ever come
-        if manifest.size_bytes > self._shop.terms.max_model_bytes:
-            limit = self._shop.terms.max_model_bytes
-            raise LimitExceeded(f"the model has {manifest.size_bytes} bytes, this provider takes {limit}")
-        self._manifest = manifest
-        if not self._lease.message.private:
-            self._held = self._shop.shelf.public().get(model_id(manifest))
-        await self._driver.post(sale.ModelNamed(self._held is not None))
-
-    def _expecting(self) -> ModelSink:
-        if self._sink is None:
-            raise BadChunk("chunks came that nobody asked for")
-        return self._sink
-
-    async def _store(self, file: int, index: int, data: bytes) -> None:
-        if (file, index) not in self._missing:
-            # Taken before it is asked for, it would make a model with holes look complete.
-            raise BadChunk(f"chunk {index} of file {file} came that nobody asked for")
-        sink = self._expecting()
-        sink.write(file, index, data)
-        self._missing.discard((file, index))
-        if self._missing:
-            await self._driver.post(sale.ModelProgressed())
-        else:
-            await self._fetched(sink)
-
-    async def _fetched(self, sink: ModelSink) -> None:
-        self._held = sink.held() if self._lease.message.private else self._shop.shelf.keep(sink)
-        await self._driver.post(sale.ModelFetched())
+        await self._delivery.name(manifest)
 
     # --- what the lease machine orders -------------------------------------
 
@@ -254,7 +213,7 @@ class Sale:
     async def _perform(self, effect: Effect) -> None:
         match effect:
             case sale.FetchModel():
-                self._nursery.start_soon(self._fetch)
+                self._nursery.start_soon(self._delivery.fetch)
             case sale.LoadModel():
                 self._nursery.start_soon(self._load)
             case sale.SayReady(load_us):
@@ -301,40 +260,9 @@ class Sale:
         except Unavailable as error:
             self._shop.log.debug("send_failed", lease=self._id, code=error.code)
 
-    async def _fetch(self) -> None:
-        manifest = self._manifest
-        assert manifest is not None                     # FetchModel follows ModelNamed
-        private = self._lease.message.private
-        try:
-            sink = self._sink = self._shop.shelf.sink(manifest, self._id)
-            if not private and await self._fetch_public(manifest, sink):
-                await self._fetched(sink)
-                return
-        except CocoonError as error:
-            await self._driver.post(sale.LeaseBroke(error.code, error.text))
-            return
-        counts = [chunk_count(file.size_bytes) for file in manifest.files]
-        self._missing = {(file, index) for file, count in enumerate(counts) for index in range(count)}
-        for file, count in enumerate(counts):
-            self._say(ModelWant(file=file, first=0, count=count))
-        await self._flush()
-
-    async def _fetch_public(self, manifest: Manifest, sink: ModelSink) -> bool:
-        """Try the peers that announce the model; the requester is asked if none gives it."""
-        mesh = self._shop.mesh
-        for holder in await mesh.find_providers(model_id(manifest), 8):
-            try:
-                await fetch_model(mesh, holder, model_id(manifest), FetchedInto(sink))
-            except CocoonError as error:
-                self._shop.log.info("model_fetch_failed", peer=holder, model=model_id(manifest), code=error.code)
-            else:
-                return True
-        return False
-
     async def _load(self) -> None:
-        assert self._held is not None                   # LoadModel follows ModelFetched or a held model
         try:
-            load_us = await self._execution.load(self._held.paths[0])
+            load_us = await self._execution.load(await self._delivery.verified())
         except CocoonError as error:
             await self._driver.post(sale.LeaseBroke(error.code, error.text))
         else:

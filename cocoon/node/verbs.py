@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import trio
@@ -23,21 +22,20 @@ from cocoon.core.errors import (
     UsageError,
 )
 from cocoon.core.groups import single_error
-from cocoon.core.ids import ModelId, peer_id
-from cocoon.core.limits import OFFER_NS, PAYLOAD_BYTES, PROVIDERS_ASKED, TASKS_OPEN, UNITS_PER_TASK
-from cocoon.core.units import SECOND_NS
+from cocoon.core.ids import peer_id
+from cocoon.core.limits import PAYLOAD_BYTES, PROVIDERS_ASKED, TASKS_OPEN, UNITS_PER_TASK
 from cocoon.ledger.verify import verify_record
 from cocoon.node import records
 from cocoon.node.accounts import Accounts, money_verbs
+from cocoon.node.args import Args, count_of, text_of
 from cocoon.node.asking import gather_offers
 from cocoon.node.bids import BidDesk
 from cocoon.node.buying import Buyer
-from cocoon.node.control import Args, Caller, Verb
+from cocoon.node.control import Caller, Verb
+from cocoon.node.library import Library
 from cocoon.node.means import Order, Purse
-from cocoon.node.models import HeldModel, ModelShelf
 from cocoon.node.tasks import Submission, TaskRun
 from cocoon.node.telling import MOST, say_pages, told_auction, told_call, told_tally
-from cocoon.p2p.blobs import fetch_manifest
 from cocoon.scheduler.hindsight import tally
 from cocoon.scheduler.reputation import Standing
 from cocoon.scheduler.selection import (
@@ -50,6 +48,7 @@ from cocoon.scheduler.selection import (
     usual_ceiling_nanoton,
     usual_spread,
 )
+from cocoon.wire.licence import NO_LICENCE
 
 KIND = "infer"
 #: Items of a list in one reply; a frame holds at most ``CODEC_ITEMS`` values.
@@ -65,11 +64,9 @@ class Desk:
 
     purse: Purse
     buyer: Buyer
-    shelf: ModelShelf
+    library: Library
     status: Callable[[], dict[str, Any]]
     shutdown: trio.Event
-    #: Whether this peer stores records in the DHT; one that only buys does not.
-    announces: bool
     #: None on a network without a ledger.
     accounts: Accounts | None
     #: None on a peer that does not sell.
@@ -82,7 +79,7 @@ class Desk:
             "status": self._status, "offers": self._offers, "quote": self._quote, "market": self._market,
             "run": self._run,
             "receipts_ls": self._receipts, "receipts_show": self._receipt, "receipts_export": self._export,
-            "models_add": self._add_model, "models_ls": self._models, "stop": self._stop, **money_verbs(self.accounts),
+            "stop": self._stop, **self.library.verbs(), **money_verbs(self.accounts),
         }
 
     async def _status(self, caller: Caller, args: Args) -> dict[str, Any]:
@@ -99,8 +96,8 @@ class Desk:
 
     async def _quote(self, caller: Caller, args: Args) -> dict[str, Any]:
         """What a task would cost at each provider, the one that would be taken first; nobody hears of the task."""
-        model, _ = await self._model(_text(args, "model"))
-        runs = _count(args, "runs", 1, UNITS_PER_TASK)
+        model, _ = await self.library.find(text_of(args, "model"))
+        runs = count_of(args, "runs", 1, UNITS_PER_TASK)
         purse = self.purse
         demand = Demand(KIND, model.size_bytes, runs, _ANY_NANOTON)
         quotes = (await gather_offers(purse.directory, purse.clock, demand, purse.regard.reliability_ppm)).quotes
@@ -155,7 +152,7 @@ class Desk:
 
     def _record(self, args: Args) -> tuple[bytes, bytes]:
         """Digest and record of the receipt that ``hash`` names."""
-        text = _text(args, "hash")
+        text = text_of(args, "hash")
         try:
             digest = bytes.fromhex(text)
         except ValueError:
@@ -168,38 +165,6 @@ class Desk:
             if entry is not None and entry.kind == kind:
                 return digest, entry.body
         raise NotFound(f"this peer holds no receipt {text[:64]}")
-
-    # --- models ------------------------------------------------------------
-
-    async def _add_model(self, caller: Caller, args: Args) -> dict[str, Any]:
-        path, public = Path(_text(args, "path")), args.get("public") is True
-        held = await trio.to_thread.run_sync(self.shelf.add_public if public else self.shelf.of_file, path)
-        if public and self.announces:
-            await self.purse.mesh.provide(held.id)
-        announced = public and self.announces
-        return {"model": held.id, "public": public, "announced": announced, "size_bytes": held.size_bytes}
-
-    async def _models(self, caller: Caller, args: Args) -> dict[str, Any]:
-        return {"models": [
-            {"model": held.id, "public": True, "size_bytes": held.size_bytes} for held in self.shelf.public().values()
-        ]}
-
-    async def _model(self, text: str) -> tuple[HeldModel, bool]:
-        """A file of the user (private), or a public model by id: here, or described by who announces it."""
-        if "/" in text:
-            return await trio.to_thread.run_sync(self.shelf.of_file, Path(text)), True
-        model = _model_id(text)
-        if (held := self.shelf.find(model)) is not None:
-            return held, False
-        mesh = self.purse.mesh
-        for holder in await mesh.find_providers(model, 8):
-            try:
-                with trio.move_on_after(OFFER_NS / SECOND_NS):
-                    # Described, not held: a provider fetches the bytes from those who announce them.
-                    return HeldModel(model, await fetch_manifest(mesh, holder, model), (), ()), False
-            except CocoonError as error:
-                self.purse.log.info("manifest_fetch_failed", peer=holder, model=model, code=error.code)
-        raise NotFound(f"nobody announces model {text[:64]}")
 
     # --- runs --------------------------------------------------------------
 
@@ -217,19 +182,21 @@ class Desk:
             self.tasks_open -= 1
 
     async def _serve_run(self, caller: Caller, args: Args) -> dict[str, Any]:
-        model, private = await self._model(_text(args, "model"))
-        units = _count(args, "units", 1, UNITS_PER_TASK)
-        ceiling = None if args.get("max_price_nanoton") is None else _count(args, "max_price_nanoton", 0, MOST)
+        model, private = await self.library.find(text_of(args, "model"))
+        units = count_of(args, "units", 1, UNITS_PER_TASK)
+        ceiling = None if args.get("max_price_nanoton") is None else count_of(args, "max_price_nanoton", 0, MOST)
         order = Order(model, private, KIND, units, ceiling)
-        spread = usual_spread(units) if args.get("spread") is None else _count(args, "spread", 1, PROVIDERS_ASKED)
-        submission = Submission(order, units, _count(args, "deadline_ms", 1, _LONGEST_MS), spread)
+        spread = usual_spread(units) if args.get("spread") is None else count_of(args, "spread", 1, PROVIDERS_ASKED)
+        submission = Submission(order, units, count_of(args, "deadline_ms", 1, _LONGEST_MS), spread)
+        licence = model.manifest.licence or NO_LICENCE
+        await caller.say({"event": "licence", "model": model.id, "licence": licence})
         task = TaskRun(self.purse, self.buyer, submission, caller)
         with single_error():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_take_units, caller, task, submission.units)
                 summary = await task.run()
                 nursery.cancel_scope.cancel()
-        return summary
+        return {**summary, "licence": licence}
 
 
 async def _take_units(caller: Caller, task: TaskRun, units: int) -> None:
@@ -265,29 +232,3 @@ def brief(quote: Quote, standing: Standing) -> dict[str, Any]:
         "device": quote.profile.device, "engine": quote.profile.engine, "execution_provider": quote.profile.provider,
         "offer": quote.digest, "reliability_ppm": standing.reliability_ppm, "seen": standing.reason(),
     }
-
-
-def _model_id(text: str) -> ModelId:
-    try:
-        digest = bytes.fromhex(text)
-    except ValueError:
-        digest = b""
-    if len(digest) != 32:
-        raise UsageError(f"{text[:80]!r} is neither an absolute path nor a model id of 64 hex digits")
-    return ModelId(digest)
-
-
-def _text(args: Args, key: str) -> str:
-    value = args.get(key)
-    if not isinstance(value, str) or not 0 < len(value) <= 4_096:
-        raise UsageError(f"{key!r} is missing or no text")
-    return value
-
-
-def _count(args: Args, key: str, low: int, high: int) -> int:
-    value = args.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise UsageError(f"{key!r} is a whole number from {low} to {high}")
-    return value
-
-

@@ -2,15 +2,19 @@
 
 The manifest must hash to the model id, the list of chunk hashes to the file's
 root in the manifest, each chunk to its hash in the list. So a server can
-refuse or stall, but not make a requester keep a wrong byte.
+refuse or stall, but not make a requester keep a wrong byte, and chunks may come
+from several servers at once.
 
 Purity: shell. Spec: docs/spec/p2p.md, rule P2P-9.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, TypeVar
 
 import trio
@@ -26,9 +30,11 @@ from cocoon.core.limits import (
     MODEL_STALL_NS,
 )
 from cocoon.core.units import KIB, SECOND_NS
+from cocoon.core.values import Value
 from cocoon.p2p.streams import PeerStream
 from cocoon.wire.manifest import (
     Manifest,
+    ModelFile,
     chunk_count,
     chunk_hash,
     file_root,
@@ -49,6 +55,9 @@ from cocoon.wire.schema import Message, pack, unpack
 BLOB_PROTOCOL = "/cocoon/blob/1"
 _CHUNK_FRAME_BYTES = CHUNK_BYTES + KIB
 M = TypeVar("M", bound=Message)
+T = TypeVar("T")
+#: Hears of a holder that is asked no more, and why.
+Lost = Callable[[PeerKey, CocoonError], None]
 
 
 class Source(Protocol):
@@ -141,23 +150,122 @@ async def _send_chunks(
 # --- fetching ------------------------------------------------------------------
 
 
-async def fetch_model(mesh: Streams, peer: PeerKey, model: ModelId, sink: Sink) -> Manifest:
-    """Fetch what ``sink`` lacks of ``model`` from ``peer``; call again to resume after an error.
+async def fetch_model(
+    mesh: Streams, holders: Sequence[PeerKey], model: ModelId, sink: Sink, lost: Lost = lambda holder, error: None
+) -> Manifest:
+    """Fetch what ``sink`` lacks of ``model`` from ``holders``, several at once; call again to resume after an error.
+
+    Args:
+        lost: Told of each holder that is asked no more; another one gives what it owed.
 
     Raises:
-        BadChunk: manifest, hash list or chunk do not fit the model id; nothing of it reached the sink.
-        NotFound: the peer does not have it. Unreachable, StreamClosed: no answer for ``MODEL_STALL_NS``.
+        BadChunk: the last holder's manifest, hashes or chunk do not fit the model id; nothing of it reached the sink.
+        NotFound: it does not have the model, or there are no holders. Unreachable, StreamClosed: it went, or said
+            nothing for ``MODEL_STALL_NS``.
+        StorageFull: the sink cannot take it.
     """
-    async with AsyncExitStack() as stack:
-        stream = await mesh.open_stream(peer, BLOB_PROTOCOL)
-        stack.push_async_callback(stream.close)
-        manifest = await _fetch_manifest(stream, model)
-        await sink.begin(manifest)
-        for number, file in enumerate(manifest.files):
-            hashes = await _fetch_hashes(stream, model, number, chunk_count(file.size_bytes), file.root)
-            wanted = await sink.missing(number, hashes)
-            await _fetch_chunks(mesh, peer, model, number, file.size_bytes, hashes, wanted, sink)
+    fetch = _Fetch(mesh, model, sink, lost, dict.fromkeys(holders, 0))
+    manifest = await fetch.ask(lambda stream: _fetch_manifest(stream, model))
+    await sink.begin(manifest)
+    for number, file in enumerate(manifest.files):
+        await fetch.file(number, file)
     return manifest
+
+
+@dataclass(slots=True)
+class _Fetch:
+    """One model on its way from those who hold it."""
+
+    mesh: Streams
+    model: ModelId
+    sink: Sink
+    lost: Lost
+    #: Who is still asked, and over how many streams now.
+    streams: dict[PeerKey, int]
+    #: (first, count) of chunks that nobody was asked for yet.
+    runs: deque[tuple[int, int]] = field(default_factory=deque)
+    error: CocoonError = field(default_factory=lambda: NotFound("nobody holds this model"))
+    sink_failed: bool = False
+
+    async def ask(self, question: Callable[[PeerStream], Awaitable[T]]) -> T:
+        """The first answer that holds; whoever gives none is asked no more."""
+        for holder in tuple(self.streams):
+            async with self._asking(holder):
+                return await self._over_stream(holder, question)
+        raise self.error
+
+    async def file(self, number: int, file: ModelFile) -> None:
+        """Hashes and chunks of one file, over at most ``BLOB_STREAMS`` streams."""
+        count = chunk_count(file.size_bytes)
+        hashes = await self.ask(lambda stream: _fetch_hashes(stream, self.model, number, count, file.root))
+        chunks = _Chunks(number, file.size_bytes, hashes)
+        self.runs.extend(_runs(await self.sink.missing(number, hashes)))
+        while self.runs:                                # again for what the last of the holders at work left over
+            if not self.streams:
+                raise self.error
+            with single_error():
+                async with trio.open_nursery() as nursery:
+                    for _ in range(min(BLOB_STREAMS, len(self.runs))):
+                        nursery.start_soon(self._work, chunks)
+
+    async def _work(self, chunks: _Chunks) -> None:
+        """Keep one stream busy; when its holder fails, one to another holder."""
+        while self.runs and self.streams:
+            holder = min(self.streams, key=lambda peer: self.streams[peer])
+            async with self._asking(holder):
+                await self._over_stream(holder, partial(self._take, holder, chunks))
+
+    async def _take(self, holder: PeerKey, chunks: _Chunks, stream: PeerStream) -> None:
+        while self.runs and holder in self.streams:
+            first, count = self.runs.popleft()
+            end = first + count
+            try:
+                await stream.send(pack(ChunkRequest(model=self.model, file=chunks.file, first=first, count=count)))
+                while first < end:
+                    data = await _next_chunk(stream, chunks, first)
+                    await self._write(chunks.file, first, data)
+                    first += 1
+            finally:
+                if first < end:
+                    self.runs.appendleft((first, end - first))
+
+    async def _write(self, file: int, index: int, data: bytes) -> None:
+        try:
+            await self.sink.write(file, index, data)
+        except CocoonError:
+            self.sink_failed = True                     # ours: no other holder mends it
+            raise
+
+    async def _over_stream(self, holder: PeerKey, talk: Callable[[PeerStream], Awaitable[T]]) -> T:
+        stream = await self.mesh.open_stream(holder, BLOB_PROTOCOL)
+        try:
+            return await talk(stream)
+        finally:
+            await stream.close()
+
+    @asynccontextmanager
+    async def _asking(self, holder: PeerKey) -> AsyncIterator[None]:
+        """Count a stream to ``holder``; what it does wrong inside costs it its place."""
+        self.streams[holder] += 1
+        try:
+            yield
+        except CocoonError as error:
+            if self.sink_failed:
+                raise
+            self.error = error
+            if self.streams.pop(holder, None) is not None:
+                self.lost(holder, error)
+        else:
+            if holder in self.streams:
+                self.streams[holder] -= 1
+
+
+class _Chunks(Value):
+    """What the chunks of one file must be: its number, size, and hashes that were checked against its root."""
+
+    file: int
+    size_bytes: int
+    hashes: list[bytes]
 
 
 async def fetch_manifest(mesh: Streams, peer: PeerKey, model: ModelId) -> Manifest:
@@ -188,39 +296,12 @@ async def _fetch_hashes(
     return hashes
 
 
-async def _fetch_chunks(
-    mesh: Streams, peer: PeerKey, model: ModelId, file: int, size_bytes: int,
-    hashes: list[bytes], wanted: list[int], sink: Sink,
-) -> None:
-    """Fetch ``wanted`` over at most ``BLOB_STREAMS`` streams, each asking for runs of neighbours."""
-    runs = list(_runs(wanted))
-
-    async def work() -> None:
-        stream = await mesh.open_stream(peer, BLOB_PROTOCOL)
-        try:
-            while runs:
-                first, count = runs.pop(0)
-                await _fetch_run(stream, ChunkRequest(model=model, file=file, first=first, count=count),
-                                 size_bytes, hashes, sink)
-        finally:
-            await stream.close()
-
-    with single_error():
-        async with trio.open_nursery() as nursery:
-            for _ in range(min(BLOB_STREAMS, len(runs))):
-                nursery.start_soon(work)
-
-
-async def _fetch_run(
-    stream: PeerStream, request: ChunkRequest, size_bytes: int, hashes: list[bytes], sink: Sink
-) -> None:
-    await stream.send(pack(request))
-    for index in range(request.first, request.first + request.count):
-        chunk = await _reply(stream, Chunk, _CHUNK_FRAME_BYTES)
-        if (chunk.file, chunk.index) != (request.file, index):
-            raise OutOfOrder(f"chunk {chunk.index} of file {chunk.file} came where {index} was due")
-        check_chunk(chunk, size_bytes, hashes)
-        await sink.write(chunk.file, index, chunk.data)
+async def _next_chunk(stream: PeerStream, chunks: _Chunks, index: int) -> bytes:
+    chunk = await _reply(stream, Chunk, _CHUNK_FRAME_BYTES)
+    if (chunk.file, chunk.index) != (chunks.file, index):
+        raise OutOfOrder(f"chunk {chunk.index} of file {chunk.file} came where {index} was due")
+    check_chunk(chunk, chunks.size_bytes, chunks.hashes)
+    return chunk.data
 
 
 def check_chunk(chunk: Chunk, size_bytes: int, hashes: list[bytes]) -> None:

@@ -123,6 +123,10 @@ class Directory:
         where = [Multiaddr(a.text) for a in addresses]
         self._kad.provider_store.add_provider(key, PeerInfo(self._lib.get_id(), where))
 
+    def drop_own(self, key: bytes) -> None:
+        """Serve our own record of ``key`` no more."""
+        self._kad.provider_store.providers.get(key, {}).pop(str(self._lib.get_id()), None)
+
     async def ask(self, connection: Connection, key: bytes) -> Reply:
         """Send GET_PROVIDERS.
 

@@ -187,6 +187,15 @@ class Announcer:
         self._keys.setdefault(key, 0)
         return await self._announce(key)
 
+    def holds(self, key: bytes) -> bool:
+        """See ``Mesh.announced``."""
+        return key in self._keys
+
+    def remove(self, key: bytes) -> None:
+        """See ``Mesh.withdraw``."""
+        if self._keys.pop(key, None) is not None:
+            self._mesh.directory.drop_own(key)
+
     async def renew(self) -> None:
         """Announce again what is older than ``REPROVIDE_NS``."""
         for key, last_ns in list(self._keys.items()):

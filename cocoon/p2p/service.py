@@ -208,6 +208,14 @@ class Mesh:
         """
         return await self._announcer.add(key)
 
+    def announced(self, key: bytes) -> bool:
+        """Whether ``key`` is announced by us now."""
+        return self._announcer.holds(key)
+
+    def withdraw(self, key: bytes) -> None:
+        """Announce ``key`` no more; records that others hold end by themselves."""
+        self._announcer.remove(key)
+
     async def find_providers(self, key: bytes, limit: int, without: Collection[PeerKey] = ()) -> list[PeerKey]:
         """Living providers of ``key`` from the DHT, connected, each once, without ourselves.
 

@@ -6,13 +6,15 @@ floor and ask, a full one nothing, and between them the discount falls evenly
 with the share of its leases that are open. In a first-price auction the ask of
 a full machine is the price of its scarcity; an idle one earns nothing by it.
 
-Purity: pure. Spec: docs/spec/auction.md, rules AUC-13 to AUC-15.
+Purity: pure. Spec: docs/spec/auction.md, rules AUC-13 to AUC-15; models.md, rule MOD-13.
 """
 
 from __future__ import annotations
 
 from cocoon.core.units import PPM
 from cocoon.core.values import Value
+from cocoon.wire.licence import NO_LICENCE, permitted
+from cocoon.wire.manifest import Manifest
 from cocoon.wire.market import NO_MODEL, Call
 
 Prices = tuple[tuple[int, int], ...]
@@ -22,7 +24,8 @@ class Strategy(Value):
     """Asks and floors per 1,000 units of a kind and for the set-up, in nanoton; and the models that are refused.
 
     A floor that names no price of a kind is 0 there. ``allowed`` models are the only ones that are run, if there are
-    any; a private model has no name before it is bought, and counts as none of them.
+    any; a private model has no name before it is bought, and counts as none of them. So it is with licences, which a
+    model's manifest says before anything of it is fetched.
     """
 
     ask_setup_nanoton: int = 0
@@ -34,6 +37,8 @@ class Strategy(Value):
     max_model_bytes: int = 0
     denied: frozenset[bytes] = frozenset()
     allowed: frozenset[bytes] = frozenset()
+    denied_licences: tuple[str, ...] = ()
+    allowed_licences: tuple[str, ...] = ()
 
     def price(self, open_ppm: int) -> tuple[int, Prices]:
         """Set-up price and prices of a bid while ``open_ppm`` of the leases are open."""
@@ -55,6 +60,13 @@ class Strategy(Value):
             what = "a private model" if call.model == NO_MODEL else f"model {call.model.hex()[:16]}"
             return "model_denied", f"{what} is not run here"
         return None
+
+    def licence_refusal(self, manifest: Manifest) -> str | None:
+        """Why a model under this licence is not run; None if it is (MOD-13)."""
+        licence = manifest.licence or NO_LICENCE
+        if permitted(licence, allowed=self.allowed_licences, denied=self.denied_licences):
+            return None
+        return f"models under the licence {licence!r} are not run here"
 
 
 def _between(floor: int, ask: int, discount_ppm: int) -> int:

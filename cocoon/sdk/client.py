@@ -18,6 +18,7 @@ from typing import Any, Literal, overload
 
 from cocoon.core import limits
 from cocoon.core.errors import LocalPeerLost, NoLocalPeer, NotFound, UsageError
+from cocoon.core.ids import PACKAGE_FILE
 from cocoon.core.units import SECOND_NS
 from cocoon.sdk.control import Message, call
 from cocoon.sdk.fields import plain, take_bytes, take_map, take_maps, take_text
@@ -28,6 +29,8 @@ Inputs = Mapping[str, Any]
 OnEvent = Callable[[dict[str, Any]], None]
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+#: What a name of the user may be, and every id is; a file of that name goes first.
+_ALIAS = re.compile(rf"[a-z0-9][a-z0-9_-]{{0,{limits.ALIAS_CHARS - 1}}}")
 _DEFAULT_DEADLINE_S = limits.TASK_DEADLINE_NS // SECOND_NS
 _LONGEST_DEADLINE_S = 30 * 24 * 3_600
 #: Between two looks at a peer that is ending.
@@ -78,7 +81,8 @@ class Client:
         """Run ``model`` on one map of inputs, or on each of a list; wait for the receipts.
 
         Args:
-            model: Path of an ONNX file (sent sealed, stays private), or a model id (64 hex digits).
+            model: Path of an ONNX file or package (sent sealed, stays private), a model id (64 hex digits), or an
+                alias of the user.
             inputs: The model's input names to numpy arrays.
             max_price_nanoton: The most that all of it may cost; 0 takes only free offers, None up to three
                 times the median of what is asked now and one whole coin (told in the event ``offers``).
@@ -237,8 +241,47 @@ class Client:
         return self._list("models_ls", "models")
 
     def add_model(self, path: str | os.PathLike[str], public: bool = False) -> dict[str, Any]:
-        """Give the peer a model file; ``public`` announces and serves it to anybody."""
-        return self._ask("models_add", {"path": _file(os.fspath(path)), "public": bool(public)})
+        """Give the peer a model file or package; ``public`` announces and serves it to anybody."""
+        return self._ask("models_add", {"path": _path(os.fspath(path)), "public": bool(public)})
+
+    def inspect_model(self, model: str | os.PathLike[str]) -> dict[str, Any]:
+        """What a model (as for ``run``) says of itself, and whether the peer holds, serves and announces it."""
+        return self._ask("models_inspect", {"model": _model(model)})
+
+    def pull_model(self, model: str, on_event: OnEvent | None = None) -> dict[str, Any]:
+        """Fetch a public model, by id or alias, from those who announce it, and keep it; goes on where it broke off.
+
+        Args:
+            on_event: Called with each event ``pulled``: ``here_bytes``, ``total_bytes``, ``holders``.
+
+        Raises:
+            NotFound: nobody holds it now. StorageFull: no room for all of it.
+        """
+        def hear(event: Message) -> None:
+            if on_event is not None and event["event"] == "pulled":
+                on_event(plain(event))
+
+        answer: dict[str, Any] = plain(call(find_peer(self.home), "models_pull", {"model": _name(model)}, hear))
+        return answer
+
+    def remove_model(self, model: str) -> dict[str, Any]:
+        """Delete a public model, by id or alias, from the peer.
+
+        Raises:
+            NotFound: the peer does not hold it. ModelInUse: an open lease runs it.
+        """
+        return self._ask("models_rm", {"model": _name(model)})
+
+    def aliases(self) -> dict[str, str]:
+        """The user's own names of models, each with its id."""
+        return {entry["name"]: entry["model"] for entry in self._ask("models_alias", {})["aliases"]}
+
+    def alias_model(self, name: str, model: str | None) -> None:
+        """Name the model of this id; None forgets the name."""
+        args: Message = {"name": _name(name)}
+        if model is not None:
+            args["model"] = _digest(model)
+        self._ask("models_alias", args)
 
     # --- money -------------------------------------------------------------
 
@@ -349,21 +392,27 @@ class Client:
 
 def _model(model: str | os.PathLike[str]) -> str:
     text = os.fspath(model)
-    if isinstance(text, str) and _DIGEST.fullmatch(text):
+    if isinstance(text, str) and (_DIGEST.fullmatch(text) or (_ALIAS.fullmatch(text) and not os.path.exists(text))):
         return text
-    return _file(text)
+    return _path(text)
 
 
-def _file(path: str) -> str:
+def _name(model: str) -> str:
+    if not isinstance(model, str) or not _ALIAS.fullmatch(model):
+        raise UsageError(f"{model!r:.80} is neither a model id nor an alias")
+    return model
+
+
+def _path(path: str) -> str:
     if not isinstance(path, str) or not path or "\0" in path:
         raise UsageError("a path is text without NULs")
     absolute = Path(path).expanduser().absolute()
     try:
-        found = absolute.is_file()
+        found = absolute.is_file() or (absolute / PACKAGE_FILE).is_file()
     except OSError as error:
         raise NotFound(f"{path!r} cannot be read: {error.strerror}") from None
     if not found:
-        raise NotFound(f"there is no regular file {path!r}")
+        raise NotFound(f"there is no regular file {path!r}, and no package (a directory with {PACKAGE_FILE})")
     try:
         str(absolute).encode()
     except UnicodeEncodeError:

@@ -3,9 +3,10 @@
 The id of a model is the SHA-256 of its packed manifest, so equal files have
 equal ids. A file is cut into chunks of 1 MiB, each hashed with BLAKE3; the file's
 root is the Merkle root over the chunk hashes. A bare ``.onnx`` file gets the
-implicit manifest: format "onnx", one file "model.onnx".
+implicit manifest: format "onnx", one file "model.onnx". A package declares more,
+and whatever it declares is part of its id.
 
-Purity: pure. Spec: docs/spec/wire.md, rules WIR-21 to WIR-23.
+Purity: pure. Spec: docs/spec/wire.md, rules WIR-21 to WIR-23; models.md, rules MOD-7 and MOD-8.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ from cocoon.core.ids import ModelId
 from cocoon.core.limits import CHUNK_BYTES, MANIFEST_BYTES, MODEL_BYTES, MODEL_FILES
 from cocoon.core.units import ceil_div
 from cocoon.core.values import Value
+from cocoon.wire import declarations as d
 from cocoon.wire import merkle, schema
 from cocoon.wire.schema import Message, field, message
 from cocoon.wire.types import U64, Each, Exactly, Line, Record, Word
 
 _PATH_CHARS = 200
+#: The file that runs, where a manifest names none.
+MAIN_FILE = "model.onnx"
 #: What every file system and every shell takes literally.
 _PATH_ALPHABET = frozenset(string.ascii_letters + string.digits + "._+-/")
 
@@ -43,18 +47,42 @@ _FILE = Record(ModelFile, path=Line(_PATH_CHARS), size_bytes=U64, root=Exactly(3
 
 @message(kind=50, version=1, name="manifest", max_body_bytes=MANIFEST_BYTES - schema.HEADER_BYTES)
 class Manifest(Message):
-    """The files of a model, ascending by path, and what format they are in."""
+    """The files of a model, ascending by path, what format they are in, and what its maker declares of it."""
 
     format: str = field(1, Word(16))
     files: tuple[ModelFile, ...] = field(2, Each(_FILE, most=MODEL_FILES, least=1))
+    name: str | None = field(64, d.NAME, default=None)
+    version: str | None = field(65, d.NAME, default=None)
+    licence: str | None = field(66, d.LICENCE, default=None)
+    kind: str | None = field(67, d.WORD, default=None)
+    unit: str | None = field(68, d.WORD, default=None)
+    inputs: tuple[d.End, ...] | None = field(69, d.ENDS, default=None)
+    outputs: tuple[d.End, ...] | None = field(70, d.ENDS, default=None)
+    before: tuple[str, ...] | None = field(71, d.STEPS, default=None)
+    after: tuple[str, ...] | None = field(72, d.STEPS, default=None)
+    joinable: d.Tolerance | None = field(73, d.TOLERANCE, default=None)
+    determinism: str | None = field(74, d.WORD, default=None)
+    main: str | None = field(75, Line(_PATH_CHARS), default=None)
 
     @property
     def size_bytes(self) -> int:
         """All files together."""
         return sum(file.size_bytes for file in self.files)
 
+    @property
+    def entry(self) -> int | None:
+        """Which file runs: ``main``, else ``model.onnx``, else the only one; None if that names no file."""
+        paths = [file.path for file in self.files]
+        wanted = self.main or MAIN_FILE
+        if wanted in paths:
+            return paths.index(wanted)
+        return 0 if len(paths) == 1 else None
+
     def flaw(self) -> str | None:
-        """Paths are plain, unique and sorted; sizes fit a model."""
+        """Paths are plain, unique and sorted; sizes fit a model; declarations are words that we know."""
+        return self._files_flaw() or self._declared_flaw()
+
+    def _files_flaw(self) -> str | None:
         paths = [file.path for file in self.files]
         if paths != sorted(set(paths)):
             return "files are not in ascending order of path, each once"
@@ -65,7 +93,22 @@ class Manifest(Message):
                 return f"{file.path} is empty but its root is not the empty root"
         if (total := sum(file.size_bytes for file in self.files)) > MODEL_BYTES:
             return f"files of {total} bytes where at most {MODEL_BYTES} make a model"
+        if self.main is not None and (self.main == MAIN_FILE or self.main not in paths):
+            return f"main is left out for {MAIN_FILE}, and else names a file; {self.main!r:.60} does not"
         return None
+
+    def _declared_flaw(self) -> str | None:
+        return (
+            d.text_flaw(name=self.name, version=self.version, licence=self.licence)
+            or d.licence_flaw(self.licence)
+            or d.word_flaw("kind", (self.kind,), d.KINDS)
+            or d.word_flaw("unit", (self.unit,), d.UNITS)
+            or d.word_flaw("determinism", (self.determinism,), d.DETERMINISM)
+            or d.word_flaw("before", self.before or (), d.BEFORE)
+            or d.word_flaw("after", self.after or (), d.AFTER)
+            or d.ends_flaw(self.inputs)
+            or d.ends_flaw(self.outputs)
+        )
 
 
 def is_plain_path(path: str) -> bool:
@@ -95,7 +138,7 @@ def unpack_manifest(data: bytes) -> Manifest:
     found = schema.unpack(data, Manifest)
     # The id is over all bytes, so two spellings of one manifest would be two models.
     if schema.pack(found) != data:
-        raise Malformed("a manifest has no optional fields")
+        raise Malformed("a manifest has no optional fields but those that we know")
     return found
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from cocoon.core.errors import PeerFault
 from cocoon.core.units import UnitKind
+from cocoon.wire import declarations as d
 from cocoon.wire import messages as m
 from cocoon.wire import types as t
 from cocoon.wire.codec import decode, encode
@@ -46,6 +47,8 @@ def values(wire: t.Wire[Any]) -> st.SearchStrategy[Any]:
             return st.lists(values(wire.item), min_size=wire.least, max_size=wire.most).map(tuple)
         case t.Row():
             return st.tuples(*map(values, wire.items))
+        case t.Record():
+            return values(wire.row).map(lambda row: wire.make(*row))
     raise AssertionError(wire)
 
 
@@ -61,6 +64,23 @@ FILES = st.dictionaries(PATHS, st.integers(0, 1 << 20), min_size=1, max_size=9).
         for path, size in sorted(sizes.items())
     )
 )
+#: Fields of a package; drawn as they come they would hardly ever be lawful together.
+DECLARED: dict[str, st.SearchStrategy[Any]] = {
+    "name": st.text(PRINTABLE, min_size=1, max_size=9).filter(lambda text: text == text.strip()),
+    "version": st.sampled_from(["1", "2.0-rc1"]),
+    "licence": st.sampled_from(["MIT", "GPL-2.0+ WITH Classpath-exception-2.0", "(MIT OR Apache-2.0) AND CC0-1.0"]),
+    "kind": st.sampled_from(d.KINDS),
+    "unit": st.sampled_from(d.UNITS),
+    "inputs": st.lists(st.sampled_from("abc"), min_size=1, unique=True).map(
+        lambda names: tuple(d.End(name, "float32", ("batch", "?", "3")) for name in names)
+    ),
+    "outputs": st.just((d.End("y", "string", ("*",)),)),
+    "before": st.lists(st.sampled_from(d.BEFORE), min_size=1, max_size=8).map(tuple),
+    "after": st.lists(st.sampled_from(d.AFTER), min_size=1, max_size=8).map(tuple),
+    "joinable": values(d.TOLERANCE),
+    "determinism": st.sampled_from(d.DETERMINISM),
+    "main": st.nothing(),
+}
 SETS = st.sets(st.text(LETTERS, min_size=1, max_size=16), min_size=1, max_size=4).map(sorted).map(tuple)
 HELD = st.dictionaries(
     st.binary(min_size=32, max_size=32), st.tuples(values(m.BOOT_ID), values(t.U64), values(t.U32)), max_size=9
@@ -72,6 +92,7 @@ SPECIAL: dict[tuple[str, str], st.SearchStrategy[Any]] = {
     ("lease", "prices"): PRICES,
     ("key_bundle", "public"): st.binary(min_size=64, max_size=64).map(lambda raw: raw * 19),
     ("manifest", "files"): FILES,
+    **{("manifest", name): st.none() | declared for name, declared in DECLARED.items()},
     ("interest", "kinds"): SETS,
     ("offer_digest", "first"): st.just(bytes(32)),
     ("offer_digest", "last"): st.just(bytes([255]) * 32),

@@ -66,7 +66,8 @@ def _sets_code(node: ast.ClassDef) -> bool:
 
 #: What answers other peers, and what that rests on: an error from here may leave as Refusal, RunFailure or LeaseClose.
 SPEAKERS = (
-    "node.counter", "node.selling", "node.sale", "node.closing", "node.till", "node.money", "node.models", "node.shelf",
+    "node.counter", "node.selling", "node.sale", "node.closing", "node.till", "node.money", "node.models",
+    "node.sharing", "node.delivery",
     "node.purchase", "node.tally", "scheduler.admission", "scheduler.sale", "scheduler.purchase", "ledger.lanes",
     "ledger.till", "ledger.journal", "ledger.exposure", "ledger.terms", "ledger.receipt", "ledger.tab",
     "ledger.closing", "ledger.statement", "ledger.escrow", "ledger.record", "privacy.hpke", "privacy.link",

@@ -38,7 +38,7 @@ def all_vectors() -> dict[str, Any]:
         },
         "manifests": {
             name: {"packed": pack_manifest(manifest).hex(), "model_id": model_id(manifest).hex()}
-            for name, manifest in (("implicit", samples.MANIFEST), ("two_files", samples.TWO_FILES))
+            for name, manifest in samples.MANIFESTS.items()
         },
         "tensors": {name: encode_tensors(tensors).hex() for name, tensors in samples.TENSORS.items()},
         "commitments": {

@@ -15,10 +15,12 @@ from nacl.signing import SigningKey
 from cocoon.core.ids import PeerKey
 from cocoon.core.limits import GOSSIP_PARTS
 from cocoon.core.units import UnitKind
+from cocoon.core.values import replace
 from cocoon.wire import market
 from cocoon.wire import messages as m
 from cocoon.wire.bundle import Bundle
 from cocoon.wire.commitment import commit
+from cocoon.wire.declarations import End, Tolerance
 from cocoon.wire.gossip import Interest, OfferDelta, OfferDigest, OfferSummary, OfferWant
 from cocoon.wire.judged import NO_ESCROW, Statement, Voucher, sign_cell
 from cocoon.wire.manifest import Manifest, ModelFile, chunk_hash, file_root, implicit, model_id, pack_manifest
@@ -66,6 +68,13 @@ TWO_FILES = Manifest(
         ModelFile("model.onnx", (1 << 20) + 12, file_root(HASHES)),
     ),
 )
+#: A package that declares all it can.
+PACKAGE = replace(
+    TWO_FILES, name="Cocoon classifier", version="1.2", licence="Apache-2.0 OR MIT", kind="infer", unit="run",
+    inputs=(End("pixels", "float32", ("batch", "3", "224", "224")),), outputs=(End("scores", "float32", ("*",)),),
+    before=("image_rgb", "scale_unit"), after=("softmax",), joinable=Tolerance(20, 1_000), determinism="profile",
+)
+MANIFESTS = {"implicit": MANIFEST, "two_files": TWO_FILES, "package": PACKAGE}
 
 TENSORS: dict[str, dict[str, np.ndarray[Any, Any]]] = {
     "none": {},

@@ -51,6 +51,7 @@ from cocoon.core.errors.policy import (
     CreditRefused,
     KindRefused,
     LaneClosing,
+    LicenceRefused,
     LimitExceeded,
     MemoryExceeded,
     ModelDenied,
@@ -93,6 +94,7 @@ from cocoon.core.errors.weather import (
     LeaseReturned,
     ListenFailed,
     LocalPeerLost,
+    ModelInUse,
     NoLocalPeer,
     NoProvider,
     OrderOvertaken,
@@ -144,12 +146,14 @@ __all__ = [
     "LaxPermissions",
     "LeaseIdle",
     "LeaseReturned",
+    "LicenceRefused",
     "LimitExceeded",
     "ListenFailed",
     "LocalPeerLost",
     "Malformed",
     "MemoryExceeded",
     "ModelDenied",
+    "ModelInUse",
     "ModelRefused",
     "NoLedger",
     "NoLocalPeer",
@@ -198,7 +202,8 @@ __all__ = [
 PEER_CODES = frozenset(cls.code for cls in (
     # not here, not now, not so much
     Unavailable, Unreachable, ProviderBusy, Draining, StorageFull, NotFound, WrongNetwork, KindRefused, ModelDenied,
-    LimitExceeded, BidExpired, CeilingExceeded, CreditRefused, LaneBusy, LaneClosing, LaneUnproven, ChainUnreachable,
+    LicenceRefused, LimitExceeded, BidExpired, CeilingExceeded, CreditRefused, LaneBusy, LaneClosing, LaneUnproven,
+    ChainUnreachable,
     # a model or a run
     ModelRefused, InputsMismatch, DtypeUnsupported, RunFailed, RunLost, RunTimeout, MemoryExceeded, WorkerLost,
     # the end of a lease

@@ -62,6 +62,14 @@ class ModelDenied(PolicyRefusal):
     remedy = "use another provider"
 
 
+class LicenceRefused(PolicyRefusal):
+    """The owner of this provider does not run models under this licence."""
+
+    code = "licence_refused"
+    exit_code = 79
+    remedy = "use another provider, or a model under another licence"
+
+
 class CreditRefused(PolicyRefusal):
     """This provider gives no credit, or no more of it, before the lane is on chain."""
 

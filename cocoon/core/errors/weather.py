@@ -101,6 +101,14 @@ class StorageFull(Unavailable):
     remedy = "free space on the disk of COCOON_HOME; the peer goes on by itself"
 
 
+class ModelInUse(Unavailable):
+    """An open lease runs this model."""
+
+    code = "model_in_use"
+    exit_code = 78
+    remedy = "wait until its leases have ended, a minute after their last run"
+
+
 class LeaseReturned(Unavailable):
     """The lease ended because this side needed it no more; what was not begun goes to another."""
 

@@ -166,8 +166,20 @@ CHUNK_BYTES = MIB
 """Leaf of a file's Merkle tree."""
 MANIFEST_BYTES = 64 * KIB
 MODEL_FILES = 64
+MANIFEST_ENDS = 64
+"""Inputs, and outputs, that a manifest declares; a model may have TENSORS of them, which its worker reports."""
+MANIFEST_STEPS = 8
+"""Steps named before or after a model; the longest usual chain has four."""
+MODEL_NAME_CHARS = 64
+LICENCE_CHARS = 128
+"""An SPDX expression; of names as long as AGPL-3.0-or-later it takes six."""
 MODEL_BYTES = 2 * GIB
 """A protobuf cannot be larger; bigger weights need external data, which is refused for now."""
+LEASED_MODELS_BYTES = 16 * GIB
+"""Default room for public models that only leases brought: eight of the largest."""
+ALIASES = 256
+"""A user's own names of models; each takes a line of a small file."""
+ALIAS_CHARS = 64
 ADDRESS_BOOK_FILE_BYTES = 8 * MIB
 """ADDRESS_BOOK_PEERS x ADDRESSES_PER_PEER addresses of ADDRESS_CHARS, with room."""
 STREAM_WINDOW_BYTES = 4 * MIB
@@ -311,6 +323,8 @@ DHT_KEYS_ANNOUNCED = 8
 """Per publisher; stock nodes take ten announcements per 10 s from one peer."""
 BLOB_STREAMS = 4
 """Blob streams served at a time, and opened by one fetch: one is bound by Python, four fill two cores."""
+MODEL_HOLDERS = 8
+"""Holders of a public model that a fetch looks for: BLOB_STREAMS of them at work, as many to take their places."""
 BLOB_CHUNKS_ASKED = 16
 """Chunks of one request; 16 MiB keep a stream busy for several round trips."""
 DHT_CLOSEST = 20

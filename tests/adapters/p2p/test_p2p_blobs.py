@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 import pytest
 import trio
 
-from cocoon.core.errors import BadChunk, Malformed, NotFound, OutOfOrder, StreamClosed, Unreachable
+from cocoon.core.errors import BadChunk, Malformed, NotFound, OutOfOrder, StorageFull, StreamClosed, Unreachable
 from cocoon.core.limits import BLOB_CHUNKS_ASKED, CHUNK_BYTES
 from cocoon.core.values import replace
 from cocoon.p2p import blobs
@@ -92,11 +93,25 @@ class Memory:
 
 
 async def fetch(source, sink, wanted=None):
-    async with mesh() as server, mesh() as client:
-        serve_blobs(server, source)
-        await client.connect(server.addresses()[0])
+    manifest, _ = await fetch_from([source], sink, wanted or source.id)
+    return manifest
+
+
+async def fetch_from(sources, sink, wanted):
+    """Fetch from a holder for each source; the manifest, and (number of the source, error) of each that was lost."""
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(mesh())
+        holders, lost = [], []
+        for source in sources:
+            server = await stack.enter_async_context(mesh())
+            serve_blobs(server, source)
+            await client.connect(server.addresses()[0])
+            holders.append(server.peer)
         with trio.fail_after(PATIENCE_S):
-            return await fetch_model(client, server.peer, wanted or source.id, sink)
+            manifest = await fetch_model(
+                client, holders, wanted, sink, lambda holder, error: lost.append((holders.index(holder), error))
+            )
+        return manifest, lost
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 5 * CHUNK_BYTES + 77])
@@ -225,6 +240,72 @@ async def test_a_lying_server_is_caught_and_nothing_false_reaches_the_sink(liar)
         assert data == cut(honest.files[file])[index]
 
 
+# --- several holders ------------------------------------------------------------
+
+
+class LeavesInTheMiddle(Model):
+    """Gives three chunks, and breaks off."""
+
+    async def read(self, model, file, index):
+        if self.served == 3:
+            raise StreamClosed("gone")
+        return await super().read(model, file, index)
+
+
+class FlipsEveryBit(Model):
+    async def read(self, model, file, index):
+        self.served += 1
+        return bytes(255 - byte for byte in cut(self.files[file])[index])
+
+
+MANY = (3 * BLOB_CHUNKS_ASKED + 5) * CHUNK_BYTES
+
+
+async def test_chunks_come_from_several_holders_at_once():
+    files = [os.urandom(MANY)]
+    sources, sink = [Model(files) for _ in range(3)], Memory()
+    _, lost = await fetch_from(sources, sink, sources[0].id)
+    assert sink.file(0) == files[0] and lost == []
+    assert all(source.served for source in sources)
+    assert sum(source.served for source in sources) == len(sink.chunks), "no chunk is asked for twice"
+
+
+async def test_a_holder_that_leaves_and_one_that_lies_are_replaced_by_the_honest_one():
+    """The last one needs to be alive and honest, no more."""
+    files = [os.urandom(MANY)]
+    gone, liar, honest, sink = LeavesInTheMiddle(files), FlipsEveryBit(files), Model(files), Memory()
+    _, lost = await fetch_from([gone, liar, honest], sink, honest.id)
+    assert sink.file(0) == files[0]
+    assert sorted((number, error.code) for number, error in lost) == [(0, "stream_closed"), (1, "bad_chunk")]
+
+
+async def test_a_fetch_fails_with_the_last_holder_and_keeps_what_was_true():
+    files = [os.urandom(6 * CHUNK_BYTES)]
+    sources, sink = [LeavesInTheMiddle(files), FlipsEveryBit(files)], Memory()
+    with pytest.raises((StreamClosed, BadChunk)):
+        await fetch_from(sources, sink, Model(files).id)
+    assert all(data == cut(files[0])[index] for (_, index), data in sink.chunks.items())
+
+
+async def test_nobody_holds_what_nobody_is_asked_for():
+    with pytest.raises(NotFound):
+        await fetch_from([], Memory(), bytes(32))
+
+
+async def test_a_full_disk_is_no_holder_s_fault():
+    """Whoever cannot write asks nobody else for what he cannot write either."""
+
+    class Full(Memory):
+        async def write(self, file, index, data):
+            raise StorageFull("no room")
+
+    files = [os.urandom(2 * CHUNK_BYTES)]
+    sources = [Model(files), Model(files)]
+    with pytest.raises(StorageFull):
+        await fetch_from(sources, Full(), sources[0].id)
+    assert min(source.served for source in sources) == 0
+
+
 @pytest.mark.parametrize(
     ("change", "error"),
     [
@@ -260,4 +341,4 @@ async def test_a_server_that_says_nothing_is_given_up(monkeypatch):
         server.serve(BLOB_PROTOCOL, mute)
         await client.connect(server.addresses()[0])
         with trio.fail_after(PATIENCE_S), pytest.raises(Unreachable):
-            await fetch_model(client, server.peer, bytes(32), Memory())
+            await fetch_model(client, [server.peer], bytes(32), Memory())

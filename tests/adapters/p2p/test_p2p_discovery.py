@@ -62,6 +62,19 @@ async def test_a_seller_serves_its_own_record_when_no_other_node_is_left():
         assert await buyer.find_providers(KEY, 8) == [seller.peer]
 
 
+async def test_a_key_that_was_withdrawn_is_served_no_more_and_makes_room_for_another():
+    async with mesh(dht_server=True, sells=True) as seller, mesh() as buyer:
+        await seller.provide(KEY)
+        await buyer.connect(seller.addresses()[0])
+        assert seller.announced(KEY)
+        seller.withdraw(KEY)
+        seller.withdraw(KEY)
+        assert not seller.announced(KEY)
+        assert await buyer.find_providers(KEY, 8) == []
+        for _ in range(DHT_KEYS_ANNOUNCED):
+            await seller.provide(os.urandom(32))
+
+
 async def test_records_of_dead_sellers_are_skipped_and_living_ones_still_found():
     async with mesh(dht_server=True) as boot:
         known = tuple(boot.addresses())

@@ -52,6 +52,17 @@ def test_a_model_is_added_and_its_id_printed(command: Command, home: Path, files
     assert server.requests == [("models_add", {"path": str(files / "model.onnx"), "public": True})]
 
 
+def test_the_commands_of_models_tell_what_the_peer_told(command: Command, home: Path) -> None:
+    with serving(home):
+        told = command("models", "inspect", "mine").out
+        assert "licence  MIT" in told and "inputs   x float32 (n, 3)" in told
+        assert f"model.onnx\t5\t{'00' * 32}" in told
+        assert "size_bytes" in command("models", "pull", "mine").out
+        assert command("models", "rm", "mine", "--json").objects[-1]["summary"]["removed"] is True
+        assert command("models", "alias").out.splitlines() == ["name\tmodel", f"mine\t{'00' * 32}"]
+        assert command("models", "alias", "mine").code == 2
+
+
 def test_a_receipt_is_shown_written_and_verified_without_a_peer(
     command: Command, home: Path, tmp_path: Path
 ) -> None:

@@ -24,6 +24,7 @@ from cocoon.core.values import replace
 from cocoon.scheduler.bidding import Bidding, BidSigned, BidTaken, CallHeard, DeclineCall, MakeBid, ResultHeard
 from cocoon.scheduler.pace import Pace
 from cocoon.scheduler.strategy import Strategy
+from cocoon.wire.manifest import implicit
 from cocoon.wire.market import NO_MODEL, CallResult
 from tests.unit.scheduler.builders import REQUESTER, call
 
@@ -84,6 +85,16 @@ def test_models_may_be_denied_or_allowed_by_name() -> None:
     assert isinstance(answer(Bidding(only), 0, named), MakeBid)
     assert answer(Bidding(only), 0, heard(1, call=call(model=b"\x45" * 32))) == "model_denied"
     assert answer(Bidding(only), 0, heard(1)) == "model_denied", "a private model is none of them"
+
+
+def test_a_licence_is_refused_by_name_and_none_is_one() -> None:
+    plain = implicit(1, [bytes(32)])
+    policy = replace(STRATEGY, denied_licences=("GPL-3.0-only", "none"))
+    assert STRATEGY.licence_refusal(plain) is None
+    assert policy.licence_refusal(plain) == "models under the licence 'none' are not run here"
+    assert "'GPL-3.0-only'" in str(policy.licence_refusal(replace(plain, licence="GPL-3.0-only")))
+    assert policy.licence_refusal(replace(plain, licence="GPL-3.0-only OR MIT")) is None
+    assert replace(STRATEGY, allowed_licences=("MIT",)).licence_refusal(plain) is not None
 
 
 def test_a_call_is_answered_once() -> None:

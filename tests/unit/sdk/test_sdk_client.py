@@ -22,7 +22,7 @@ from cocoon.core.errors import (
     NotFound,
     UsageError,
 )
-from cocoon.core.ids import peer_id
+from cocoon.core.ids import PACKAGE_FILE, peer_id
 from cocoon.sdk import Failure, Result, connect
 from tests.control_server import (
     HINDSIGHT,
@@ -322,6 +322,47 @@ def test_a_model_is_a_file_or_an_id(home: Path, model: Path, monkeypatch: pytest
         with pytest.raises(NotFound):
             client.add_model("nothing.onnx")
     assert [args["model"] for _, args in server.requests] == [str(model), "ab" * 32]
+
+
+def test_a_package_is_a_model_and_a_name_is_asked_for_unless_a_file_has_it(
+    home: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(model.parent)
+    (model.parent / "both").write_bytes(b"a file")
+    package = model.parent / "package"
+    package.mkdir()
+    with serving(home) as server:
+        client = connect(home)
+        with pytest.raises(NotFound, match=PACKAGE_FILE):
+            client.run("./package", INPUTS)
+        (package / PACKAGE_FILE).touch()
+        for named in ("package", "mine", "both"):
+            client.run(named, INPUTS)
+    assert [args["model"] for _, args in server.requests] == [str(package), "mine", str(model.parent / "both")]
+
+
+def test_the_verbs_of_models_send_ids_and_names_and_nothing_else(home: Path) -> None:
+    heard: list[dict[str, Any]] = []
+    with serving(home) as server:
+        client = connect(home)
+        assert client.inspect_model("mine")["files"][0]["root"] == "00" * 32
+        assert client.pull_model("ab" * 32, heard.append)["size_bytes"] == 5
+        assert client.remove_model("mine")["removed"] is True
+        client.alias_model("mine", "ab" * 32)
+        client.alias_model("mine", None)
+        assert client.aliases() == {"mine": "00" * 32}
+        for wrong in ("a/b", "", "Name", "../mine"):
+            for verb in (client.pull_model, client.remove_model):
+                with pytest.raises(UsageError):
+                    verb(wrong)
+        with pytest.raises(UsageError):
+            client.alias_model("mine", "other")
+    assert heard == [{"event": "pulled", "here_bytes": 3, "total_bytes": 5, "holders": 2}]
+    assert server.requests[1:] == [
+        ("models_pull", {"model": "ab" * 32}), ("models_rm", {"model": "mine"}),
+        ("models_alias", {"name": "mine", "model": "ab" * 32}), ("models_alias", {"name": "mine"}),
+        ("models_alias", {}),
+    ]
 
 
 def test_the_other_verbs_give_maps_with_readable_ids(home: Path, model: Path) -> None:

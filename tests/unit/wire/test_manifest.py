@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
-from cocoon.core.errors import Malformed, NonCanonical, UsageError
+from cocoon.core.errors import Malformed, NonCanonical, PeerFault, UsageError
 from cocoon.core.limits import CHUNK_BYTES, MODEL_BYTES, MODEL_FILES
-from cocoon.core.values import astuple
+from cocoon.core.values import astuple, replace
 from cocoon.wire import merkle
+from cocoon.wire.declarations import End, Tolerance
 from cocoon.wire.manifest import (
     Manifest,
     ModelFile,
@@ -56,20 +57,20 @@ def test_ids_and_hashes_are_what_the_design_says() -> None:
     assert file_root([]) == hashlib.sha256(b"").digest()
 
 
-@pytest.mark.parametrize("manifest", [samples.MANIFEST, samples.TWO_FILES])
+@pytest.mark.parametrize("manifest", samples.MANIFESTS.values(), ids=samples.MANIFESTS)
 def test_a_manifest_comes_back(manifest: Manifest) -> None:
     assert unpack_manifest(pack_manifest(manifest)) == manifest
 
 
-def test_a_manifest_has_one_spelling_without_optional_fields() -> None:
+def test_a_manifest_has_one_spelling_without_unknown_fields() -> None:
     rows = [[f.path, f.size_bytes, f.root] for f in samples.TWO_FILES.files]
     value = [50, 1, {1: "onnx", 2: rows}]
     assert canonical(value) == pack_manifest(samples.TWO_FILES)
     for _, data in misspellings(value):
         with pytest.raises(NonCanonical):
             unpack_manifest(data)
-    with pytest.raises(Malformed, match="optional"):
-        unpack_manifest(canonical([50, 1, {1: "onnx", 2: rows, 64: 1}]))
+    with pytest.raises(Malformed, match="that we know"):
+        unpack_manifest(canonical([50, 1, {1: "onnx", 2: rows, 99: 1}]))
 
 
 BAD_PATHS = [
@@ -118,3 +119,62 @@ def test_an_impossible_list_of_files_is_refused(files: Any) -> None:
 def test_the_largest_manifest_fits_its_limit() -> None:
     files = tuple(_file(f"f{i:03}" + "x" * 196) for i in range(MODEL_FILES))
     assert unpack_manifest(pack_manifest(Manifest(format="onnx", files=files))).files == files
+
+
+# --- declarations --------------------------------------------------------------
+
+
+def test_every_declaration_is_part_of_the_id() -> None:
+    """Whoever changes a licence, or leaves it out, has made another model."""
+    declared = [name for name in Manifest.__struct_fields__ if name not in ("format", "files", "main")]
+    assert all(getattr(samples.PACKAGE, name) is not None for name in declared)
+    ids = {model_id(replace(samples.PACKAGE, **{name: None})) for name in declared}
+    assert len(ids | {model_id(samples.PACKAGE), model_id(samples.TWO_FILES)}) == len(declared) + 2
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        {"name": ""}, {"name": " padded"}, {"name": "x" * 65}, {"name": "line\nbreak"}, {"version": ""},
+        {"licence": ""}, {"licence": "MIT OR"}, {"licence": "free for all!"}, {"licence": "A" * 129},
+        {"kind": "train"}, {"unit": "second"}, {"determinism": "mostly"}, {"before": ("guess",)}, {"after": ()},
+        {"before": ("tokens",) * 9}, {"inputs": ()}, {"inputs": (End("x", "complex64", ()),)},
+        {"inputs": (End("x", "bool", ()),) * 2}, {"outputs": (End("x", "bool", ("",)),)},
+        {"outputs": (End("x", "bool", ("*", "2")),)}, {"outputs": (End("x", "bool", ("1",) * 33),)},
+        {"joinable": Tolerance(1 << 32, 0)}, {"main": "model.onnx"}, {"main": "missing.onnx"},
+    ],
+    ids=ascii,
+)
+def test_a_declaration_that_says_nothing_or_too_much_is_refused(declared: dict[str, Any]) -> None:
+    manifest = replace(samples.TWO_FILES, **declared)
+    with pytest.raises(UsageError):
+        pack_manifest(manifest)
+    with pytest.raises(PeerFault):
+        unpack_manifest(spelled(manifest))
+
+
+def spelled(manifest: Manifest) -> bytes:
+    """What a careless maker would send: the same fields, and nobody looked at them."""
+    keys = {item.name: item.key for item in Manifest.shape.fields}
+    said = {key: getattr(manifest, name) for name, key in keys.items()}
+    return canonical([50, 1, {key: _plain(value) for key, value in said.items() if value is not None}])
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return _plain(astuple(value)) if isinstance(value, ModelFile | End | Tolerance) else value
+
+
+@pytest.mark.parametrize(
+    ("paths", "main", "entry"),
+    [
+        (("any.onnx",), None, 0), (("a.bin", "model.onnx"), None, 1), (("a.onnx", "b.onnx"), None, None),
+        (("a.onnx", "b.onnx"), "b.onnx", 1), (("a.onnx", "model.onnx"), "a.onnx", 0),
+    ],
+)
+def test_the_file_that_runs_is_named_or_usual_or_the_only_one(
+    paths: tuple[str, ...], main: str | None, entry: int | None
+) -> None:
+    manifest = Manifest(format="onnx", files=tuple(map(_file, paths)), main=main)
+    assert unpack_manifest(pack_manifest(manifest)).entry == entry

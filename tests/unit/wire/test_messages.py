@@ -10,7 +10,7 @@ from cocoon.core.errors import BadSignature, Malformed, UsageError
 from cocoon.core.limits import CONTROL_FRAME_BYTES, OFFER_BYTES
 from cocoon.core.values import replace
 from cocoon.wire import messages as m
-from cocoon.wire.schema import Message, body_bytes, kinds, unpack_body
+from cocoon.wire.schema import FIRST_OPTIONAL_KEY, Message, body_bytes, kinds, unpack_body
 from cocoon.wire.signing import claimed, open_signed
 from tests.vectors import samples
 from tests.vectors.spelling import canonical
@@ -40,8 +40,11 @@ def test_names_numbers_and_signers_are_the_specified_ones() -> None:
 
 @pytest.mark.parametrize("name", samples.MESSAGES)
 def test_keys_follow_the_order_of_the_fields(name: str) -> None:
-    keys = [item.key for item in samples.MESSAGES[name].shape.fields]
-    assert keys == list(range(1, len(keys) + 1))
+    fields = samples.MESSAGES[name].shape.fields
+    required = [item.key for item in fields if item.required]
+    optional = [item.key for item in fields if not item.required]
+    assert required == list(range(1, len(required) + 1))
+    assert optional == list(range(FIRST_OPTIONAL_KEY, FIRST_OPTIONAL_KEY + len(optional)))
 
 
 

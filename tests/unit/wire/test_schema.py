@@ -27,6 +27,7 @@ from cocoon.wire import messages as m
 from cocoon.wire import types as t
 from cocoon.wire.bundle import Bundle
 from cocoon.wire.codec import Reader
+from cocoon.wire.declarations import ENDS
 from cocoon.wire.schema import (
     Message,
     body_bytes,
@@ -197,10 +198,11 @@ def test_keys_below_64_are_required_and_above_optional(key: int, default: dict[s
 
 
 def test_bounds_cover_the_largest_message_of_each_kind() -> None:
-    """What the fields allow never fails on the size of the whole."""
+    """What one field allows fails on the size of the whole only where many long names share MANIFEST_BYTES."""
     for cls in set(kinds()) - {Bundle}:                 # which is bounded as a whole
         for item in cls.shape.fields:
-            assert item.wire.max_bytes < cls.shape.max_bytes, (cls, item)
+            if item.wire is not ENDS:
+                assert item.wire.max_bytes < cls.shape.max_bytes, (cls, item)
     assert m.RunResult.shape.max_bytes <= limits.MESSAGE_BYTES
     assert m.RunRequest.shape.max_bytes <= limits.MESSAGE_BYTES
     assert m.OfferReply.shape.max_bytes <= limits.CONTROL_FRAME_BYTES

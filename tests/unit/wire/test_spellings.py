@@ -111,7 +111,7 @@ def test_text_in_place_of_bytes_and_the_reverse_are_refused(name: str) -> None:
 @pytest.mark.parametrize("name", samples.MESSAGES)
 def test_each_missing_field_is_refused(name: str) -> None:
     msg = samples.MESSAGES[name]
-    for item in msg.shape.fields:
+    for item in filter(lambda item: item.required, msg.shape.fields):
         with pytest.raises(Malformed, match=f"no {item.name}"):
             _open(type(msg), _wrapped(msg, _replaced(msg, item.key, None)))
 
