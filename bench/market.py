@@ -181,7 +181,7 @@ async def _requester(home: Path, network: NetworkFile) -> AsyncIterator[tuple[Pu
         purse = Purse(
             identity=identity, network=network.id, mesh=mesh, journal=journal, clock=clock, log=log, regard=regard,
             directory=directory, market=Market(directory, clock, regard, caller), lease_idle_ns=LEASE_IDLE_NS,
-            tranche_nanoton=TRANCHE_NANOTON, treasury=None,
+            direct_links=True, tranche_nanoton=TRANCHE_NANOTON, treasury=None,
         )
         yield purse, Buyer(purse, nursery), caller
         nursery.cancel_scope.cancel()

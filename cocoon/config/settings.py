@@ -83,6 +83,12 @@ class Settings:
     listen: tuple[str, ...] = _list(
         ("/ip4/127.0.0.1/tcp/0",), "Multiaddresses to listen on; port 0 takes a free one.", "listen", 8
     )
+    direct_links: bool = _flag(
+        True, "Give each lease a TCP connection of its own where one comes about; else it shares the peers' connection."
+    )
+    direct_port: int = _count(
+        0, 0, 65_535, "A provider's port for these connections, on the first address of `listen`; 0 takes a free one."
+    )
     bootstraps: tuple[str, ...] = _list(
         (), "Peers to dial besides those of the network: `/ip4/.../tcp/N/p2p/12D3KooW...`.", "peers", 16
     )

@@ -72,6 +72,8 @@ class Purse(Value):
     directory: Directory
     market: Market
     lease_idle_ns: int
+    #: Whether a lease may have a connection of its own.
+    direct_links: bool
     #: Most unpaid work that this side asks a provider to risk.
     tranche_nanoton: int
     #: None on a network without a ledger.

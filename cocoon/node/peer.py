@@ -184,6 +184,7 @@ class _Peer:
             listen=remembered_listen(parts.home, parts.settings.listen),
             bootstraps=tuple(dict.fromkeys((*parts.settings.bootstraps, *parts.network.bootstraps))),
             book_file=book_file,
+            direct_port=parts.settings.direct_port if self._sells and parts.settings.direct_links else None,
         )
         async with open_mesh(settings, parts.identity.seed, load_book(book_file), self._clock, self._log) as mesh:
             yield mesh
@@ -250,7 +251,7 @@ class _Peer:
             identity=parts.identity, network=parts.network.id, mesh=self._mesh, journal=journal, clock=self._clock,
             log=log, regard=regard,
             directory=directory, market=Market(directory, self._clock, regard, caller),
-            lease_idle_ns=parts.settings.lease_idle_ms * MILLISECOND_NS // 2,
+            lease_idle_ns=parts.settings.lease_idle_ms * MILLISECOND_NS // 2, direct_links=parts.settings.direct_links,
             tranche_nanoton=parts.settings.tranche_nanoton, treasury=treasury,
         )
         buyer = self._buyer = Buyer(purse, nursery)

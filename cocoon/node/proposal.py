@@ -11,7 +11,7 @@ import os
 
 import trio
 
-from cocoon.core.errors import CocoonError, PeerFault, ProviderLost, from_peer, wrong
+from cocoon.core.errors import CocoonError, PeerFault, ProviderLost, Unreachable, from_peer, wrong
 from cocoon.core.ids import LeaseId, PeerKey
 from cocoon.core.limits import LEASE_REPLY_NS
 from cocoon.core.units import SECOND_NS
@@ -53,12 +53,26 @@ async def propose(
         await stream.send(pack(opening))
         accept = await _answer(stream, provider)
         _check(accept.message, lease.digest, keybox.digest, again)
+        stream = await _direct(purse, stream, accept.message)
     except BaseException:
         with trio.CancelScope(shield=True):
             await stream.reset()
         raise
     session = session_keys(keys, accept.message.nonce, lease_id)
     return accept, WorkLink(stream, SealedWriter(session.to_provider), SealedReader(session.to_requester))
+
+
+async def _direct(purse: Purse, opened: PeerStream, accept: LeaseAccept) -> PeerStream:
+    """A connection of the link's own, if the provider offers one and it comes about; else the stream as it is."""
+    if accept.port is None or accept.token is None or not purse.direct_links:
+        return opened
+    try:
+        direct = await purse.mesh.dial_direct(opened.peer, accept.port, accept.token)
+    except Unreachable as error:
+        purse.log.info("no_direct_link", provider=opened.peer, text=error.text)
+        return opened
+    await opened.close()
+    return direct
 
 
 def _check(accept: LeaseAccept, lease: bytes, keybox: bytes, again: bool) -> None:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from contextlib import ExitStack
 
 import trio
 
-from cocoon.core.errors import BadSeal, BidExpired, CocoonError, Draining, Replayed, StorageFull, wrong
+from cocoon.core.errors import BadSeal, BidExpired, CocoonError, Draining, Replayed, StorageFull, StreamClosed, wrong
 from cocoon.core.ids import LeaseId, PeerKey
-from cocoon.core.limits import CHUNK_BYTES, MESSAGE_HEADER_BYTES
+from cocoon.core.limits import CHUNK_BYTES, HANDSHAKE_NS, MESSAGE_HEADER_BYTES
+from cocoon.core.units import SECOND_NS
+from cocoon.core.values import replace
 from cocoon.ledger.terms import terms_of
 from cocoon.node import records
 from cocoon.node.link import WorkLink
@@ -20,6 +23,7 @@ from cocoon.node.means import Shop
 from cocoon.node.proposal import LEASE_PROTOCOL
 from cocoon.node.sale import Sale
 from cocoon.node.till import FREE, Entry
+from cocoon.p2p.direct import Ticket
 from cocoon.p2p.streams import PeerStream
 from cocoon.privacy.hpke import open_keys
 from cocoon.privacy.link import LinkKeys, SealedReader, SealedWriter, session_keys
@@ -164,19 +168,39 @@ class Seller:
         return 0 if last is None else records.unpack_run(last.body)[1]
 
     async def _accept(
-        self, stream: PeerStream, lease: Signed[Lease], keys: LinkKeys, keybox: bytes, *, resumed: bool
+        self, opened: PeerStream, lease: Signed[Lease], keys: LinkKeys, keybox: bytes, *, resumed: bool
     ) -> tuple[Signed[LeaseAccept], WorkLink]:
         """Sign, journal, answer, and open the sealed link."""
-        nonce = os.urandom(32)
-        accept = sign(LeaseAccept(lease=lease.digest, keybox=keybox, nonce=nonce, resumed=resumed), self._shop.identity)
-        lease_id = LeaseId(lease.digest)
+        accept = LeaseAccept(lease=lease.digest, keybox=keybox, nonce=os.urandom(32), resumed=resumed)
         if not resumed:
-            await self._record(stream, lease)
-        await stream.send(accept.pack())
-        session = session_keys(keys, nonce, lease_id)
-        self._shop.log.info("lease_sold", lease=lease.digest, resumed=resumed, model=lease.message.model)
+            await self._record(opened, lease)
+        port = None if resumed else self._shop.mesh.direct      # to settle takes few messages
+        stream = opened
+        with ExitStack() as stack:
+            ticket = None if port is None else stack.enter_context(port.expect())
+            if port is not None and ticket is not None:
+                accept = replace(accept, port=port.port, token=ticket.token)
+            signed = sign(accept, self._shop.identity)
+            await opened.send(signed.pack())
+            if ticket is not None:
+                stream = await self._chosen(opened, ticket)
+        session = session_keys(keys, accept.nonce, LeaseId(lease.digest))
+        is_direct = stream is not opened
+        self._shop.log.info(
+            "lease_sold", lease=lease.digest, resumed=resumed, model=lease.message.model, direct=is_direct
+        )
         reader = SealedReader(session.to_provider, self._message_bytes)
-        return accept, WorkLink(stream, SealedWriter(session.to_requester), reader)
+        return signed, WorkLink(stream, SealedWriter(session.to_requester), reader)
+
+    async def _chosen(self, opened: PeerStream, ticket: Ticket) -> PeerStream:
+        """The stream of the link: the requester's direct connection, or the one where it speaks without it."""
+        with trio.move_on_after(HANDSHAKE_NS / SECOND_NS):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_until_spoken, opened, nursery.cancel_scope)
+                await ticket.arrived.wait()
+                nursery.cancel_scope.cancel()
+        raw = ticket.take()
+        return opened if raw is None else self._shop.mesh.adopt(opened.peer, raw)
 
     async def _record(self, stream: PeerStream, lease: Signed[Lease]) -> None:
         try:
@@ -202,3 +226,11 @@ class Seller:
         self._shop.counter.capacity.leases_open = len(self._open)
         if not self._open:
             self._empty.set()
+
+
+async def _until_spoken(stream: PeerStream, scope: trio.CancelScope) -> None:
+    try:
+        await stream.until_heard()
+    except StreamClosed:
+        return                                          # given up for a connection of its own, which arrives
+    scope.cancel()

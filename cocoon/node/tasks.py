@@ -124,6 +124,8 @@ class TaskRun:
         self._ceiling_nanoton = submission.order.ceiling_nanoton
         self._inputs: dict[int, bytes] = {}
         self._answers: dict[tuple[int, int], Answer] = {}
+        #: Accepted results that the client was told.
+        self._delivered = 0
         self._uncovered: set[tuple[bytes, int]] = set()
         self._covered: set[tuple[bytes, int]] = set()
         self._over: set[LeaseId] = set()
@@ -229,7 +231,10 @@ class TaskRun:
 
     async def check_settled(self) -> None:
         """Tell the machine if no receipt is missing that may still come."""
-        if self._machine.phase is task.Phase.SETTLING and not self._uncovered - self._covered - self._owed:
+        # What it accepted last may still be on its way to the journal, and counts as missing.
+        is_told = self._delivered == self._machine.accepted
+        is_settling = self._machine.phase is task.Phase.SETTLING
+        if is_settling and is_told and not self._uncovered - self._covered - self._owed:
             await self.post(task.ReceiptsSettled())
 
     # --- what the task machine orders --------------------------------------
@@ -342,6 +347,7 @@ class TaskRun:
     def _deliver(self, attempt: int, unit: int) -> None:
         lease, answer = self._parts[attempt].lease, self._answers.pop((attempt, unit))
         self._inputs.pop(unit, None)
+        self._delivered += 1
         statement = answer.statement
         (self._owed if lease.id in self._over else self._uncovered).add((lease.id, statement.number))
         share = self._shares[lease.provider]

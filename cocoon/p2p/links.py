@@ -27,7 +27,7 @@ from cocoon.core.units import SECOND_NS
 from cocoon.core.values import Value
 from cocoon.p2p.heartbeat import Pulse
 from cocoon.p2p.host import Connection, RawStream
-from cocoon.p2p.streams import PeerStream
+from cocoon.p2p.streams import Bytes, PeerStream
 from cocoon.wire.messages import Beat, Hello, Refusal, refusal
 from cocoon.wire.schema import pack, unpack
 
@@ -72,7 +72,7 @@ class Link:
         if self.error is not None:
             raise self.error
 
-    def adopt(self, raw: RawStream) -> PeerStream:
+    def adopt(self, raw: Bytes) -> PeerStream:
         """A framed stream that wakes when this link dies."""
         stream = PeerStream(self.peer, raw)
         self._streams.add(stream)

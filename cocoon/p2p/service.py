@@ -40,12 +40,13 @@ from cocoon.p2p.book import AddressBook
 from cocoon.p2p.bookfile import save_book
 from cocoon.p2p.dht import Directory
 from cocoon.p2p.dialling import Dialler
+from cocoon.p2p.direct import DirectPort, dial_direct, listen_direct
 from cocoon.p2p.discovery import Announcer, find_live, meet_all
 from cocoon.p2p.host import Connection, Host, RawStream
 from cocoon.p2p.joining import Joiner
 from cocoon.p2p.links import BEAT_PROTOCOL, Link, PeerLost
 from cocoon.p2p.local import reachable_addresses
-from cocoon.p2p.streams import PeerStream
+from cocoon.p2p.streams import Bytes, PeerStream
 from cocoon.wire.messages import Hello
 
 
@@ -59,6 +60,7 @@ class MeshSettings(Value):
     """Fixed for the life of a mesh.
 
     listen: multiaddresses; port 0 lets the system choose (persist ``Mesh.listening()``).
+    direct_port: of the connections of leases, on the first of these addresses; 0 lets the system choose, None has none.
     bootstraps: addresses with peer ids, from the link. book_file: None keeps the book in memory.
     """
 
@@ -68,6 +70,7 @@ class MeshSettings(Value):
     sells: bool = False
     dht_server: bool = False
     listen: tuple[str, ...] = ("/ip4/127.0.0.1/tcp/0",)
+    direct_port: int | None = None
     bootstraps: tuple[str, ...] = ()
     book_file: Path | None = None
 
@@ -97,6 +100,8 @@ class Mesh:
         self._changed = trio.Event()
         self._joiner = Joiner(self)
         self._nursery: trio.Nursery | None = None
+        #: Where leases may connect; None if they cannot.
+        self.direct: DirectPort | None = None
         self._host.on_connection = self._on_connection
         self._host.on_refused(lambda reason: log.info("p2p.connection_refused", reason=reason))
         self._host.set_handler(BEAT_PROTOCOL, self._serve_beat)
@@ -196,6 +201,17 @@ class Mesh:
         if link is None:
             raise Unreachable(f"{peer_id(peer)} closed the connection")
         return link.adopt(await link.connection.open(protocol))
+
+    def adopt(self, peer: PeerKey, raw: Bytes) -> PeerStream:
+        """A framed stream over a connection with ``peer``, which wakes when we lose it; ``Unreachable`` if we have."""
+        if (link := self.link(peer)) is None:
+            raise Unreachable(f"{peer_id(peer)} closed the connection")
+        return link.adopt(raw)
+
+    async def dial_direct(self, peer: PeerKey, port: int, token: bytes) -> PeerStream:
+        """A stream over a TCP connection to where ``peer`` is connected; ``Unreachable`` if there is no way."""
+        link = self.link(peer)
+        return self.adopt(peer, await dial_direct(link.connection.remote_ip if link else None, port, token))
 
     async def provide(self, key: bytes) -> int:
         """Announce that we serve ``key``, now and as long as the mesh runs.
@@ -448,6 +464,9 @@ class Mesh:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
+                if self._settings.direct_port is not None:
+                    self.direct = listen_direct(self._settings.listen[0], self._settings.direct_port)
+                    nursery.start_soon(self._supervise, "direct", self.direct.serve)
                 async with self._host.run(self._settings.listen):
                     nursery.start_soon(self._supervise, "join", self._joiner.run)
                     nursery.start_soon(self._forever, "upkeep", MESH_UPKEEP_NS, self._upkeep)

@@ -92,6 +92,10 @@ class PeerStream:
             return payload
         raise Unreachable(f"nothing was said within {self._first_ns / SECOND_NS:g} s on a stream that was opened to us")
 
+    async def until_heard(self) -> None:
+        """Wait until the other side has said anything; nothing is taken. Raises as ``receive``."""
+        await self._fill(1)
+
     async def _next(self, max_bytes: int) -> bytes:
         await self._fill(PREFIX_BYTES)
         try:

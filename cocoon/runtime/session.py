@@ -142,17 +142,20 @@ class Model:
         return plan
 
     def run(
-        self, feeds: Mapping[str, Array], plan: Plan, lent: Mapping[str, Array] = _NOTHING
+        self, feeds: Mapping[str, Array], plan: Plan | None = None, lent: Mapping[str, Array] = _NOTHING
     ) -> tuple[dict[str, Array], int]:
         """Run once on exactly ``feeds``; the outputs by name, and microseconds inside ONNX Runtime.
 
         Args:
+            plan: What ``plan`` said of them, if it was asked.
             lent: Aligned memory for outputs of the forms in ``plan``; those outputs then are these arrays themselves.
 
         Raises:
             RunFailed: an operator failed on these values.
             MemoryExceeded, LimitExceeded: the run, or its outputs, are too large.
+            InputsMismatch: as ``plan``.
         """
+        plan = plan or self.plan(feeds)
         try:
             aligned = {name: _aligned(array, plan.staged.get(name)) for name, array in feeds.items()}
             began_ns = time.perf_counter_ns()

@@ -39,7 +39,7 @@ _NAMES = {
         "took_us took_ms ran_us load_us queued_us wait_ms "
         "price_nanoton total_nanoton connections streams leases offers peers"
     ),
-    Kind.FLAG: "sells private resumed low inbound",
+    Kind.FLAG: "sells private resumed low inbound direct",
     Kind.CODE: "code kind protocol role state version agent engine device verb reason",
     Kind.TEXT: "text remedy",
     Kind.ADDRESS: "address path",

@@ -12,6 +12,7 @@ from __future__ import annotations
 from cocoon.core.errors import CocoonError, for_peer
 from cocoon.core.limits import (
     CHUNK_BYTES,
+    DIRECT_TOKEN_BYTES,
     ERROR_TEXT_CHARS,
     MANIFEST_BYTES,
     MODEL_BYTES,
@@ -266,12 +267,21 @@ class LeaseOpen(Message):
 
 @message(kind=12, version=1, name="lease_accept", signed_by="provider")
 class LeaseAccept(Message):
-    """The provider's countersignature; ``nonce`` makes the session keys fresh."""
+    """The provider's countersignature; ``nonce`` makes the session keys fresh.
+
+    With ``port`` and ``token`` the link may run on a TCP connection of its own to that port.
+    """
 
     lease: bytes = field(1, HASH)
     keybox: bytes = field(2, HASH)
     nonce: bytes = field(3, Exactly(LINK_NONCE_BYTES))
     resumed: bool = field(4, Flag())
+    port: int | None = field(64, U16, default=None)
+    token: bytes | None = field(65, Exactly(DIRECT_TOKEN_BYTES), default=None)
+
+    def flaw(self) -> str | None:
+        """A port has a token."""
+        return None if bool(self.port) == (self.token is not None) else "a port and a token go together"
 
 
 # --- close: /cocoon/close/1 ------------------------------------------------

@@ -86,6 +86,7 @@ class TaskRun:
         self._parts: dict[int, _Part] = {}
         self._ceiling_nanoton = submission.ceiling_nanoton
         self.answers: dict[tuple[int, int], tuple[Statement, bytes]] = {}
+        self._delivered = 0
         self.uncovered: set[tuple[bytes, int]] = set()
         self.covered: set[tuple[bytes, int]] = set()
         self.over: set[LeaseId] = set()
@@ -109,7 +110,10 @@ class TaskRun:
 
     def check_settled(self) -> None:
         """Tell the machine if no receipt is missing that may still come."""
-        if self.machine.phase is task.Phase.SETTLING and not self.uncovered - self.covered - self.owed:
+        # What it accepted last may still be on its way to the journal, and counts as missing.
+        is_told = self._delivered == self.machine.accepted
+        is_settling = self.machine.phase is task.Phase.SETTLING
+        if is_settling and is_told and not self.uncovered - self.covered - self.owed:
             self.post(task.ReceiptsSettled())
 
     async def _record(self, effects: Sequence[Effect]) -> None:
@@ -150,6 +154,7 @@ class TaskRun:
 
     def _deliver(self, attempt: int, unit: int) -> None:
         lease, (statement, _) = self._parts[attempt].lease, self.answers.pop((attempt, unit))
+        self._delivered += 1
         (self.owed if lease.id in self.over else self.uncovered).add((lease.id, statement.number))
         self.peer.ground.checks.unit_accepted(self.id, unit, _SLOT, lease.provider, statement.price_nanoton)
 

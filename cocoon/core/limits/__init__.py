@@ -11,6 +11,8 @@ from cocoon.core.limits.chain import *  # noqa: F403 (one door to all of them)
 from cocoon.core.units import DAY_NS, GIB, KIB, MIB, MILLISECOND_NS, NANOTON_PER_TON, SECOND_NS
 
 # --- time ------------------------------------------------------------------
+DIRECT_DIAL_NS = SECOND_NS
+"""A direct connection for a lease: three times the longest way there and back; then the libp2p stream serves."""
 HANDSHAKE_NS = 5 * SECOND_NS
 """Dial, Noise, Yamux and hello together (D9); and the first frame of a stream that a peer opens."""
 HEARTBEAT_NS = 2 * SECOND_NS
@@ -311,6 +313,8 @@ LEASES_PER_REQUESTER = 4
 CONNECTIONS = 200
 CONNECTIONS_INBOUND = 120
 CONNECTIONS_PER_PEER = 2
+DIRECT_TOKEN_BYTES = 16
+"""Names one connection for as long as it is awaited; nobody guesses it in that time."""
 HANDSHAKES_TRANSIENT = 32
 STREAMS_IN_PER_PEER = 64
 STREAMS_OUT_PER_PEER = 128

@@ -214,5 +214,6 @@ def purse_of(keys: Identity, streets: Streets, nursery: trio.Nursery) -> Purse:
         regard=Regard(journal, Clock(), log, lambda: 0),  # type: ignore[arg-type]
         directory=Directory(streets, NETWORK),  # type: ignore[arg-type]
         market=None,  # type: ignore[arg-type]
-        lease_idle_ns=60 * SECOND_NS, tranche_nanoton=500, treasury=treasury_of(journal, nursery, log),
+        lease_idle_ns=60 * SECOND_NS, direct_links=True, tranche_nanoton=500,
+        treasury=treasury_of(journal, nursery, log),
     )

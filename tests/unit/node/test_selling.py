@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -62,7 +63,8 @@ def shop(till: Till) -> Shop:
     strategy = Strategy(asks=PRICED.prices, max_model_bytes=PRICED.max_model_bytes)
     bids = BidDesk(PROVIDER, counter, None, strategy, Clock(), PRICED.leases_max)  # type: ignore[arg-type]
     bids._closed = lambda: None
-    rest: dict[str, Any] = {"bids": bids, "shelf": None, "runtime": None, "mesh": None, "anchors": None}
+    mesh = SimpleNamespace(direct=None)
+    rest: dict[str, Any] = {"bids": bids, "shelf": None, "runtime": None, "mesh": mesh, "anchors": None}
     return Shop(
         identity=PROVIDER, network=builders.NETWORK, counter=counter, journal=Memory(),  # type: ignore[arg-type]
         terms=PRICED, clock=Clock(), log=Heard(), till=till, **rest,  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from cocoon.node.models import HeldModel
 from cocoon.node.tasks import Submission, TaskRun, _Share
 from cocoon.scheduler.selection import Quote, Ranked
 from cocoon.scheduler.spending import LeasePrice
-from cocoon.scheduler.task import LeaseOpened, SellersRanked, TaskSubmitted
+from cocoon.scheduler.task import LeaseOpened, Phase, ReceiptsSettled, SellersRanked, TaskSubmitted
 from cocoon.wire.manifest import implicit
 from tests.unit.node.scripted import Heard
 from tests.unit.node.test_counter import Clock
@@ -127,3 +127,16 @@ def test_the_summary_names_every_provider_and_first_who_ran_most() -> None:
         {"provider": peer_id(names[0]), "units": 2, "price_nanoton": 20},
         {"provider": peer_id(names[2]), "units": 0, "price_nanoton": 0},
     ]
+
+
+async def test_a_unit_that_is_accepted_and_still_being_recorded_has_no_receipt_yet() -> None:
+    model = HeldModel(ModelId(bytes(32)), implicit(1, [bytes(32)]), (), ())
+    order = Order(model, True, "infer", 2, None)
+    run = TaskRun(cast(Any, Means()), cast(Any, Buyer()), Submission(order, 2, 1_000), Client())
+    run._machine.phase, run._machine.accepted = Phase.SETTLING, 2
+    run._delivered, run._uncovered, run._covered = 1, {(bytes(32), 1)}, {(bytes(32), 1)}
+    await run.check_settled()
+    assert run._driver._facts.statistics().current_buffer_used == 0
+    run._delivered = 2
+    await run.check_settled()
+    assert run._driver._facts.receive_nowait() == ReceiptsSettled()

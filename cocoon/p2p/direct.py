@@ -1,0 +1,208 @@
+"""Bare TCP connections of leases, beside the libp2p ones: the same frames for a fraction of the CPU.
+
+A provider that accepts a lease names a port and a token that is good for one
+connection. Who shows it gets a stream; what travels on it is sealed end to end
+like on any other. Where no connection comes about, the libp2p stream serves.
+
+Purity: shell. Spec: docs/spec/p2p.md, rule P2P-10.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from cocoon.core.errors import ListenFailed, StreamClosed, Unreachable
+from cocoon.core.limits import (
+    DIRECT_DIAL_NS,
+    DIRECT_TOKEN_BYTES,
+    HANDSHAKE_NS,
+    HANDSHAKES_TRANSIENT,
+    SEND_STALL_NS,
+)
+from cocoon.core.units import KIB, SECOND_NS
+from cocoon.p2p.addresses import parse
+
+#: A whole sealed frame of the largest size, if it is there.
+_READ_BYTES = 257 * KIB
+#: Closing then discards what is under way, and tells the other side at once.
+_NO_LINGER = struct.pack("ii", 1, 0)
+_GONE = (OSError, trio.ClosedResourceError)
+
+
+class TcpBytes:
+    """Bytes both ways over one TCP connection; a ``streams.Bytes``."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        """Take over a connected socket."""
+        connected.setblocking(False)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = connected
+
+    async def read(self) -> bytes:
+        """The next bytes; empty at the end of the stream. Cancelled, it has taken none.
+
+        Raises:
+            StreamClosed: reset.
+        """
+        try:
+            while True:
+                await trio.lowlevel.wait_readable(self._socket.fileno())
+                try:
+                    return self._socket.recv(_READ_BYTES)
+                except BlockingIOError:
+                    continue
+        except _GONE as error:
+            raise StreamClosed(f"the connection was reset: {error}") from None
+
+    async def write(self, data: bytes) -> None:
+        """Send all of ``data``. After a cancelled write the caller must reset the stream.
+
+        Raises:
+            StreamClosed: reset, or nothing was taken for ``SEND_STALL_NS``.
+        """
+        left = memoryview(data)
+        try:
+            while left:
+                try:
+                    left = left[self._socket.send(left) :]
+                except BlockingIOError:
+                    await self._until_writable()
+        except _GONE as error:
+            raise StreamClosed(f"the connection took no more: {error}") from None
+
+    async def close(self) -> None:
+        """End both directions; what was written is still delivered."""
+        self.shut()
+
+    def shut(self) -> None:
+        """As ``close``."""
+        if self._socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._socket.fileno())
+            self._socket.close()
+
+    async def reset(self) -> None:
+        """End both directions and discard what is under way."""
+        if self._socket.fileno() >= 0:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        self.shut()
+
+    async def _until_writable(self) -> None:
+        with trio.move_on_after(SEND_STALL_NS / SECOND_NS):
+            await trio.lowlevel.wait_writable(self._socket.fileno())
+            return
+        raise StreamClosed(f"the connection took nothing for {SEND_STALL_NS // SECOND_NS} s")
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """A connection that is awaited."""
+
+    token: bytes
+    arrived: trio.Event = field(default_factory=trio.Event)
+    raw: TcpBytes | None = None
+
+    def take(self) -> TcpBytes | None:
+        """What has arrived is the caller's now."""
+        raw, self.raw = self.raw, None
+        return raw
+
+
+class DirectPort:
+    """Listens, and gives each connection to who waits for its token; any other is closed."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        """Take over a listening socket."""
+        self._listener = trio.socket.from_stdlib_socket(listener)
+        self.port: int = listener.getsockname()[1]
+        self._awaited: dict[bytes, Ticket] = {}
+        self._silent = 0
+
+    @contextmanager
+    def expect(self) -> Iterator[Ticket]:
+        """Await one connection until the block ends; one that came and was not taken is closed then."""
+        ticket = Ticket(os.urandom(DIRECT_TOKEN_BYTES))
+        self._awaited[ticket.token] = ticket
+        try:
+            yield ticket
+        finally:
+            self._awaited.pop(ticket.token, None)
+            if (raw := ticket.take()) is not None:
+                raw.shut()
+
+    async def serve(self) -> None:
+        """Accept connections until cancelled."""
+        async with trio.open_nursery() as nursery:
+            with self._listener:
+                while True:
+                    accepted, _ = await self._listener.accept()
+                    if self._silent >= HANDSHAKES_TRANSIENT:
+                        accepted.close()
+                    else:
+                        nursery.start_soon(self._admit, accepted)
+
+    async def _admit(self, accepted: trio.socket.SocketType) -> None:
+        """Read the token, within ``HANDSHAKE_NS``; whoever shows another one learns nothing."""
+        self._silent += 1
+        try:
+            token = b""
+            with trio.move_on_after(HANDSHAKE_NS / SECOND_NS):
+                while left := DIRECT_TOKEN_BYTES - len(token):
+                    if not (more := await accepted.recv(left)):
+                        break
+                    token += more
+            if (ticket := self._awaited.pop(token, None)) is not None:
+                ticket.raw = TcpBytes(socket.socket(fileno=accepted.detach()))
+                ticket.arrived.set()
+        except OSError:
+            pass                                        # it hung up: nobody is told, nobody waits for it
+        finally:
+            self._silent -= 1
+            accepted.close()                            # does nothing after ``detach``
+
+
+def listen_direct(address: str, port: int) -> DirectPort:
+    """Listen on the host of this multiaddress of ours; port 0 takes a free one.
+
+    Raises:
+        ListenFailed: it cannot be bound.
+    """
+    host = parse(address)[0].host
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(HANDSHAKES_TRANSIENT)
+    except OSError as error:
+        listener.close()
+        raise ListenFailed(f"port {port} of {host} cannot be bound for leases: {error.strerror}") from None
+    listener.setblocking(False)
+    return DirectPort(listener)
+
+
+async def dial_direct(host: str | None, port: int, token: bytes) -> TcpBytes:
+    """Connect to a provider that told port and token.
+
+    Raises:
+        Unreachable: there is no way within ``DIRECT_DIAL_NS``, or no ``host``.
+    """
+    if host is None:
+        raise Unreachable("the peer is not connected any more")
+    dialled = trio.socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        with trio.move_on_after(DIRECT_DIAL_NS / SECOND_NS):
+            await dialled.connect((host, port))
+            raw = TcpBytes(socket.socket(fileno=dialled.detach()))
+            await raw.write(token)
+            return raw
+    except (OSError, StreamClosed) as error:
+        raise Unreachable(f"port {port} of {host} cannot be reached: {error}") from None
+    finally:
+        dialled.close()
+    raise Unreachable(f"port {port} of {host} did not answer within {DIRECT_DIAL_NS // SECOND_NS} s")
