@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from functools import cache
 
 from cocoon.core.limits import WORKER_DESCRIPTORS, WORKER_DESCRIPTORS_CUDA, WORKER_THREAD_BYTES
@@ -93,12 +94,23 @@ def limit_memory(memory_bytes: int, threads: int) -> None:
         _lower(resource.RLIMIT_AS, mapped_bytes() + memory_bytes + threads * WORKER_THREAD_BYTES)
 
 
-def limit_cpu(wall_ns: int, threads: int) -> None:
-    """Let the kernel end a worker whose peer is frozen: CPU time for ``wall_ns`` on all threads."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    seconds = int(used.ru_utime + used.ru_stime) + (threads + 1) * (wall_ns // SECOND_NS + 1) + 1
-    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds if hard < 0 else min(seconds, hard), hard))
+def limit_cpu(wall_ns: int, threads: int, ends_ns: int = 0) -> int:
+    """Let the kernel end a worker whose peer is frozen: CPU time for ``wall_ns`` on all threads.
+
+    Args:
+        ends_ns: CPU time of this process at which the limit of the call before ends; one that is enough is kept.
+
+    Returns:
+        When the limit ends now.
+    """
+    used_ns = time.process_time_ns()
+    seconds = used_ns // SECOND_NS + (threads + 1) * (wall_ns // SECOND_NS + 1)
+    if ends_ns < seconds * SECOND_NS:
+        seconds += 1                                    # so that it is set once a second of many short runs
+        hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds if hard < 0 else min(seconds, hard), hard))
+        ends_ns = seconds * SECOND_NS
+    return ends_ns
 
 
 def open_gauges(parent_pid: int) -> None:

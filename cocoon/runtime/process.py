@@ -147,6 +147,7 @@ class Worker:
         self._stderr = stderr
         self._home = home
         self._last_words = b""
+        self._listened_ns = 0
         self._slots: Slots | None = None
         self._closed = False
         self._turn = trio.Lock()
@@ -344,7 +345,8 @@ class Worker:
             if not answered:
                 spent = f"{limit_ns / SECOND_NS:g} s of {doing}"
                 raise RunTimeout(f"no answer after {spent}; the worker was killed")
-            self._listen()
+            if time.monotonic_ns() - self._listened_ns > SECOND_NS:
+                self._listen()                          # a pipe that is full loses words, and the last ones matter
             return reply, (time.monotonic_ns() - began_ns) // MICROSECOND_NS
 
     async def _cause(self, doing: str) -> CocoonError:
@@ -362,6 +364,7 @@ class Worker:
 
     def _listen(self) -> None:
         """Take what the worker said on stderr, and keep the end of it."""
+        self._listened_ns = time.monotonic_ns()
         try:
             while heard := os.read(self._stderr, 65_536):
                 self._last_words = (self._last_words + heard)[-WORKER_STDERR_BYTES:]

@@ -114,10 +114,10 @@ def serve(link: Link, provider: str) -> None:
         link.send(failure(error))
         return
     link.send(loaded)
-    decoder = TensorDecoder()
+    decoder, ends_ns = TensorDecoder(), 0
     while True:
         work = link.receive_run()
-        confine.limit_cpu(order.run_ns * len(work.inputs), order.threads)
+        ends_ns = confine.limit_cpu(order.run_ns * len(work.inputs), order.threads, ends_ns)
         inputs, room = slots.inputs(work.slot), Room(slots.outputs(work.slot))
         link.send(Ran(tuple([run(model, decoder, inputs[at : at + size], room) for at, size in work.inputs])))
 

@@ -151,7 +151,7 @@ FREE = {
     ("offer", "warm"): "a list that comes with no bid; beside an offer that is asked for it must fit (wrong_warm)",
     ("lease", "nonce"): "only makes the lease another one",
     ("lease", "private"): "the requester's choice",
-    ("lease_accept", "port"): "one that is not reached leaves the lease on its stream, and what is said there is sealed",
+    ("lease_accept", "port"): "one that is not reached leaves the lease on its stream; what is said is sealed",
     ("lease_accept", "token"): "the same: who listens there decides whom it takes",
     ("lease", "ceiling_nanoton"): "binds the requester alone; a price above it is ceiling_exceeded (test_admission)",
     ("statement", "queued_us"): "the provider's word; nothing is paid by it (REC-2)",
