@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import median
 
 from bench.batching import batching
+from bench.boundary import boundary
 from bench.ledger import anchor, demo, first_task, vouchers
 from bench.market import match
 from bench.peers import peers
@@ -54,7 +55,7 @@ def install() -> list[Row]:
 
 
 MEASURES: tuple[Callable[[], list[Row]], ...] = (
-    help_time, peers, workers, match, vouchers, anchor, first_task, batching, simulator, demo, install,
+    help_time, peers, boundary, workers, match, vouchers, anchor, first_task, batching, simulator, demo, install,
 )
 
 

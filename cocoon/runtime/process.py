@@ -324,30 +324,41 @@ class Worker:
         self, order: Order | None, descriptors: Sequence[int], limit_ns: int, doing: str
     ) -> tuple[Reply, int]:
         """One order and its answer, or a dead worker; with the wall time in microseconds."""
-        async with self._turn:
-            if self._closed:
-                raise WorkerLost("the worker is closed")
-            answered = False
-            began_ns = time.monotonic_ns()
-            try:
-                with trio.move_on_after(limit_ns / SECOND_NS):
-                    if order is not None:
-                        await self._channel.send(pack_order(order), descriptors)
-                    reply = unpack_reply(await self._channel.receive())
-                    answered = True
-            except ChannelClosed:
-                raise await self._cause(doing) from None
-            except PeerFault as error:
-                raise WorkerLost(f"the worker broke the protocol while {doing}: {error.text}") from None
-            finally:
-                if not answered:
-                    await self.close()
+        try:
+            self._turn.acquire_nowait()                 # one pass of the loop less than ``async with``
+        except trio.WouldBlock:
+            await self._turn.acquire()
+        try:
+            return await self._exchange_now(order, descriptors, limit_ns, doing)
+        finally:
+            self._turn.release()
+
+    async def _exchange_now(
+        self, order: Order | None, descriptors: Sequence[int], limit_ns: int, doing: str
+    ) -> tuple[Reply, int]:
+        if self._closed:
+            raise WorkerLost("the worker is closed")
+        answered = False
+        began_ns = time.monotonic_ns()
+        try:
+            with trio.move_on_after(limit_ns / SECOND_NS):
+                if order is not None:
+                    await self._channel.send(pack_order(order), descriptors)
+                reply = unpack_reply(await self._channel.receive())
+                answered = True
+        except ChannelClosed:
+            raise await self._cause(doing) from None
+        except PeerFault as error:
+            raise WorkerLost(f"the worker broke the protocol while {doing}: {error.text}") from None
+        finally:
             if not answered:
-                spent = f"{limit_ns / SECOND_NS:g} s of {doing}"
-                raise RunTimeout(f"no answer after {spent}; the worker was killed")
-            if time.monotonic_ns() - self._listened_ns > SECOND_NS:
-                self._listen()                          # a pipe that is full loses words, and the last ones matter
-            return reply, (time.monotonic_ns() - began_ns) // MICROSECOND_NS
+                await self.close()
+        if not answered:
+            spent = f"{limit_ns / SECOND_NS:g} s of {doing}"
+            raise RunTimeout(f"no answer after {spent}; the worker was killed")
+        if time.monotonic_ns() - self._listened_ns > SECOND_NS:
+            self._listen()                          # a pipe that is full loses words, and the last ones matter
+        return reply, (time.monotonic_ns() - began_ns) // MICROSECOND_NS
 
     async def _cause(self, doing: str) -> CocoonError:
         """Why the socket closed. A worker that lives on without its socket is killed."""
