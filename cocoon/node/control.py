@@ -28,6 +28,7 @@ from cocoon.core.limits import CONTROL_CLIENTS, CONTROL_READ_NS, MESSAGE_BYTES
 from cocoon.core.units import KIB, SECOND_NS
 from cocoon.identity.files import write_private
 from cocoon.node.args import Args
+from cocoon.p2p.turns import Turn
 from cocoon.telemetry.log import Log, hide
 from cocoon.wire.codec import decode, encode
 from cocoon.wire.framing import FrameParser, frame
@@ -45,7 +46,7 @@ class Caller:
         self._stream = stream
         self._parser = FrameParser(MESSAGE_BYTES)
         self._inbox: deque[bytes] = deque()
-        self._sending = trio.Lock()
+        self._sending = Turn()
         #: Frames that were posted and not sent.
         self._posted: list[bytes] = []
         # Half a frame went out: whatever followed would be read as its other half.
@@ -68,7 +69,7 @@ class Caller:
         Raises:
             LocalPeerLost: the client hung up, or did not read.
         """
-        if not self._posted and not self._sending.locked():
+        if not self._posted and not self._sending.taken:
             return                                      # else what another took with it is on its way
         try:
             async with self._sending:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import trio
 
 from cocoon.p2p.streams import PeerStream
+from cocoon.p2p.turns import Turn
 from cocoon.privacy.link import SEALED_FRAME_BYTES, SealedReader, SealedWriter
 from cocoon.wire.bundle import bundled, unbundled
 from cocoon.wire.schema import Message, pack
@@ -23,7 +24,7 @@ class WorkLink:
         self._stream = stream
         self._writer = writer
         self._reader = reader
-        self._sending = trio.Lock()
+        self._sending = Turn()
         #: Posted and not sent.
         self._posted: list[Message] = []
         #: Received and not asked for yet.
@@ -35,7 +36,7 @@ class WorkLink:
 
     async def flush(self) -> None:
         """Send what was posted; what several tasks post meanwhile leaves together."""
-        if not self._posted and not self._sending.locked():
+        if not self._posted and not self._sending.taken:
             return                                      # else what another took with it is on its way
         async with self._sending:
             while self._posted:

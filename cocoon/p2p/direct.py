@@ -31,6 +31,8 @@ from cocoon.p2p.addresses import parse
 
 #: A whole sealed frame of the largest size, if it is there.
 _READ_BYTES = 257 * KIB
+#: A write above this lets others go first.
+_YIELDS_BYTES = 16 * KIB
 #: Closing then discards what is under way, and tells the other side at once.
 _NO_LINGER = struct.pack("ii", 1, 0)
 _GONE = (OSError, trio.ClosedResourceError)
@@ -68,6 +70,8 @@ class TcpBytes:
             StreamClosed: reset, or nothing was taken for ``SEND_STALL_NS``.
         """
         left = memoryview(data)
+        if len(data) > _YIELDS_BYTES:
+            await trio.lowlevel.checkpoint()            # a reader that keeps up must not have the loop to itself
         try:
             while left:
                 try:

@@ -17,6 +17,7 @@ from cocoon.core.errors import StreamClosed, TooLarge, Unreachable
 from cocoon.core.ids import PeerKey
 from cocoon.core.limits import CONTROL_FRAME_BYTES
 from cocoon.core.units import SECOND_NS
+from cocoon.p2p.turns import Turn
 from cocoon.wire.framing import PREFIX_BYTES, frame, frame_length
 
 
@@ -39,7 +40,7 @@ class PeerStream:
         self._ended: str | None = None
         self._released = False
         self._waiting: set[trio.CancelScope] = set()
-        self._send_lock = trio.Lock()
+        self._send_turn = Turn()
         self._first_ns, self._first_due_s = 0, math.inf
 
     @property
@@ -57,7 +58,7 @@ class PeerStream:
         Raises:
             StreamClosed: closed, reset, the peer is lost, or it took nothing for ``SEND_STALL_NS``.
         """
-        async with self._send_lock:
+        async with self._send_turn:
             self._check_open()
             sent = False
             try:
