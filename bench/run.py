@@ -21,6 +21,7 @@ from bench.market import match
 from bench.peers import peers
 from bench.rows import ROOT, Row
 from bench.simulator import simulator
+from bench.tokens import tokens
 from bench.workers import workers
 
 LOCKS = ROOT / "requirements"
@@ -54,7 +55,7 @@ def install() -> list[Row]:
 
 
 MEASURES: tuple[Callable[[], list[Row]], ...] = (
-    help_time, peers, workers, match, vouchers, anchor, first_task, batching, simulator, demo, install,
+    help_time, peers, workers, match, vouchers, anchor, first_task, batching, tokens, simulator, demo, install,
 )
 
 

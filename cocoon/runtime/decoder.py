@@ -127,8 +127,8 @@ class Decoder:
         self._places.output("logits", logits)
         self._places.run()
         self._lengths[rows] += tokens.shape[1]
-        found: Array = logits[[row - first for row in rows], -1]
-        return found
+        found: Array = logits[:, -1]
+        return found if len(rows) == len(found) else found[[row - first for row in rows]]
 
     def _place_cache(self, first: int, end: int) -> None:
         """Rows of the cache that the next execution reads and writes; they lie one behind the other."""

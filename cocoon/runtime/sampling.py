@@ -25,6 +25,7 @@ Array = np.ndarray[Any, Any]
 _PURPOSE = "tokens"
 #: Most likely tokens that are looked at first; more only if they have not the share that is needed.
 _FIRST_LOOK = 64
+_FURTHER = 16
 
 
 def draw(seed: int, number: int) -> float:
@@ -60,7 +61,7 @@ def _drawn(scaled: Array, sampling: Sampling, uniform: float) -> int:
         sums = np.cumsum(np.exp(scaled[order]))
         if sums[-1] > enough or look >= most or look >= len(scaled):
             break
-        look = min(4 * look, most)
+        look = min(_FURTHER * look, most)
     among = len(sums) if all_of_it else min(int(np.searchsorted(sums, enough)) + 1, len(sums))
     whole = total if all_of_it else sums[among - 1]
     return int(order[min(int(np.searchsorted(sums, uniform * whole, side="right")), among - 1)])

@@ -21,9 +21,9 @@ SEQUENCES_WAITING = 256
 """Sequences that wait for a row: four for each that can run, more would only wait in vain."""
 SEQUENCES_WAITING_TOKENS = 1 << 20
 """Prompts of all that wait together: eight of the longest; eight MiB as numbers of Python."""
-PREFILL_TOKENS = 64
-"""Of a prompt that are read at once, before all others make a token. One such piece takes SmolLM2 as long as some
-eight steps; reading twice as many at once gains a twentieth (docs/benchmarks.md)."""
+PREFILL_TOKENS = 32
+"""Of a prompt that are read at once, before all others make a token. One such piece takes SmolLM2 as long as five
+steps; reading more at once saves a twentieth of the time at most (docs/benchmarks.md)."""
 STOP_TOKENS = 64
 """Tokens that end one sequence; published decoders name one to five."""
 STOP_TEXTS = 16
