@@ -215,7 +215,7 @@ def test_prompts_that_are_too_long_together_are_refused():
 def test_a_lease_may_not_fill_the_line():
     world = World(rows=1)
     world.ask(*(asked(n) for n in range(LEASE_SEQUENCES + 1)))
-    assert world.refused[LEASE_SEQUENCES].code == "limit_exceeded"
+    assert {number: end.code for number, end in world.refused.items()} == {LEASE_SEQUENCES: "limit_exceeded"}
     world.ask(asked(1_000, lease=2))
     world.run()
     assert 1_000 in world.ended
