@@ -18,6 +18,8 @@ Array = np.ndarray[Any, Any]
 BLOCK = 32
 """Numbers that share a scale: what Q8_0 has, so that its weights are taken over bit by bit."""
 _ZERO = 128
+#: Below it a scale has not all its digits, and a step could be more than 127; such a block stands for zeros.
+_LEAST_SCALE = np.finfo(np.float32).tiny
 
 
 class Sizes(Value):
@@ -73,6 +75,7 @@ def quantise(matrix: Array) -> Blocks:
         raise ModelRefused("a weight is not a finite number")
     blocks = matrix.reshape(rows, width // BLOCK, BLOCK)
     scales = np.abs(blocks).max(axis=-1) / np.float32(127)
+    scales[scales < _LEAST_SCALE] = 0
     steps = np.rint(blocks / np.where(scales == 0, np.float32(1), scales)[..., None])
     return Blocks((steps + _ZERO).astype(np.uint8), scales.astype(np.float32))
 
