@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx
 
 from cocoon.convert import tiny
 from cocoon.convert.weights import Blocks, Sizes, numbers, quantise
@@ -187,7 +188,7 @@ def refusals(subject: Subject) -> dict[str, str]:
 
 
 def main() -> None:
-    """Three models: float32, 8-bit blocks, and float32 whose rotary halves turn together."""
+    """Float32, 8-bit blocks, float32 whose rotary halves turn together, and with logits of every position."""
     weights = tiny.weights()
     blocks = {name: numbers(_stored(array)) for name, array in weights.items()}
     found: dict[str, Any] = {}
@@ -195,6 +196,7 @@ def main() -> None:
         ("exact", tiny.tiny_decoder(), tiny.SIZES, weights),
         ("blocks", tiny.tiny_decoder(exact=False), tiny.SIZES, blocks),
         ("halves", tiny.tiny_decoder(HALVES), HALVES, weights),
+        ("positions", all_positions(), tiny.SIZES, weights),
     ):
         subject = Subject.of(data)
         found[name] = {
@@ -204,6 +206,17 @@ def main() -> None:
             "cancelled": cancelled(subject), "refusals": refusals(subject),
         }
     print(json.dumps(found))
+
+
+def all_positions() -> bytes:
+    """The tiny decoder with logits of every position, as onnxruntime-genai makes them."""
+    model = onnx.load_from_string(tiny.tiny_decoder())
+    (last,) = (node for node in model.graph.node if node.output[0] == "last_state")
+    (calm,) = (node for node in model.graph.node if node.output[0] == "output_norm")
+    calm.input[0] = last.input[0]
+    model.graph.node.remove(last)
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "sequence"
+    return bytes(model.SerializeToString())
 
 
 def _stored(array: np.ndarray) -> np.ndarray | Blocks:

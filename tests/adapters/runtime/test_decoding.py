@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-MODELS = ("exact", "blocks", "halves")
+MODELS = ("exact", "blocks", "halves", "positions")
 #: Logits of these models are 8 apart on average; two that have nothing to do with each other differ by 40 somewhere.
 ROUNDING = 1e-3
 
@@ -28,6 +28,7 @@ def found():
 def test_the_graph_computes_what_the_formulas_say(found):
     assert found["exact"]["formulas"] < ROUNDING                # 6e-5
     assert found["halves"]["formulas"] < ROUNDING               # 4e-5
+    assert found["positions"]["formulas"] < ROUNDING
     assert found["blocks"]["formulas"] < 5                      # 2.2: products round their inputs to 8 bits
 
 
