@@ -19,8 +19,13 @@ ROUNDING = 1e-3
 @pytest.fixture(scope="module")
 def found():
     """By name of the model: what ``decoding.py`` found."""
-    program = "tests.adapters.runtime.decoding"
-    done = subprocess.run([sys.executable, "-m", program], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    return printed("decoding")
+
+
+def printed(program):
+    """What one of the programs beside this file says."""
+    command = [sys.executable, "-m", f"tests.adapters.runtime.{program}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -76,3 +81,9 @@ def test_what_is_no_decoder_or_has_no_room_is_refused(found):
         "no decoder": "model_refused", "no rows": "limit_exceeded", "too many rows": "limit_exceeded",
         "too long": "limit_exceeded", "full": "usage", "no such token": "run_failed", "other pieces": "model_refused",
     }
+
+
+def test_a_confined_worker_may_make_every_call_that_decoding_makes(found):
+    confinement, tokens = printed("confined_decoding")
+    assert tokens == found["blocks"]["loop"]["greedy"][0]
+    assert "writes_no_files" in confinement

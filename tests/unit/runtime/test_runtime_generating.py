@@ -60,7 +60,7 @@ def test_a_stop_token_is_told_and_ends_the_sequence():
     world = done(asked(1, most=9, stops=[tokens[3]]))
     at = tokens.index(tokens[3])
     assert world.tokens(1) == tokens[: at + 1]
-    assert world.ended[1].reason is Reason.STOP_TOKEN
+    assert world.ended[1].reason is Reason.STOP_TOKEN and world.ended[1].text_bytes == at
 
 
 def test_a_stop_text_across_two_tokens_ends_the_sequence_and_is_no_part_of_the_answer():
