@@ -17,12 +17,13 @@ import trio
 
 from cocoon.core.clock import Clock
 from cocoon.core.errors import UsageError
+from cocoon.core.limits import PROVIDERS_ASKED, RUNS_IN_FLIGHT
 from cocoon.core.machine import DeadlinePassed, Effect, Event
 from cocoon.core.units import SECOND_NS
 
-#: Facts waiting for one machine. Producers block when it is full, so this bounds
-#: memory; 64 is several frames of a full window of runs.
-INBOX_EVENTS = 64
+#: Facts waiting for one machine. Producers block when it is full, so this bounds memory. Twice the runs that a task
+#: can have on all its leases: a client that does not read holds up its own task, and no lease that others use too.
+INBOX_EVENTS = 2 * PROVIDERS_ASKED * RUNS_IN_FLIGHT
 
 
 class AnyMachine(Protocol):

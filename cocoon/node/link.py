@@ -27,12 +27,27 @@ class WorkLink:
         self._sending = Turn()
         #: Posted and not sent.
         self._posted: list[Message] = []
+        self._news = trio.Event()
         #: Received and not asked for yet.
         self._heard: deque[Message] = deque()
 
     def post(self, message: Message) -> None:
         """Let this leave with the next ``flush``, behind what was posted before."""
         self._posted.append(message)
+        self._news.set()
+
+    async def keep_sending(self) -> None:
+        """Send whatever is posted, until cancelled: for tasks that must never wait for the other side to read.
+
+        A reader that waits until it can send may wait for a reader that does the same.
+
+        Raises:
+            StreamClosed: as ``flush``.
+        """
+        while True:
+            await self._news.wait()
+            self._news = trio.Event()
+            await self.flush()
 
     async def flush(self) -> None:
         """Send what was posted; what several tasks post meanwhile leaves together."""

@@ -117,7 +117,7 @@ class Purchase:
         self._machine = purchase.LeasePurchase(
             purse.clock.now_ns(), terms.duration_s, terms.max_runs, terms.run_ms, purse.lease_idle_ns
         )
-        self._driver = Driver(self._machine, purse.clock, self._perform, flush=self._flush)
+        self._driver = Driver(self._machine, purse.clock, self._perform)
         self._customers: dict[TaskId, Customer] = {}
         self._inputs: dict[tuple[TaskId, int], bytes] = {}
         self._sent: dict[int, RunRequest] = {}
@@ -204,7 +204,6 @@ class Purchase:
     async def close_tranche(self) -> None:
         """Ask for the receipt over everything answered so far."""
         await self._tell(receipts.TrancheClosed(self._machine.next_number - 1))
-        await self._flush()
 
     def forget(self, task: TaskId) -> None:
         """The task has ended; what still comes for it is dropped."""
@@ -223,6 +222,7 @@ class Purchase:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._read)
+                nursery.start_soon(self._send)
                 await self._driver.post(purchase.LeaseAgreed())
                 await self._driver.run()
                 nursery.cancel_scope.cancel()
@@ -239,7 +239,6 @@ class Purchase:
         try:
             while True:
                 await self._take_all(await self._link.receive_all(*_FROM_PROVIDER))
-                await self._flush()
         except StreamClosed as error:
             self._silence.set()
             await self._driver.post(purchase.LeaseLost("provider_lost", error.text))
@@ -381,8 +380,15 @@ class Purchase:
             self._progress = None                       # its task hears of it by itself; the lease goes on
 
     def _say(self, message: Message) -> None:
-        """Let it leave with the next ``_flush``."""
+        """Let it leave soon; runs on their way bound what waits."""
         self._link.post(message)
+
+    async def _send(self) -> None:
+        """Neither reader nor machine wait until a provider that is busy sending reads."""
+        try:
+            await self._link.keep_sending()
+        except Unavailable as error:                    # noticed, and reported, by the reader
+            self._purse.log.debug("send_failed", lease=self.id, code=error.code)
 
     async def _flush(self) -> None:
         """Send what was said; a link that is gone is noticed, and reported, by the reader."""

@@ -120,6 +120,7 @@ class Sale:
                 await self._resume()
                 await self._flush()
             nursery.start_soon(self._read)
+            nursery.start_soon(self._send)
             nursery.start_soon(self._mind_receipts)
             if self._shop.till is not None and self._terms.lane and not self._entry.settles:
                 nursery.start_soon(self._mind_lane, self._shop.till)
@@ -149,7 +150,6 @@ class Sale:
         try:
             while True:
                 await self._take(await self._link.receive(*_FROM_REQUESTER))
-                await self._flush()
         except CocoonError as error:
             self._hears = False
             self._tell_news()
@@ -250,8 +250,15 @@ class Sale:
         await self._flush()
 
     def _say(self, message: Message) -> None:
-        """Let it leave with the next ``_flush``."""
+        """Let it leave soon. The machine's shell waits until its results have left, so that they do not pile up."""
         self._link.post(message)
+
+    async def _send(self) -> None:
+        """The reader does not wait until a requester that is busy sending reads."""
+        try:
+            await self._link.keep_sending()
+        except Unavailable as error:                    # noticed, and reported, by the reader
+            self._shop.log.debug("send_failed", lease=self._id, code=error.code)
 
     async def _flush(self) -> None:
         """Send what was said; a link that is gone is noticed, and reported, by the reader."""

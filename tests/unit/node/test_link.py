@@ -1,0 +1,91 @@
+"""Two ends of a link that both have much to say: neither waits for the other to read first."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+import trio
+
+from cocoon.core.errors import StreamClosed
+from cocoon.core.ids import LeaseId, PeerKey
+from cocoon.core.units import MIB
+from cocoon.node.link import WorkLink
+from cocoon.p2p.direct import dial_direct, listen_direct
+from cocoon.p2p.streams import PeerStream
+from cocoon.privacy.link import LinkKeys, SealedReader, SealedWriter, session_keys
+from cocoon.wire.messages import Chunk, TrancheClose
+
+PEER = PeerKey(bytes(32))
+PATIENCE_S = 60
+LARGE = bytes(MIB)
+MANY = 24
+
+
+async def test_two_ends_that_send_much_at_once_both_get_it() -> None:
+    """Each answers every message that it reads with a large one: far more than the sockets between them hold."""
+    session = session_keys(LinkKeys.from_bytes(os.urandom(64)), bytes(32), LeaseId(bytes(32)))
+    with trio.fail_after(PATIENCE_S):
+        async with trio.open_nursery() as nursery:
+            port = listen_direct("/ip4/127.0.0.1/tcp/0", 0)
+            nursery.start_soon(port.serve)
+            with port.expect() as ticket:
+                dialled = await dial_direct("127.0.0.1", port.port, ticket.token)
+                await ticket.arrived.wait()
+                accepted = ticket.take()
+            assert accepted is not None
+            one = WorkLink(
+                PeerStream(PEER, dialled), SealedWriter(session.to_provider), SealedReader(session.to_requester)
+            )
+            other = WorkLink(
+                PeerStream(PEER, accepted), SealedWriter(session.to_requester), SealedReader(session.to_provider)
+            )
+
+            async def send(link: WorkLink) -> None:
+                with suppress(StreamClosed):
+                    await link.keep_sending()
+
+            async def answer(link: WorkLink, heard: list[int]) -> None:
+                with suppress(StreamClosed):
+                    while len(heard) < 2 * MANY:
+                        message = await link.receive(Chunk)
+                        assert isinstance(message, Chunk)
+                        heard.append(message.index)
+                        if message.index < MANY:
+                            link.post(Chunk(file=0, index=message.index + MANY, data=LARGE))
+
+            heard: tuple[list[int], list[int]] = [], []
+            for link in (one, other):
+                nursery.start_soon(send, link)
+                for index in range(MANY):
+                    link.post(Chunk(file=0, index=index, data=LARGE))
+            with trio.move_on_after(PATIENCE_S / 4):
+                async with trio.open_nursery() as readers:
+                    readers.start_soon(answer, one, heard[0])
+                    readers.start_soon(answer, other, heard[1])
+            for raw in (dialled, accepted):
+                await raw.reset()
+            nursery.cancel_scope.cancel()
+        assert heard == ([*range(2 * MANY)], [*range(2 * MANY)])
+
+
+async def test_what_is_posted_while_another_sends_leaves_with_it() -> None:
+    sent: list[list[object]] = []
+
+    class Stream:
+        async def send(self, frame: bytes) -> None:
+            await trio.lowlevel.checkpoint()
+
+    link = WorkLink(Stream(), SealedWriter(bytes(32)), SealedReader(bytes(32)))  # type: ignore[arg-type]
+    transmit = link._transmit
+
+    async def noted(messages: list[object]) -> None:
+        sent.append(list(messages))
+        if len(sent) == 1:
+            for number in (2, 3):
+                link.post(TrancheClose(through=number))
+        await transmit(messages)  # type: ignore[arg-type]
+
+    link._transmit = noted  # type: ignore[assignment, method-assign]
+    await link.send(TrancheClose(through=1))
+    assert sent == [[TrancheClose(through=1)], [TrancheClose(through=2), TrancheClose(through=3)]]
