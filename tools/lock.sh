@@ -21,5 +21,6 @@ compile product.lock product.in
 compile dev.lock -c product.lock product.in dev.in
 compile setuptools.lock -c dev.lock setuptools.in
 compile magika.lock --no-deps magika.in
+compile models.lock --no-deps models.in
 compile oracle.lock oracle.in
 compile contracts.lock contracts.in
