@@ -22,7 +22,7 @@ WORKERS ?= 4
 MAKEFLAGS += --jobs=2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint mutants bench wheel contracts bytecode crosscheck docs lock clean tools-present
+.PHONY: help setup demo test test-long lint mutants bench bench-gpu wheel contracts bytecode crosscheck docs lock clean tools-present
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -50,6 +50,9 @@ mutants: .venv/.dev build/magika/.done build/models/.done .venv-oracle/.done ## 
 
 bench: .venv/.dev build/magika/.done build/models/.done ## figures, side by side with their goals
 	@$(VENV) -m bench.run
+
+bench-gpu: .venv/.dev build/magika/.done build/models/.done ## noise between processor and card; needs the extra [cuda]
+	@$(VENV) -m bench.gpu
 
 wheel: .venv/.dev ## dist/cocoon_mesh-*.whl
 	@rm -rf build/lib build/bdist.*

@@ -33,7 +33,7 @@ def plain(
     level: str = "ALL",
     provider: str = CPU,
     settings: Mapping[str, str] = {},
-    device_bound: bool = False,
+    bound_on: str = "",
 ) -> list[Feeds]:
     """The outputs of each run, in a session that nothing of Cocoon has touched.
 
@@ -41,11 +41,11 @@ def plain(
         carried: Outputs that the next run takes in place of the inputs of these names.
         level: Of graph optimisation, as in ``ORT_ENABLE_ALL``; or ``DISABLE_ALL``.
         settings: Of the provider.
-        device_bound: Inputs and outputs lie in the card's memory, bound there.
+        bound_on: The device (``cuda`` or ``cpu``) in whose memory inputs and outputs lie, bound there.
     """
     options = {
         "carried": dict(carried), "threads": threads, "level": level, "provider": provider,
-        "settings": dict(settings), "device_bound": device_bound, "runs": len(feeds),
+        "settings": dict(settings), "bound_on": bound_on, "runs": len(feeds),
     }
     with tempfile.TemporaryDirectory(prefix="cocoon-plain-") as folder:
         Path(folder, "model.onnx").write_bytes(model)
@@ -84,15 +84,15 @@ def _session(model: str, wanted: dict[str, Any]) -> Any:
     return session
 
 
-def _bound(session: Any, feeds: Feeds) -> list[Any]:
-    """One run whose inputs and outputs lie on the card."""
+def _bound(session: Any, feeds: Feeds, device: str) -> list[Any]:
+    """One run whose inputs and outputs lie in the device's memory."""
     import onnxruntime as ort
 
     binding = session.io_binding()
     for name, array in feeds.items():
-        binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array, "cuda", 0))
+        binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array, device, 0))
     for output in session.get_outputs():
-        binding.bind_output(output.name, "cuda", 0)
+        binding.bind_output(output.name, device, 0)
     session.run_with_iobinding(binding)
     return [value.numpy() for value in binding.get_outputs()]
 
@@ -104,7 +104,7 @@ def main() -> None:
     names = [output.name for output in session.get_outputs()]
     for number in range(wanted["runs"]):
         feeds = carry(decode_tensors((folder / f"{number}.in").read_bytes()), outputs, wanted["carried"])
-        results = _bound(session, feeds) if wanted["device_bound"] else session.run(None, feeds)
+        results = _bound(session, feeds, wanted["bound_on"]) if wanted["bound_on"] else session.run(None, feeds)
         outputs = dict(zip(names, results, strict=True))
         (folder / f"{number}.out").write_bytes(encode_tensors(outputs))
 
