@@ -48,7 +48,7 @@ lint: .venv/.dev ## ruff, mypy --strict, import contracts
 mutants: .venv/.dev build/magika/.done build/models/.done .venv-oracle/.done ## break the product on purpose; each mutant's own test must notice
 	@$(VENV) tests/mutants/run.py
 
-bench: .venv/.dev build/magika/.done build/models/.done ## figures, side by side with their goals
+bench: .venv/.dev build/magika/.done .venv-bench/.done ## figures, side by side with their goals
 	@$(VENV) -m bench.run
 
 bench-gpu: .venv/.dev build/magika/.done build/models/.done ## noise between processor and card; needs the extra [cuda]
@@ -76,7 +76,7 @@ lock: tools-present ## bring the hashed locks in line with requirements/*.in (ne
 	@PYTHON="$(PYTHON)" sh tools/lock.sh
 
 clean: ## remove everything that make made
-	@rm -rf .venv .venv-oracle .venv-contracts build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@rm -rf .venv .venv-oracle .venv-contracts .venv-bench build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	@find cocoon sim tests tools bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # --- installing ------------------------------------------------------------
@@ -121,6 +121,14 @@ build/magika/.done build/models/.done: build/%/.done: $(LOCKS)/%.lock tools/mode
 	@$(PYTHON) -m venv --clear .venv-oracle
 	@.venv-oracle/bin/python $(PIP) -r $(LOCKS)/oracle.lock
 	@.venv-oracle/bin/python -m compileall -q -j 0 .venv-oracle/lib >/dev/null 2>&1 || true
+	@touch $@
+
+# Rivals that have no wheel here are told as such by the bench, so that a failed installation is no error.
+.venv-bench/.done: $(LOCKS)/rivals.lock | tools-present
+	@echo "installing what users would take instead into .venv-bench (some 700 MB)"
+	@$(PYTHON) -m venv --clear .venv-bench
+	-@.venv-bench/bin/python $(PIP) -r $(LOCKS)/rivals.lock
+	@.venv-bench/bin/python -m compileall -q -j 0 .venv-bench/lib >/dev/null 2>&1 || true
 	@touch $@
 
 # Node from a wheel, the Tolk compiler and a second TVM from npm: for whoever changes contracts, and for CI.

@@ -68,9 +68,9 @@ def packaged() -> list[Packaged]:
     ]
 
 
-def relu(items: int) -> bytes:
-    """y = relu(x); float32, shape (n, items): what costs nothing to compute, so that all else shows."""
-    ends = [h.make_tensor_value_info(name, T.FLOAT, ["n", items]) for name in ("x", "y")]
+def relu() -> bytes:
+    """y = relu(x); float32, shape (n, items): it costs nothing to compute, so that all else shows."""
+    ends = [h.make_tensor_value_info(name, T.FLOAT, ["n", "items"]) for name in ("x", "y")]
     return _model([h.make_node("Relu", ["x"], ["y"])], ends[:1], ends[1:])
 
 

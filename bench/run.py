@@ -19,6 +19,7 @@ from bench.batching import batching
 from bench.ledger import anchor, demo, first_task, vouchers
 from bench.market import match
 from bench.peers import peers
+from bench.rivals.run import rivals
 from bench.rows import ROOT, Row
 from bench.simulator import simulator
 from bench.workers import workers
@@ -54,7 +55,7 @@ def install() -> list[Row]:
 
 
 MEASURES: tuple[Callable[[], list[Row]], ...] = (
-    help_time, peers, workers, match, vouchers, anchor, first_task, batching, simulator, demo, install,
+    help_time, peers, rivals, workers, match, vouchers, anchor, first_task, batching, simulator, demo, install,
 )
 
 

@@ -23,4 +23,5 @@ compile setuptools.lock -c dev.lock setuptools.in
 compile magika.lock --no-deps magika.in
 compile models.lock --no-deps models.in
 compile oracle.lock oracle.in
+compile rivals.lock rivals.in
 compile contracts.lock contracts.in

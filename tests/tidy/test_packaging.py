@@ -15,7 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-LOCKS = ("product", "dev", "setuptools", "magika", "models", "oracle", "contracts")
+LOCKS = ("product", "dev", "setuptools", "magika", "models", "oracle", "rivals", "contracts")
 #: Left out on purpose: no Linux wheel, and nothing of ours uses it (docs/dependencies.md).
 LEFT_OUT = "fastecdsa"
 
