@@ -18,6 +18,7 @@ from bench.rivals import contest
 from bench.rivals.contest import LARGE, SMALL, SPAN_S, NoRival, Payload
 from bench.rivals.load import Figures, figures
 from bench.rows import Row
+from cocoon.core.errors import CocoonError
 
 CORES = 2
 #: Inputs of one ``map``: some seconds of them.
@@ -63,9 +64,12 @@ def _cocoon() -> Iterator[Row]:
         model.write_bytes(relu())
         client = cocoon.connect(started["requester"].home)
         for payload in (SMALL, LARGE):
-            client.run(model, {"x": payload.x})  # the auction and the cold model are figures of their own
-            yield told("Cocoon, run", payload, "1 at a time", _one_by_one(client, model, payload))
-            yield told("Cocoon, map", payload, "as many as it takes", _mapped(client, model, payload))
+            for who, way, how in (("Cocoon, run", _one_by_one, "1 at a time"), ("Cocoon, map", _mapped, "a stream")):
+                try:
+                    client.run(model, {"x": payload.x})  # the auction and the cold model are figures of their own
+                    yield told(who, payload, how, way(client, model, payload))
+                except CocoonError as error:
+                    yield Row(f"{who}, {payload.name}, {how}", f"failed: {error.code}: {error.text}")
 
 
 def _one_by_one(client: cocoon.Client, model: Path, payload: Payload) -> Figures:
