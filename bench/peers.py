@@ -43,7 +43,7 @@ print(median(took) * 1e3)
 
 
 @contextmanager
-def _trio() -> Iterator[tuple[Crew, dict[str, Peer], dict[str, float]]]:
+def three_peers() -> Iterator[tuple[Crew, dict[str, Peer], dict[str, float]]]:
     """Bootstrap, provider and requester, ready, with the seconds that each took."""
     with crew(Interrupts()) as members:
         peers = {"bootstrap": members.start("bootstrap", "up", "--role", "bootstrap")}
@@ -62,7 +62,7 @@ def _inputs(value: int) -> dict[str, np.ndarray]:
 
 def peers() -> list[Row]:
     """Start to ready, idle memory, and one file through a warm and a cold lease."""
-    with _trio() as (_, started, took):
+    with three_peers() as (_, started, took):
         requester = cocoon.connect(started["requester"].home)
         idle_mib = {name: _resident_mib(peer.pid) for name, peer in started.items()}
         cold_ms = _milliseconds(requester)

@@ -20,6 +20,7 @@ from bench.boundary import boundary
 from bench.ledger import anchor, demo, first_task, vouchers
 from bench.market import match
 from bench.peers import peers
+from bench.rivals.run import rivals
 from bench.rows import ROOT, Row
 from bench.simulator import simulator
 from bench.tokens import tokens
@@ -56,7 +57,7 @@ def install() -> list[Row]:
 
 
 MEASURES: tuple[Callable[[], list[Row]], ...] = (
-    help_time, peers, boundary, workers, batching, tokens, match, vouchers, anchor, first_task,
+    help_time, peers, rivals, boundary, workers, batching, tokens, match, vouchers, anchor, first_task,
     simulator, demo, install,
 )
 

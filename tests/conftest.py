@@ -20,7 +20,7 @@ settings.load_profile("cocoon")
 
 _TESTS = Path(__file__).resolve().parent
 #: Where tests start processes and wait for them.
-_WAITING = {"adapters", "attack", "bridge", "crash", "loopback", "oracle"}
+_WAITING = {"adapters", "attack", "bridge", "crash", "gpu", "loopback", "oracle"}
 
 
 @pytest.fixture(scope="session")

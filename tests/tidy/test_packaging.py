@@ -15,7 +15,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-LOCKS = ("product", "dev", "setuptools", "magika", "oracle", "contracts", "convert", "smollm2")
+LOCKS = (
+    "product", "dev", "setuptools", "magika", "models", "oracle", "rivals", "contracts", "convert", "smollm2",
+)
 #: Left out on purpose: no Linux wheel, and nothing of ours uses it (docs/dependencies.md).
 LEFT_OUT = "fastecdsa"
 

@@ -1,11 +1,9 @@
 """RUN-9 to RUN-13: honest models give the bits of a plain ONNX Runtime run, and the truth is told."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
+from bench.plain import plain
 from cocoon.core.errors import (
     InputsMismatch,
     LimitExceeded,
@@ -20,38 +18,13 @@ from cocoon.wire.tensors import decode_tensors, encode_tensors
 from tests import models
 from tests.adapters.runtime.conftest import LIMITS, run_tensors
 
-# The session options of docs/spec/runtime.md, RUN-12, written out once more on purpose.
-PLAIN_RUN = """
-import sys, onnxruntime as ort
-from pathlib import Path
-from cocoon.wire.tensors import decode_tensors, encode_tensors
-options = ort.SessionOptions()
-options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-options.intra_op_num_threads = 2
-options.inter_op_num_threads = 1
-options.use_deterministic_compute = True
-for name in sys.argv[2:]:
-    base = Path(sys.argv[1], name)
-    session = ort.InferenceSession(base.with_suffix(".onnx"), options, providers=["CPUExecutionProvider"])
-    outputs = session.run(None, decode_tensors(base.with_suffix(".in").read_bytes()))
-    names = [output.name for output in session.get_outputs()]
-    base.with_suffix(".out").write_bytes(encode_tensors(dict(zip(names, outputs))))
-"""
 
-
-async def test_five_user_models_give_the_bits_of_a_plain_run(start, tmp_path):
-    users = models.five_models()
-    for user in users:
-        (tmp_path / f"{user.name}.onnx").write_bytes(user.model)
-        (tmp_path / f"{user.name}.in").write_bytes(encode_tensors(user.inputs))
-    names = [user.name for user in users]
-    subprocess.run([sys.executable, "-c", PLAIN_RUN, str(tmp_path), *names], check=True)
-    for user in users:
+async def test_five_user_models_give_the_bits_of_a_plain_run(start, model_file):
+    for user in models.five_models():
         async with await start() as worker:
-            await worker.load(tmp_path / f"{user.name}.onnx")
-            report = await worker.run((tmp_path / f"{user.name}.in").read_bytes())
-            assert report.outputs == (tmp_path / f"{user.name}.out").read_bytes(), user.name
+            await worker.load(model_file(user.model))
+            report = await worker.run(encode_tensors(user.inputs))
+            assert report.outputs == encode_tensors(*plain(user.model, [user.inputs], threads=2)), user.name
 
 
 async def test_bits_do_not_depend_on_where_the_inputs_lie_in_their_message(start, model_file):
