@@ -2,8 +2,9 @@
 
 Execution profile (RUN-12): all graph optimisations, sequential execution, one
 inter-operator thread, deterministic kernels, no spinning, ONNX format only. On
-CPU the bits of a result depend on nothing else that we could vary (threads,
-session, wheel: measured), so an output can be compared with a run elsewhere.
+CPU the bits of a result depend on nothing else that we could vary (session,
+wheel; threads only for a few rows, RUN-32: measured), so an output can be
+compared with a run elsewhere.
 
 ``onnxruntime.get_device()`` and ``get_available_providers()`` speak of a GPU on
 machines without one; only a session's ``get_providers()`` is believed.

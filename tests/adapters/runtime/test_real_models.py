@@ -102,12 +102,14 @@ def test_numbers_of_threads_differ_by_no_more_than_the_page_says(model, toleranc
         assert difference <= tolerances[model.name][1], f"{threads} threads"
 
 
+@pytest.mark.long
 def test_optimisation_levels_differ_by_no_more_than_the_page_says(model, tolerances):
     for level in LEVELS:
         found = plain(model.read(), runs_of(model)[:RUNS], model.carried, level=level)
         assert farthest(plain_on(model.name, 1)[:RUNS], found) <= tolerances[model.name][0], level
 
 
+@pytest.mark.long
 async def test_joined_runs_differ_from_single_ones_by_no_more_than_the_page_says(
     start, model, model_file, tolerances
 ):
