@@ -23,6 +23,7 @@ import trio
 
 from bench.rows import Row
 from cocoon.core.errors import CocoonError
+from cocoon.core.limits import WORKER_START_NS
 from cocoon.core.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
 from cocoon.runtime.service import Runtime, Worker, WorkerLimits, open_runtime
 from cocoon.wire.tensors import encode_tensors
@@ -123,8 +124,9 @@ async def _run_for_ever(worker: Worker) -> None:
 
 async def _spare(runtime: Runtime) -> None:
     """Until the next worker waits with its imports done: its start is no part of the figure."""
-    while runtime._offer.statistics().tasks_waiting_send == 0:
-        await trio.sleep(0.01)
+    with trio.fail_after(WORKER_START_NS / SECOND_NS):
+        while runtime._offer.statistics().tasks_waiting_send == 0:
+            await trio.sleep(0.01)
 
 
 async def _replace(runtime: Runtime, model: Path, *, wait: bool) -> int:

@@ -32,6 +32,8 @@ WARM_S, SPAN_S = 1.0, 4.0
 READY_S = 120
 END_S = 20
 _LOOK_S = 0.1
+#: One figure: warming up, measuring, and a server that has stopped answering.
+_LOAD_S = 120.0
 #: Within which a first request is answered, from a server that is up but cold.
 _FIRST_S = 3.0
 _RAW = {"content-type": "application/octet-stream"}
@@ -185,7 +187,10 @@ def _drive(rival: Rival, site: Site, payload: Payload, at_a_time: int, warm_s: f
 
 
 def _figures(command: list[str], environment: Mapping[str, str]) -> Figures:
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    try:
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=_LOAD_S)
+    except subprocess.TimeoutExpired:
+        raise NoRival(f"no figures after {_LOAD_S:.0f} s") from None
     if done.returncode:
         raise NoRival(done.stderr.strip().splitlines()[-1][:200])
     found = json.loads(done.stdout)

@@ -16,6 +16,8 @@ _SOL_PACKET, _PACKET_STATISTICS, _PACKET_IGNORE_OUTGOING = 263, 6, 23
 _SO_RCVBUFFORCE = 33
 _BUFFER_BYTES = 256 << 20
 _FRAME_BYTES = 1 << 17
+#: Far more than the peers of one test send.
+_KEPT_BYTES = 1 << 30
 
 
 def may_capture() -> bool:
@@ -32,13 +34,22 @@ class Wiretap:
     """Everything that passed over loopback while the tap was open, frame by frame."""
 
     frames: list[bytes] = field(default_factory=list)
-    #: Frames that the kernel could not keep for us; anything but 0 makes the capture worthless.
+    #: Frames that the kernel or we could not keep; anything but 0 makes the capture worthless.
     dropped: int = 0
+    _room_bytes: int = _KEPT_BYTES
 
     @property
     def size_bytes(self) -> int:
         """All frames together."""
         return sum(map(len, self.frames))
+
+    def keep(self, frame: bytes) -> None:
+        """Take one frame; what others send over loopback meanwhile must not fill the memory."""
+        self._room_bytes -= len(frame)
+        if self._room_bytes < 0:
+            self.dropped += 1
+        else:
+            self.frames.append(frame)
 
     def count(self, marker: bytes) -> int:
         """How many frames hold ``marker``."""
@@ -63,7 +74,7 @@ def tapped() -> Iterator[Wiretap]:
             stop.set()
             os.write(wake_write, b"x")
             thread.join()
-            tap.dropped = _dropped(raw)
+            tap.dropped += _dropped(raw)
             os.close(wake_read)
             os.close(wake_write)
 
@@ -72,11 +83,24 @@ def _listen(raw: socket.socket, wake: int, stop: threading.Event, tap: Wiretap) 
     while True:
         select.select([raw, wake], [], [])
         try:
-            while True:
-                tap.frames.append(raw.recv(_FRAME_BYTES))
+            while not stop.is_set():
+                tap.keep(raw.recv(_FRAME_BYTES))
         except BlockingIOError:
-            if stop.is_set():
-                return
+            continue
+        _drain(raw, tap)
+        return
+
+
+def _drain(raw: socket.socket, tap: Wiretap) -> None:
+    """What was sent before the end; of traffic that never ends, as much as the kernel can have kept."""
+    left_bytes = _BUFFER_BYTES
+    try:
+        while left_bytes > 0:
+            frame = raw.recv(_FRAME_BYTES)
+            left_bytes -= len(frame)
+            tap.keep(frame)
+    except BlockingIOError:
+        return
 
 
 def _dropped(raw: socket.socket) -> int:
