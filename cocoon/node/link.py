@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import trio
 
+from cocoon.core.errors import Unavailable
+from cocoon.core.limits import LINK_UNSENT
 from cocoon.p2p.streams import PeerStream
 from cocoon.p2p.turns import Turn
 from cocoon.privacy.link import SEALED_FRAME_BYTES, SealedReader, SealedWriter
@@ -18,31 +20,34 @@ from cocoon.wire.schema import Message, pack
 
 
 class WorkLink:
-    """One sealed connection of one lease. One reader task, any number of senders."""
+    """One sealed connection of one lease. One reader task, any number of senders.
+
+    To send on a link that is gone changes nothing: its reader notices, and tells why.
+    """
 
     def __init__(self, stream: PeerStream, writer: SealedWriter, reader: SealedReader) -> None:
         self._stream = stream
         self._writer = writer
         self._reader = reader
         self._sending = Turn()
-        #: Posted and not sent.
+        #: Posted and not taken for sending.
         self._posted: list[Message] = []
-        self._news = trio.Event()
+        #: The same, and those that are being sent.
+        self._unsent = 0
+        self._news, self._left = trio.Event(), trio.Event()
         #: Received and not asked for yet.
         self._heard: deque[Message] = deque()
 
     def post(self, message: Message) -> None:
         """Let this leave with the next ``flush``, behind what was posted before."""
         self._posted.append(message)
+        self._unsent += 1
         self._news.set()
 
     async def keep_sending(self) -> None:
         """Send whatever is posted, until cancelled: for tasks that must never wait for the other side to read.
 
         A reader that waits until it can send may wait for a reader that does the same.
-
-        Raises:
-            StreamClosed: as ``flush``.
         """
         while True:
             await self._news.wait()
@@ -56,7 +61,14 @@ class WorkLink:
         async with self._sending:
             while self._posted:
                 posted, self._posted = self._posted, []
-                await self._transmit(posted)
+                try:
+                    await self._transmit(posted)
+                except Unavailable:
+                    pass                                # the reader, which every link has, finds the same end
+                finally:
+                    self._unsent -= len(posted)
+                    self._left.set()
+                    self._left = trio.Event()
 
     async def send(self, message: Message) -> None:
         """Post one message and send it, with what was posted before."""
@@ -76,6 +88,8 @@ class WorkLink:
 
     async def receive_all(self, *expected: type[Message]) -> list[Message]:
         """The next messages that came together, at least one; raises as ``receive``."""
+        while self._unsent > LINK_UNSENT:               # who asks and asks and reads no answer is not listened to
+            await self._left.wait()
         while True:
             frame = await self._stream.receive(SEALED_FRAME_BYTES)
             message = self._reader.feed_frame(frame)

@@ -22,7 +22,6 @@ from cocoon.core.errors import (
     OutOfOrder,
     ProviderLost,
     StreamClosed,
-    Unavailable,
     for_peer,
     from_code,
     from_peer,
@@ -113,7 +112,7 @@ class Purchase:
         self._model = model
         self._payload_limit_bytes = payload_limit_bytes
         self._progress: Say | None = progress
-        self.tally = Tally(purse, lease, opening, self._say, self._settled)
+        self.tally = Tally(purse, lease, opening, link.post, self._settled)
         self._machine = purchase.LeasePurchase(
             purse.clock.now_ns(), terms.duration_s, terms.max_runs, terms.run_ms, purse.lease_idle_ns
         )
@@ -222,7 +221,7 @@ class Purchase:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._read)
-                nursery.start_soon(self._send)
+                nursery.start_soon(self._link.keep_sending)
                 await self._driver.post(purchase.LeaseAgreed())
                 await self._driver.run()
                 nursery.cancel_scope.cancel()
@@ -315,7 +314,7 @@ class Purchase:
     async def _perform(self, effect: Effect) -> None:
         match effect:
             case purchase.OfferModel():
-                self._say(ModelOffer(manifest=pack_manifest(self._model.manifest)))
+                self._link.post(ModelOffer(manifest=pack_manifest(self._model.manifest)))
             case purchase.SendModelPart(file, first, count):
                 self._nursery.start_soon(self._send_model, file, first, count)
             case purchase.LeaseIsReady(load_us):
@@ -335,8 +334,8 @@ class Purchase:
             case purchase.EndPurchase(code, text):
                 self._purse.log.info("lease_ended", lease=self.id, code=code)
                 self._lost = from_code(code, text)
-                self._say(LeaseClose(code=for_peer(self._lost).code))
-                await self._flush()
+                self._link.post(LeaseClose(code=for_peer(self._lost).code))
+                await self._link.flush()
                 if self.tally.lane and code == "released":
                     with trio.move_on_after(RECEIPT_REPLY_NS / SECOND_NS):
                         await self._silence.wait()
@@ -349,10 +348,10 @@ class Purchase:
         sizes = [part.size_bytes for part in self._model.manifest.files]
         before = sum(sizes[:file])
         try:
-            self._say(ChunkHashes(file=file, hashes=b"".join(self._model.hashes_of(file))))
+            self._link.post(ChunkHashes(file=file, hashes=b"".join(self._model.hashes_of(file))))
             for index in range(first, first + count):
-                self._say(Chunk(file=file, index=index, data=self._model.read_chunk(file, index)))
-                await self._flush()
+                self._link.post(Chunk(file=file, index=index, data=self._model.read_chunk(file, index)))
+                await self._link.flush()
                 sent = before + min(sizes[file], (index + 1) * CHUNK_BYTES)
                 await self._driver.post(purchase.ModelProgressed())
                 await self._report({"event": "model", "sent_bytes": sent, "total_bytes": sum(sizes)})
@@ -369,7 +368,7 @@ class Purchase:
             self._nursery.start_soon(self._driver.post, gone)
             return
         request = self._sent[number] = RunRequest(number=number, salt=os.urandom(16), inputs=inputs)
-        self._say(request)
+        self._link.post(request)
 
     async def _report(self, event: dict[str, object]) -> None:
         if self._progress is None:
@@ -378,21 +377,3 @@ class Purchase:
             await self._progress(event)
         except LocalPeerLost:
             self._progress = None                       # its task hears of it by itself; the lease goes on
-
-    def _say(self, message: Message) -> None:
-        """Let it leave soon; runs on their way bound what waits."""
-        self._link.post(message)
-
-    async def _send(self) -> None:
-        """Neither reader nor machine wait until a provider that is busy sending reads."""
-        try:
-            await self._link.keep_sending()
-        except Unavailable as error:                    # noticed, and reported, by the reader
-            self._purse.log.debug("send_failed", lease=self.id, code=error.code)
-
-    async def _flush(self) -> None:
-        """Send what was said; a link that is gone is noticed, and reported, by the reader."""
-        try:
-            await self._link.flush()
-        except Unavailable as error:
-            self._purse.log.debug("send_failed", lease=self.id, code=error.code)

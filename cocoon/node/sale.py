@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 
 import trio
 
-from cocoon.core.errors import CocoonError, Unavailable, from_code, wrong
+from cocoon.core.errors import CocoonError, from_code, wrong
 from cocoon.core.groups import single_error
 from cocoon.core.ids import LeaseId, ReceiptHash
 from cocoon.core.limits import RECEIPT_REPLY_NS
@@ -96,9 +96,9 @@ class Sale:
         machine = sale.LeaseSale(
             shop.clock.now_ns(), terms.duration_s, terms.max_runs, shop.terms.lease_idle_ns, highest
         )
-        self._driver = Driver(machine, shop.clock, self._perform, self._record, self._flush)
+        self._driver = Driver(machine, shop.clock, self._perform, self._record, link.flush)
         self._execution = Execution(shop, lease, self._issuer, lambda: self._receipt_news, self._driver.post)
-        self._delivery = Delivery(shop, terms, self._id, self._driver.post, self._say, self._flush)
+        self._delivery = Delivery(shop, terms, self._id, self._driver.post, link.post, link.flush)
         self._nursery: trio.Nursery
 
     async def run(self) -> None:
@@ -118,9 +118,9 @@ class Sale:
             self._nursery = nursery
             if self._accept.message.resumed:
                 await self._resume()
-                await self._flush()
+                await self._link.flush()
             nursery.start_soon(self._read)
-            nursery.start_soon(self._send)
+            nursery.start_soon(self._link.keep_sending)
             nursery.start_soon(self._mind_receipts)
             if self._shop.till is not None and self._terms.lane and not self._entry.settles:
                 nursery.start_soon(self._mind_lane, self._shop.till)
@@ -217,7 +217,7 @@ class Sale:
             case sale.LoadModel():
                 self._nursery.start_soon(self._load)
             case sale.SayReady(load_us):
-                self._say(ModelReady(load_us=load_us))
+                self._link.post(ModelReady(load_us=load_us))
             case sale.StartRuns(numbers):
                 self._nursery.start_soon(self._execution.run, numbers)
             case sale.AnswerRun(number):
@@ -226,11 +226,11 @@ class Sale:
                 self._execution.pop(number)
                 if code == "run_lost" and number <= self._doubtful_through:
                     await self._tell(StatementsWithdrawn(number - 1))
-                self._say(run_failure(number, from_code(code, text)))
+                self._link.post(run_failure(number, from_code(code, text)))
             case sale.EndSale(code, text):
                 self._shop.log.info("lease_ended", lease=self._id, code=code)
                 await self._tell(TrancheClosed(self._issuer.tab.last_number))
-                await self._flush()
+                await self._link.flush()
                 await self._await_countersign()
                 await self._leave()
                 await self._part(code, text)
@@ -245,27 +245,9 @@ class Sale:
     async def _part(self, code: str, text: str) -> None:
         """The last words on the link: the cause, for people, then the end."""
         told = refusal(from_code(code, text))
-        self._say(told)
-        self._say(LeaseClose(code=told.code))
-        await self._flush()
-
-    def _say(self, message: Message) -> None:
-        """Let it leave soon. The machine's shell waits until its results have left, so that they do not pile up."""
-        self._link.post(message)
-
-    async def _send(self) -> None:
-        """The reader does not wait until a requester that is busy sending reads."""
-        try:
-            await self._link.keep_sending()
-        except Unavailable as error:                    # noticed, and reported, by the reader
-            self._shop.log.debug("send_failed", lease=self._id, code=error.code)
-
-    async def _flush(self) -> None:
-        """Send what was said; a link that is gone is noticed, and reported, by the reader."""
-        try:
-            await self._link.flush()
-        except Unavailable as error:
-            self._shop.log.debug("send_failed", lease=self._id, code=error.code)
+        self._link.post(told)
+        self._link.post(LeaseClose(code=told.code))
+        await self._link.flush()
 
     async def _load(self) -> None:
         try:
@@ -295,7 +277,7 @@ class Sale:
         assert job is not None and job.result is not None   # AnswerRun follows RunsFinished
         # From here on a number asked again is a replay, which must not make us forget what is owed.
         self._doubtful_through = 0
-        self._say(job.result)
+        self._link.post(job.result)
         await self._settle(job.orders)
 
     # --- receipts ----------------------------------------------------------
@@ -330,7 +312,7 @@ class Sale:
                     await self._once(records.RECEIPT_ISSUED, receipt.pack(), records.receipt_key(receipt.digest))
                     self._tell_news()
                     if aloud:
-                        self._say(ReceiptIssued(receipt=receipt.pack()))
+                        self._link.post(ReceiptIssued(receipt=receipt.pack()))
                 case SettleTranche(body, statements, voucher, signature):
                     receipt = self._receipts.pop(body.seq)
                     words = Countersigned.of(self._lease, self._accept, receipt, voucher.pack(), signature)
@@ -365,7 +347,7 @@ class Sale:
             now_ns = self._shop.clock.now_ns()
             if due_ns is not None and now_ns >= due_ns:
                 await self._settle(self._issuer.handle(now_ns, DeadlinePassed()))
-                await self._flush()
+                await self._link.flush()
                 continue
             patience_s = math.inf if due_ns is None else (due_ns - now_ns) / SECOND_NS
             with trio.move_on_after(patience_s):

@@ -1,8 +1,9 @@
 """Bare TCP connections of leases, beside the libp2p ones: the same frames for a fraction of the CPU.
 
 A provider that accepts a lease names a port and a token that is good for one
-connection. Who shows it gets a stream; what travels on it is sealed end to end
-like on any other. Where no connection comes about, the libp2p stream serves.
+connection. Who shows it hears one byte that says so, and has a stream; what
+travels on it is sealed end to end like on any other. Where no connection comes
+about, the libp2p stream serves.
 
 Purity: shell. Spec: docs/spec/p2p.md, rule P2P-10.
 """
@@ -31,6 +32,8 @@ from cocoon.p2p.addresses import parse
 
 #: A whole sealed frame of the largest size, if it is there.
 _READ_BYTES = 257 * KIB
+#: What a provider says to who showed the token that it waits for.
+_WELCOME = b"\1"
 #: A write above this lets others go first.
 _YIELDS_BYTES = 16 * KIB
 #: Closing then discards what is under way, and tells the other side at once.
@@ -163,8 +166,9 @@ class DirectPort:
                     token += more
             if (ticket := self._awaited.pop(token, None)) is not None:
                 ticket.raw = TcpBytes(socket.socket(fileno=accepted.detach()))
+                await ticket.raw.write(_WELCOME)
                 ticket.arrived.set()
-        except OSError:
+        except (OSError, StreamClosed):
             pass                                        # it hung up: nobody is told, nobody waits for it
         finally:
             self._silent -= 1
@@ -202,10 +206,11 @@ async def dial_direct(host: str | None, port: int, token: bytes) -> TcpBytes:
     try:
         with trio.move_on_after(DIRECT_DIAL_NS / SECOND_NS):
             await dialled.connect((host, port))
-            raw = TcpBytes(socket.socket(fileno=dialled.detach()))
-            await raw.write(token)
-            return raw
-    except (OSError, StreamClosed) as error:
+            await dialled.send(token)
+            if await dialled.recv(len(_WELCOME)) != _WELCOME:
+                raise Unreachable(f"port {port} of {host} takes no connection with this token")
+            return TcpBytes(socket.socket(fileno=dialled.detach()))
+    except OSError as error:
         raise Unreachable(f"port {port} of {host} cannot be reached: {error}") from None
     finally:
         dialled.close()

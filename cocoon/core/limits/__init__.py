@@ -159,6 +159,8 @@ BUNDLE_BYTES = 256 * KIB
 """Messages that travel as one on a work link: a full frame of it."""
 BUNDLE_MESSAGES = 128
 """Messages of one bundle: 64 runs and what is said between them."""
+LINK_UNSENT = 4 * BUNDLE_MESSAGES
+"""Messages that wait to leave before a side reads no more: four times what runs on their way and receipts can be."""
 MESSAGE_HEADER_BYTES = 64 * KIB
 """What a message may hold besides its payload; the longest is a list of chunk hashes."""
 MESSAGE_BYTES = 64 * MIB + MESSAGE_HEADER_BYTES

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
+import pytest
 import trio
+import trio.testing
 
 from cocoon.core.errors import StreamClosed
 from cocoon.core.ids import LeaseId, PeerKey
+from cocoon.core.limits import LINK_UNSENT
 from cocoon.core.units import MIB
 from cocoon.node.link import WorkLink
 from cocoon.p2p.direct import dial_direct, listen_direct
@@ -41,10 +44,6 @@ async def test_two_ends_that_send_much_at_once_both_get_it() -> None:
                 PeerStream(PEER, accepted), SealedWriter(session.to_requester), SealedReader(session.to_provider)
             )
 
-            async def send(link: WorkLink) -> None:
-                with suppress(StreamClosed):
-                    await link.keep_sending()
-
             async def answer(link: WorkLink, heard: list[int]) -> None:
                 with suppress(StreamClosed):
                     while len(heard) < 2 * MANY:
@@ -56,7 +55,7 @@ async def test_two_ends_that_send_much_at_once_both_get_it() -> None:
 
             heard: tuple[list[int], list[int]] = [], []
             for link in (one, other):
-                nursery.start_soon(send, link)
+                nursery.start_soon(link.keep_sending)
                 for index in range(MANY):
                     link.post(Chunk(file=0, index=index, data=LARGE))
             with trio.move_on_after(PATIENCE_S / 4):
@@ -89,3 +88,48 @@ async def test_what_is_posted_while_another_sends_leaves_with_it() -> None:
     link._transmit = noted  # type: ignore[assignment, method-assign]
     await link.send(TrancheClose(through=1))
     assert sent == [[TrancheClose(through=1)], [TrancheClose(through=2), TrancheClose(through=3)]]
+
+
+async def test_who_reads_no_answer_is_not_listened_to_any_more() -> None:
+    goes_on = trio.Event()
+
+    class Stream:
+        asked = 0
+
+        async def send(self, frame: bytes) -> None:
+            await goes_on.wait()
+
+        async def receive(self, max_bytes: int) -> bytes:
+            self.asked += 1
+            await trio.sleep_forever()
+            raise AssertionError("unreachable")
+
+    stream = Stream()
+    link = WorkLink(stream, SealedWriter(bytes(32)), SealedReader(bytes(32)))  # type: ignore[arg-type]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.keep_sending)
+        for number in range(LINK_UNSENT + 1):
+            link.post(TrancheClose(through=number))
+        nursery.start_soon(link.receive, TrancheClose)
+        await trio.testing.wait_all_tasks_blocked()
+        assert stream.asked == 0, "it goes on reading from who takes nothing"
+        goes_on.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert stream.asked == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_to_send_on_a_link_that_is_gone_is_the_readers_business() -> None:
+    class Stream:
+        async def send(self, frame: bytes) -> None:
+            raise StreamClosed("gone")
+
+        async def receive(self, max_bytes: int) -> bytes:
+            raise StreamClosed("gone")
+
+    link = WorkLink(Stream(), SealedWriter(bytes(32)), SealedReader(bytes(32)))  # type: ignore[arg-type]
+    for number in range(2 * LINK_UNSENT):
+        link.post(TrancheClose(through=number))
+    await link.flush()
+    with pytest.raises(StreamClosed):
+        await link.receive(TrancheClose)

@@ -161,6 +161,12 @@ class Closes:
     def discard(self) -> None:
         self.closed = True
 
+    def post(self, message: object) -> None:
+        raise AssertionError("said on a lease that is over")
+
+    async def flush(self) -> None:
+        """Nothing was said."""
+
 
 async def test_a_full_disk_at_the_end_of_a_lease_leaves_no_worker_no_model_and_no_link() -> None:
     at = shop(Till(leave=StorageFull("no room")))
