@@ -39,13 +39,13 @@ from cocoon.core.errors import (
     WorkerLost,
 )
 from cocoon.core.limits import (
+    ALIGNMENT_BYTES,
     BATCH_RUNS,
     MEMORY_BYTES,
     MODEL_BYTES,
     MODEL_LOAD_NS,
     PAYLOAD_BYTES,
     RUN_NS,
-    SLOT_ALIGNMENT_BYTES,
     SMALL_PAYLOAD_BYTES,
     WORKER_REAP_NS,
     WORKER_START_NS,
@@ -70,12 +70,12 @@ from cocoon.runtime.protocol import (
     pack_order,
     unpack_reply,
 )
-from cocoon.runtime.slots import Slots, new_slots
+from cocoon.runtime.shared import Shared, new_shared
 from cocoon.runtime.specs import TensorSpec
 from cocoon.wire.layout import largest_raw
 
-#: The slot of a worker that does one run after the other.
-_ONLY = 0
+#: What a Linux pipe holds (pipe(7)): one read empties it.
+_PIPE_BYTES = 65_536
 #: What a worker's environment keeps of ours: where libraries lie and which card is ours to use.
 _KEPT = (
     "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES",
@@ -148,7 +148,7 @@ class Worker:
         self._home = home
         self._last_words = b""
         self._listened_ns = 0
-        self._slots: Slots | None = None
+        self._shared: Shared | None = None
         self._closed = False
         self._turn = trio.Lock()
         self.limits = WorkerLimits()
@@ -202,17 +202,18 @@ class Worker:
             RunTimeout: not loaded within ``limits.load_ns``.
             WorkerLost: the process died. After any error the worker is dead.
         """
-        if self._slots is not None:
+        if self._shared is not None:
             raise UsageError("a worker serves one model in its life")
         limits = self.limits
         with ExitStack() as stack:
             model, size_bytes = _open_model(model_file)
             stack.callback(os.close, model)
-            memory = new_slots()
+            memory = new_shared()
             stack.callback(os.close, memory)
-            self._slots = Slots.of(memory)
+            self._shared = Shared.of(memory)
             order = Load(size_bytes, limits.memory_bytes, limits.threads, limits.load_ns, limits.run_ns)
-            reply, wall_us = await self._exchange(order, (model, memory), limits.load_ns, LOADING)
+            async with _Turn(self._turn):
+                reply, wall_us = await self._exchange(order, (model, memory), limits.load_ns, LOADING)
         if isinstance(reply, Loaded):
             return LoadReport(min(reply.load_us, wall_us), reply.provider, reply.inputs, reply.outputs)
         await self.close()
@@ -227,11 +228,7 @@ class Worker:
             RunTimeout: no answer within ``limits.run_ns``; the worker was killed.
             WorkerLost: the process died. A cancelled run kills it too.
         """
-        if len(payload) > PAYLOAD_BYTES:
-            raise LimitExceeded(f"the inputs take {len(payload)} bytes, above {PAYLOAD_BYTES} of one run")
-        span, room = self.room(len(payload), _alignable(payload))
-        room[:] = payload
-        return await self.run_in(span)
+        return _only(await self.run_all([payload]))
 
     async def run_all(self, payloads: Sequence[bytes]) -> list[RunReport | CocoonError]:
         """Run the model on each of these, in order; what became of each, or of the first ones.
@@ -239,33 +236,26 @@ class Worker:
         Fewer outcomes than payloads: outputs of the next one found no room beside those before it.
 
         Raises:
-            LimitExceeded: more than ``BATCH_RUNS``, or more bytes than a slot takes.
+            LimitExceeded: more than ``BATCH_RUNS``, or more bytes than there is room for.
             RunTimeout, WorkerLost: as ``run``; nothing is known of any of them.
         """
-        if self._slots is None:
+        if self._shared is None:
             raise UsageError("load a model before running it")
-        spans: list[Span] = []
-        at, inputs = 0, self._slots.inputs(_ONLY)
-        for payload in payloads:
-            at += -(at + _alignable(payload)) % SLOT_ALIGNMENT_BYTES
-            spans.append((at, len(payload)))
-            at += len(payload)
-        if len(spans) > BATCH_RUNS or at > len(inputs):
-            raise LimitExceeded(f"{len(spans)} runs of {at} bytes; one order takes {BATCH_RUNS} of {len(inputs)}")
-        for (begin, size_bytes), payload in zip(spans, payloads, strict=True):
-            inputs[begin : begin + size_bytes] = payload
-        return await self._order(tuple(spans))
+        if len(payloads) > BATCH_RUNS:
+            raise LimitExceeded(f"{len(payloads)} runs in one order, above {BATCH_RUNS}")
+        async with _Turn(self._turn):                   # what another wrote is not written over before it was read
+            return await self._order(_write(self._shared.inputs, payloads))
 
     async def _order(self, spans: tuple[Span, ...]) -> list[RunReport | CocoonError]:
-        if self._slots is None:
+        if self._shared is None:
             raise UsageError("load a model before running it")
         limit_ns = self.limits.run_ns * len(spans)
-        reply, wall_us = await self._exchange(Run(_ONLY, spans), (), limit_ns, RUNNING)
+        reply, wall_us = await self._exchange(Run(spans), (), limit_ns, RUNNING)
         if not isinstance(reply, Ran) or len(reply.outcomes) != len(spans):
             await self.close()
             raise _fault(reply)
         reports: list[RunReport | CocoonError] = []
-        outputs = self._slots.outputs(_ONLY)
+        outputs = self._shared.outputs
         for outcome in reply.outcomes:
             match outcome:
                 case Made(ran_us, (offset, size_bytes)):
@@ -285,17 +275,15 @@ class Worker:
         Args:
             raw_at: Offset in them of the tensor's raw bytes that matter most, which then lie at an aligned address.
         """
-        if self._slots is None:
+        if self._shared is None:
             raise UsageError("load a model before running it")
-        begin = -raw_at % SLOT_ALIGNMENT_BYTES
-        return (begin, size_bytes), self._slots.inputs(_ONLY)[begin : begin + size_bytes]
+        begin = -raw_at % ALIGNMENT_BYTES
+        return (begin, size_bytes), self._shared.inputs[begin : begin + size_bytes]
 
     async def run_in(self, span: Span) -> RunReport:
         """Run the model once on the encoded tensors that were written there; raises as ``run`` does."""
-        report, = await self._order((span,))
-        if isinstance(report, CocoonError):
-            raise report
-        return report
+        async with _Turn(self._turn):
+            return _only(await self._order((span,)))
 
     async def close(self) -> None:
         """Kill the process, reap it, remove its directory. Safe to repeat; not cancellable, but bounded."""
@@ -324,18 +312,6 @@ class Worker:
         self, order: Order | None, descriptors: Sequence[int], limit_ns: int, doing: str
     ) -> tuple[Reply, int]:
         """One order and its answer, or a dead worker; with the wall time in microseconds."""
-        try:
-            self._turn.acquire_nowait()                 # one pass of the loop less than ``async with``
-        except trio.WouldBlock:
-            await self._turn.acquire()
-        try:
-            return await self._exchange_now(order, descriptors, limit_ns, doing)
-        finally:
-            self._turn.release()
-
-    async def _exchange_now(
-        self, order: Order | None, descriptors: Sequence[int], limit_ns: int, doing: str
-    ) -> tuple[Reply, int]:
         if self._closed:
             raise WorkerLost("the worker is closed")
         answered = False
@@ -374,13 +350,57 @@ class Worker:
             return None
 
     def _listen(self) -> None:
-        """Take what the worker said on stderr, and keep the end of it."""
+        """Take what the worker said on stderr, and keep the end of it; one read, for it may never fall silent."""
         self._listened_ns = time.monotonic_ns()
         try:
-            while heard := os.read(self._stderr, 65_536):
-                self._last_words = (self._last_words + heard)[-WORKER_STDERR_BYTES:]
+            heard = os.read(self._stderr, _PIPE_BYTES)
         except BlockingIOError:
-            pass
+            return
+        self._last_words = (self._last_words + heard)[-WORKER_STDERR_BYTES:]
+
+
+class _Turn:
+    """``async with`` a lock, without a pass of the loop while it is free."""
+
+    def __init__(self, lock: trio.Lock) -> None:
+        self._lock = lock
+
+    async def __aenter__(self) -> None:
+        try:
+            self._lock.acquire_nowait()
+        except trio.WouldBlock:
+            await self._lock.acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def _write(inputs: memoryview, payloads: Sequence[bytes]) -> tuple[Span, ...]:
+    """Put payloads into shared memory, large ones where the worker need not copy them.
+
+    Raises:
+        LimitExceeded: one is above ``PAYLOAD_BYTES``, or there is no room for all.
+    """
+    spans: list[Span] = []
+    at = 0
+    for payload in payloads:
+        if len(payload) > PAYLOAD_BYTES:
+            raise LimitExceeded(f"the inputs take {len(payload)} bytes, above {PAYLOAD_BYTES} of one run")
+        at += -(at + _alignable(payload)) % ALIGNMENT_BYTES
+        end = at + len(payload)
+        if end > len(inputs):
+            raise LimitExceeded(f"the inputs of one order take {end} bytes, above {len(inputs)}")
+        inputs[at:end] = payload
+        spans.append((at, len(payload)))
+        at = end
+    return tuple(spans)
+
+
+def _only(reports: list[RunReport | CocoonError]) -> RunReport:
+    report, = reports
+    if isinstance(report, CocoonError):
+        raise report
+    return report
 
 
 def _fault(reply: Reply) -> CocoonError:

@@ -1,7 +1,7 @@
 """Words between a peer and its worker process.
 
 A message is one frame (u32 length, msgpack array). Encoded tensors lie
-in shared memory (``slots``), and messages only say where. The descriptors of the
+in shared memory (``shared``), and messages only say where. The descriptors of the
 model's file and of that memory travel beside the first byte of ``Load``.
 
 A worker holds a stranger's model and may be taken over by it: whatever it
@@ -29,8 +29,7 @@ from cocoon.core.errors import (
 from cocoon.core.limits import (
     BATCH_RUNS,
     PAYLOAD_BYTES,
-    SLOT_BYTES,
-    SLOTS,
+    SHARED_BYTES,
     TENSOR_NAME_CHARS,
     TENSOR_RANK,
     TENSORS,
@@ -67,14 +66,13 @@ class Load(Value):
     run_ns: int
 
 
-#: Offset and length of encoded tensors in a slot's inputs or outputs.
+#: Offset and length of encoded tensors in the shared inputs or outputs.
 Span = tuple[int, int]
 
 
 class Run(Value):
-    """Order: execute each of these inputs of one slot, in this order."""
+    """Order: execute each of these inputs, in this order."""
 
-    slot: int
     inputs: tuple[Span, ...]
 
 
@@ -146,8 +144,8 @@ def pack_order(order: Order) -> bytes:
     match order:
         case Load(model_bytes, memory_bytes, threads, load_ns, run_ns):
             return pack_plain([1, model_bytes, memory_bytes, threads, load_ns, run_ns])
-        case Run(slot, inputs):
-            return pack_plain([2, slot, inputs])
+        case Run(inputs):
+            return pack_plain([2, inputs])
 
 
 def unpack_order(data: bytes) -> Order:
@@ -159,8 +157,8 @@ def unpack_order(data: bytes) -> Order:
     match unpack_plain(data):
         case [1, int(model), int(memory), int(threads), int(load_ns), int(run_ns)]:
             return Load(model, memory, threads, load_ns, run_ns)
-        case [2, int(slot), list(inputs)] if 0 <= slot < SLOTS:
-            return Run(slot, tuple(_span(span) for span in inputs))
+        case [2, list(inputs)]:
+            return Run(tuple(_span(span) for span in inputs))
     raise Malformed("no order to a worker")
 
 
@@ -230,9 +228,9 @@ def _failed(code: Any, text: Any) -> Failed:
 
 def _span(item: Any) -> Span:
     match item:
-        case [offset, size] if (end := _number(offset) + _size(size)) <= SLOT_BYTES:
+        case [offset, size] if (end := _number(offset) + _size(size)) <= SHARED_BYTES:
             return end - size, size
-    raise Malformed("a place outside of the slot")
+    raise Malformed("a place outside of the shared memory")
 
 
 def _plain(spec: TensorSpec) -> list[object]:

@@ -1,4 +1,4 @@
-"""What is left of a slot's outputs while the runs of one order are executed.
+"""What is left of the shared outputs while the runs of one order are executed.
 
 Purity: shell; only a worker process may import it. Spec: docs/spec/runtime.md, rules RUN-30 and RUN-31.
 """
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cocoon.core.limits import SLOT_ALIGNMENT_BYTES, SMALL_PAYLOAD_BYTES
+from cocoon.core.limits import ALIGNMENT_BYTES, SMALL_PAYLOAD_BYTES
 from cocoon.runtime.protocol import Span
 from cocoon.wire.tensors import NUMERIC, Array, raw_offsets, tensor_pieces
 
@@ -52,7 +52,7 @@ class Room:
             return {}
         name = max(large, key=sizes.__getitem__)
         offsets, length = raw_offsets(forms)
-        begin = self.taken + -(self.taken + offsets[name]) % SLOT_ALIGNMENT_BYTES
+        begin = self.taken + -(self.taken + offsets[name]) % ALIGNMENT_BYTES
         if begin + length > len(self.part):
             return {}
         at, (dtype, shape) = begin + offsets[name], forms[name]

@@ -27,7 +27,7 @@ from onnx import TensorProto, helper
 from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
 from cocoon.core.errors import DtypeUnsupported, LimitExceeded, MemoryExceeded, ModelRefused, RunFailed
-from cocoon.core.limits import PAYLOAD_BYTES, SLOT_ALIGNMENT_BYTES, SMALL_PAYLOAD_BYTES, TENSOR_RANK, WORKER_TEXT_CHARS
+from cocoon.core.limits import ALIGNMENT_BYTES, PAYLOAD_BYTES, SMALL_PAYLOAD_BYTES, TENSOR_RANK, WORKER_TEXT_CHARS
 from cocoon.runtime.death import tells_no_memory
 from cocoon.runtime.specs import TensorSpec, check_inputs, clip
 
@@ -311,7 +311,7 @@ def _aligned(array: Array, room: Array | None) -> Array:
     on how its message was laid out.
     """
     if room is None:
-        if array.dtype == object or array.ctypes.data % SLOT_ALIGNMENT_BYTES == 0:
+        if array.dtype == object or array.ctypes.data % ALIGNMENT_BYTES == 0:
             return array
         room = _room(array)
     np.copyto(room, array)
@@ -320,8 +320,8 @@ def _aligned(array: Array, room: Array | None) -> Array:
 
 def _room(array: Array) -> Array:
     """An array of this form at an aligned address."""
-    room = np.empty(array.nbytes + SLOT_ALIGNMENT_BYTES, np.uint8)
-    first = -room.ctypes.data % SLOT_ALIGNMENT_BYTES
+    room = np.empty(array.nbytes + ALIGNMENT_BYTES, np.uint8)
+    first = -room.ctypes.data % ALIGNMENT_BYTES
     found: Array = room[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
     return found
 

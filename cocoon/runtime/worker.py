@@ -36,7 +36,7 @@ from cocoon.runtime.protocol import (
     pack_reply,
     unpack_order,
 )
-from cocoon.runtime.slots import Slots
+from cocoon.runtime.shared import Shared
 from cocoon.wire.framing import FrameParser, frame
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def serve(link: Link, provider: str) -> None:
     from cocoon.wire.tensors import TensorDecoder
 
     order, model_file, memory = link.receive_load()
-    slots = Slots.of(memory)
+    shared = Shared.of(memory)
     os.close(memory)
     try:
         model, loaded = load(order, model_file, provider)
@@ -118,7 +118,7 @@ def serve(link: Link, provider: str) -> None:
     while True:
         work = link.receive_run()
         ends_ns = confine.limit_cpu(order.run_ns * len(work.inputs), order.threads, ends_ns)
-        inputs, room = slots.inputs(work.slot), Room(slots.outputs(work.slot))
+        inputs, room = shared.inputs, Room(shared.outputs)
         link.send(Ran(tuple([run(model, decoder, inputs[at : at + size], room) for at, size in work.inputs])))
 
 

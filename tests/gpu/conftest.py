@@ -5,7 +5,7 @@ import trio
 
 from bench.gpu import LIMITS, missing_card
 from bench.packaged import packaged
-from cocoon.runtime.service import Worker
+from tests.workers import starting, writing
 
 #: A card's first session compiles kernels.
 PATIENCE_S = 600
@@ -40,27 +40,11 @@ def model(request):
 @pytest.fixture
 async def start(tmp_path):
     """A function that starts one worker that uses the card; killed after the test."""
-    started = []
-
-    async def one(limits=LIMITS):
-        started.append(await Worker.start(limits, tmp_path))
-        return started[-1]
-
-    try:
-        with trio.fail_after(PATIENCE_S):
-            yield one
-    finally:
-        for worker in started:
-            await worker.close()
+    async with starting(tmp_path, LIMITS, PATIENCE_S) as start:
+        yield start
 
 
 @pytest.fixture
 def model_file(tmp_path):
     """A function that writes a model and returns its path."""
-
-    def write(data, name="model.onnx"):
-        path = tmp_path / name
-        path.write_bytes(data)
-        return path
-
-    return write
+    return writing(tmp_path)

@@ -437,11 +437,9 @@ STRING_ITEMS = MIB
 # --- workers ---------------------------------------------------------------
 WORKER_HEADER_BYTES = 256 * KIB
 """A message between peer and worker without its tensors; 512 specs of usual names take 30 KiB."""
-SLOTS = 2
-"""Parts of the memory that a peer shares with a worker: one is computed in while the other is read and filled."""
-SLOT_BYTES = PAYLOAD_BYTES + MIB
+SHARED_BYTES = PAYLOAD_BYTES + MIB
 """Inputs, or outputs, of the runs of one order: the largest payload, and room to begin each at an aligned address."""
-SLOT_ALIGNMENT_BYTES = 64
+ALIGNMENT_BYTES = 64
 """Kernels are free to use any SIMD width that an address allows; 64 is the widest."""
 SMALL_PAYLOAD_BYTES = 64 * KIB
 """Below this a copy costs less than to avoid it."""

@@ -1,13 +1,12 @@
 """Real worker processes, small limits, a directory of its own for each test."""
 
-from pathlib import Path
-
 import pytest
 import trio
 
 from cocoon.core.units import MIB, SECOND_NS
-from cocoon.runtime.service import Worker, WorkerLimits, open_runtime
+from cocoon.runtime.service import WorkerLimits, open_runtime
 from cocoon.wire.tensors import decode_tensors, encode_tensors
+from tests.workers import starting, writing
 
 #: Long enough for a loaded machine; a test that needs it has hung.
 PATIENCE_S = 120
@@ -29,30 +28,14 @@ async def runtime(tmp_path):
 @pytest.fixture
 async def start(tmp_path):
     """A function that starts one worker, without a spare beside it; killed after the test."""
-    started: list[Worker] = []
-
-    async def one(limits: WorkerLimits = LIMITS) -> Worker:
-        started.append(await Worker.start(limits, tmp_path))
-        return started[-1]
-
-    try:
-        with trio.fail_after(PATIENCE_S):
-            yield one
-    finally:
-        for worker in started:
-            await worker.close()
+    async with starting(tmp_path, LIMITS, PATIENCE_S) as start:
+        yield start
 
 
 @pytest.fixture
 def model_file(tmp_path):
     """A function that writes a model and returns its path."""
-
-    def write(data: bytes, name: str = "model.onnx") -> Path:
-        path = tmp_path / name
-        path.write_bytes(data)
-        return path
-
-    return write
+    return writing(tmp_path)
 
 
 async def run_tensors(worker, inputs):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import trio
 
 from bench.plain import plain
 from cocoon.core.errors import (
@@ -11,7 +12,8 @@ from cocoon.core.errors import (
     RunFailed,
     UsageError,
 )
-from cocoon.core.limits import PAYLOAD_BYTES, SLOT_ALIGNMENT_BYTES
+from cocoon.core.limits import ALIGNMENT_BYTES, BATCH_RUNS, PAYLOAD_BYTES
+from cocoon.core.values import replace
 from cocoon.runtime.service import probe_device
 from cocoon.wire.layout import largest_raw
 from cocoon.wire.tensors import decode_tensors, encode_tensors
@@ -137,8 +139,8 @@ async def test_large_tensors_lie_where_kernels_like_it_and_come_back_whole(start
         report = await worker.run(payload)
         outputs = decode_tensors(report.outputs)
         span, room = worker.room(len(payload), largest_raw(payload))
-        assert np.frombuffer(room[largest_raw(payload) :], np.uint8).ctypes.data % SLOT_ALIGNMENT_BYTES == 0
-    assert outputs["b"].ctypes.data % SLOT_ALIGNMENT_BYTES == 0
+        assert np.frombuffer(room[largest_raw(payload) :], np.uint8).ctypes.data % ALIGNMENT_BYTES == 0
+    assert outputs["b"].ctypes.data % ALIGNMENT_BYTES == 0
     assert (outputs["a"], outputs["b"].tolist(), outputs["c"].tolist()) == (x.sum(), (-x).tolist(), (x > 0).tolist())
     assert outputs["d"].tolist() == x.astype("i2").tolist()
     assert bytes(report.outputs) == encode_tensors(outputs)
@@ -160,3 +162,45 @@ async def test_inputs_of_many_forms_are_told_apart(start, model_file):
         for items in [*range(1, 70), 3, 1, 20_000, 3]:
             outputs = await run_tensors(worker, {"x": np.full(items, items, "f4")})
             assert outputs["y"].tolist() == [items + 1] * items
+
+
+async def test_runs_that_are_asked_at_once_wait_for_each_other(start, model_file):
+    async with await start() as worker:
+        await worker.load(model_file(models.adder_model()))
+        found = {}
+
+        async def ask(number):
+            report = await worker.run(encode_tensors({"x": np.full(3, number, "f4")}))
+            found[number] = decode_tensors(bytes(report.outputs))["y"].tolist()
+
+        async with trio.open_nursery() as nursery:
+            for number in range(20):
+                nursery.start_soon(ask, number)
+    assert found == {number: [number + 1] * 3 for number in range(20)}
+
+
+async def test_runs_of_one_order_are_answered_each_and_in_order(start, model_file):
+    payloads = [encode_tensors({"x": np.full(3, number, "f4")}) for number in range(BATCH_RUNS)]
+    payloads[1] = encode_tensors({"y": np.zeros(3, "f4")})
+    async with await start() as worker:
+        await worker.load(model_file(models.adder_model()))
+        reports = await worker.run_all(payloads)
+        assert isinstance(reports[1], InputsMismatch) and len(reports) == BATCH_RUNS
+        answers = [decode_tensors(report.outputs)["y"][0] for number, report in enumerate(reports) if number != 1]
+        with pytest.raises(LimitExceeded):
+            await worker.run_all([*payloads, payloads[0]])
+    assert answers == [number + 1 for number in range(BATCH_RUNS) if number != 1]
+
+
+async def test_an_order_whose_outputs_find_no_room_ends_before_the_first_of_them(start, model_file):
+    large = encode_tensors({"x": np.zeros(PAYLOAD_BYTES // 4 - 64, "f4")})
+    small = encode_tensors({"x": np.zeros(3, "f4")})
+    async with await start(replace(LIMITS, memory_bytes=1 << 30)) as worker:
+        await worker.load(model_file(models.mirror_model()))
+        half = encode_tensors({"x": np.zeros(PAYLOAD_BYTES // 8 - 64, "f4")})
+        assert len(await worker.run_all([small, half, small])) == 3
+        assert len(await worker.run_all([small, small])) == 2
+        with pytest.raises(LimitExceeded, match="the inputs of one order take"):
+            await worker.run_all([large, half])
+        wide = encode_tensors({"x": np.zeros(PAYLOAD_BYTES // 16, "f4")})
+        assert len(await worker.run_all([wide, wide, wide, small])) == 2, "two of them fill the outputs"

@@ -13,9 +13,11 @@ import trio
 import trio.testing
 
 from cocoon.core.errors import ProviderBusy, RunTimeout, WorkerLost
+from cocoon.core.limits import WORKER_STDERR_BYTES
 from cocoon.core.values import replace
 from cocoon.runtime.channel import pair
 from cocoon.runtime.process import Worker
+from cocoon.runtime.protocol import Ran, pack_reply
 from cocoon.runtime.service import open_runtime
 from cocoon.wire.framing import frame
 from cocoon.wire.tensors import encode_tensors
@@ -126,6 +128,7 @@ async def test_a_spare_that_died_is_replaced(runtime):
 PEER = """
 import sys, trio
 from pathlib import Path
+from cocoon.runtime.protocol import Ran, pack_reply
 from cocoon.runtime.service import WorkerLimits, open_runtime
 
 async def main():
@@ -155,6 +158,7 @@ def test_a_worker_dies_with_its_peer_in_the_middle_of_a_run(tmp_path, model_file
 WITNESS = """
 import sys, trio
 from pathlib import Path
+from cocoon.runtime.protocol import Ran, pack_reply
 from cocoon.runtime.service import WorkerLimits, open_runtime
 
 async def main():
@@ -234,6 +238,16 @@ while link.recv(65536):
 """
 
 
+def lying(home: Path, answer: bytes, stderr: int) -> tuple[subprocess.Popen[bytes], Worker]:
+    """A process in a worker's place, which answers its first order with these bytes; what it says is read there."""
+    channel, theirs = pair()
+    home.mkdir()
+    command = [sys.executable, "-c", LIAR, str(theirs.fileno()), answer.hex()]
+    process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+    theirs.close()
+    return process, Worker(process, channel, stderr, home)
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -247,19 +261,20 @@ while link.recv(65536):
     ids=["4 GiB header", "other protocol", "no msgpack", "foreign error", "2 GiB body", "answer to no run"],
 )
 async def test_a_worker_that_breaks_the_protocol_is_killed(tmp_path, model_file, answer):
-    channel, theirs = pair()
-    heard, spoken = os.pipe()
-    os.set_blocking(heard, False)
-    home = tmp_path / "home"
-    home.mkdir()
-    command = [sys.executable, "-c", LIAR, str(theirs.fileno()), answer.hex()]
-    process = subprocess.Popen(command, stderr=spoken, pass_fds=[theirs.fileno()])
-    os.close(spoken)
-    theirs.close()
-    worker = Worker(process, channel, heard, home)
+    process, worker = lying(tmp_path / "home", answer, os.open("/dev/null", os.O_RDONLY))
     with trio.fail_after(PATIENCE_S), pytest.raises(WorkerLost, match=r"broke the protocol|another question"):
         await worker.load(model_file(models.adder_model()))
-    assert process.returncode == -signal.SIGKILL and not home.exists()
+    assert process.returncode == -signal.SIGKILL and not (tmp_path / "home").exists()
+
+
+async def test_a_worker_that_never_falls_silent_is_heard_a_pipe_full_at_a_time(tmp_path, model_file):
+    with (tmp_path / "words").open("wb+") as words:
+        words.truncate(1 << 24)
+        _, worker = lying(tmp_path / "home", frame(pack_reply(Ran(()))), os.dup(words.fileno()))
+        with pytest.raises(WorkerLost, match="another question"):
+            await worker.load(model_file(models.adder_model()))
+        assert os.lseek(words.fileno(), 0, os.SEEK_CUR) == 2 * 65_536, "once after its answer, once at its end"
+    assert len(worker.last_words) == WORKER_STDERR_BYTES
 
 
 def children() -> set[int]:

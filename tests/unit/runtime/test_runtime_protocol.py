@@ -11,7 +11,7 @@ from cocoon.core.errors import (
     ProviderBusy,
     TooLarge,
 )
-from cocoon.core.limits import BATCH_RUNS, PAYLOAD_BYTES, SLOT_BYTES, SLOTS
+from cocoon.core.limits import BATCH_RUNS, PAYLOAD_BYTES, SHARED_BYTES
 from cocoon.runtime.protocol import (
     Failed,
     Load,
@@ -35,9 +35,9 @@ sizes = st.integers(0, PAYLOAD_BYTES)
 names = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=20)
 shapes = st.none() | st.lists(counts | names, max_size=4).map(tuple)
 specs = st.lists(st.builds(TensorSpec, names, names, shapes), max_size=3).map(tuple)
-spans = st.tuples(st.integers(0, SLOT_BYTES - PAYLOAD_BYTES), sizes)
+spans = st.tuples(st.integers(0, SHARED_BYTES - PAYLOAD_BYTES), sizes)
 orders = st.builds(Load, counts, counts, counts, counts, counts) | st.builds(
-    Run, st.integers(0, SLOTS - 1), st.lists(spans, max_size=3).map(tuple)
+    Run, st.lists(spans, max_size=3).map(tuple)
 )
 failures = st.builds(Failed, st.sampled_from(["model_refused", "memory_exceeded", "run_failed"]), names)
 replies = (
@@ -77,7 +77,7 @@ def test_random_bytes_are_refused_or_understood_but_never_crash_the_peer(data):
         [3, [[-1, 0, 0]]],
         [3, [[True, 0, 0]]],
         [3, [[0, -1, 0]]],
-        [3, [[0, SLOT_BYTES, 1]]],
+        [3, [[0, SHARED_BYTES, 1]]],
         [3, [[0, 0]]],
         [3, [["busy", "an error that a worker may not name"]]],
         [3, [[0, 0, 0]] * (BATCH_RUNS + 1)],

@@ -7,29 +7,27 @@ import sys
 import numpy as np
 import pytest
 
-from cocoon.core.limits import SLOT_ALIGNMENT_BYTES, SLOT_BYTES, SLOTS
+from cocoon.core.limits import ALIGNMENT_BYTES, SHARED_BYTES
 from cocoon.runtime.room import Room
-from cocoon.runtime.slots import Slots, new_slots
+from cocoon.runtime.shared import Shared, new_shared
 from cocoon.wire.tensors import encode_tensors
 
 
 @pytest.fixture
 def memory():
     """A descriptor of shared memory."""
-    descriptor = new_slots()
+    descriptor = new_shared()
     yield descriptor
     os.close(descriptor)
 
 
-def test_parts_of_slots_lie_apart_and_are_seen_by_whoever_maps_them(memory):
-    ours, theirs = Slots.of(memory), Slots.of(memory)
-    for slot in range(SLOTS):
-        ours.inputs(slot)[:2] = ours.inputs(slot)[-2:] = bytes([slot, 1])
-        theirs.outputs(slot)[:2] = theirs.outputs(slot)[-2:] = bytes([slot, 2])
-    for slot in range(SLOTS):
-        assert bytes(theirs.inputs(slot)[:2]) == bytes(theirs.inputs(slot)[-2:]) == bytes([slot, 1])
-        assert bytes(ours.outputs(slot)[:2]) == bytes(ours.outputs(slot)[-2:]) == bytes([slot, 2])
-        assert len(ours.inputs(slot)) == len(ours.outputs(slot)) == SLOT_BYTES
+def test_both_parts_lie_apart_and_are_seen_by_whoever_maps_them(memory):
+    ours, theirs = Shared.of(memory), Shared.of(memory)
+    assert len(ours.inputs) == len(ours.outputs) == SHARED_BYTES
+    ours.inputs[:1] = ours.inputs[-1:] = b"\1"
+    theirs.outputs[:1] = theirs.outputs[-1:] = b"\2"
+    assert bytes(theirs.inputs[:1]) == bytes(theirs.inputs[-1:]) == b"\1"
+    assert bytes(ours.outputs[:1]) == bytes(ours.outputs[-1:]) == b"\2"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="seals are Linux's")
@@ -42,17 +40,9 @@ def test_nobody_can_make_the_memory_shorter_or_longer(memory):
     assert os.fstat(memory).st_size == size_bytes
 
 
-def test_forgotten_memory_reads_as_zeros_and_takes_no_pages(memory):
-    slots = Slots.of(memory)
-    slots.inputs(0)[: 1 << 20] = b"\xff" * (1 << 20)
-    slots.forget()
-    assert bytes(slots.inputs(0)[:64]) == bytes(64)
-    assert os.fstat(memory).st_blocks * 512 <= mmap.PAGESIZE
-
-
 def test_parts_begin_where_kernels_like_it(memory):
-    for part in (Slots.of(memory).inputs(1), Slots.of(memory).outputs(0)):
-        assert np.frombuffer(part, np.uint8).ctypes.data % SLOT_ALIGNMENT_BYTES == 0
+    for part in (Shared.of(memory).inputs, Shared.of(memory).outputs):
+        assert np.frombuffer(part, np.uint8).ctypes.data % ALIGNMENT_BYTES == 0
 
 
 def test_outputs_lie_one_behind_the_other_until_there_is_no_room():
@@ -67,7 +57,7 @@ def test_outputs_lie_one_behind_the_other_until_there_is_no_room():
 
 
 def test_an_output_that_was_lent_memory_is_found_where_it_lies(memory):
-    room = Room(Slots.of(memory).outputs(0))
+    room = Room(Shared.of(memory).outputs)
     room.place({"y": np.ones(3, "u1")})
     shapes = {"a": ("uint8", (3,)), "b": ("float32", (20_000,)), "c": ("bool", (1 << 20,))}
     lent = room.lend(shapes)
@@ -76,11 +66,11 @@ def test_an_output_that_was_lent_memory_is_found_where_it_lies(memory):
     made = {"a": np.ones(3, "u1"), "b": lent["b"], "c": np.zeros(1 << 20, bool)}
     at, size = room.place(made)
     assert bytes(room.part[at : at + size]) == encode_tensors(made)
-    assert lent["b"].ctypes.data % SLOT_ALIGNMENT_BYTES == 0
+    assert lent["b"].ctypes.data % ALIGNMENT_BYTES == 0
 
 
 def test_an_output_that_did_not_take_the_memory_lent_is_written_anyway(memory):
-    room = Room(Slots.of(memory).outputs(0))
+    room = Room(Shared.of(memory).outputs)
     room.lend({"y": ("float32", (20_000,))})
     made = {"y": np.arange(40_000, dtype="f4")}
     at, size = room.place(made)
@@ -89,4 +79,4 @@ def test_an_output_that_did_not_take_the_memory_lent_is_written_anyway(memory):
 
 @pytest.mark.parametrize("shapes", [None, {}, {"y": ("float32", (100,))}, {"y": ("float32", (1 << 40,))}])
 def test_nothing_is_lent_for_outputs_that_are_small_or_unknown_or_do_not_fit(memory, shapes):
-    assert Room(Slots.of(memory).outputs(0)).lend(shapes) == {}
+    assert Room(Shared.of(memory).outputs).lend(shapes) == {}
