@@ -25,10 +25,10 @@ import trio
 
 from cocoon.core.errors import CocoonError, LocalPeerLost, PolicyRefusal, UsageError
 from cocoon.core.limits import CONTROL_CLIENTS, CONTROL_READ_NS, MESSAGE_BYTES
+from cocoon.core.turns import Turn
 from cocoon.core.units import KIB, SECOND_NS
 from cocoon.identity.files import write_private
 from cocoon.node.args import Args
-from cocoon.p2p.turns import Turn
 from cocoon.telemetry.log import Log, hide
 from cocoon.wire.codec import decode, encode
 from cocoon.wire.framing import FrameParser, frame

@@ -12,8 +12,8 @@ import trio
 
 from cocoon.core.errors import Unavailable
 from cocoon.core.limits import LINK_UNSENT
+from cocoon.core.turns import Turn
 from cocoon.p2p.streams import PeerStream
-from cocoon.p2p.turns import Turn
 from cocoon.privacy.link import SEALED_FRAME_BYTES, SealedReader, SealedWriter
 from cocoon.wire.bundle import bundled, unbundled
 from cocoon.wire.schema import Message, pack

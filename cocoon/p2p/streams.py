@@ -16,8 +16,8 @@ import trio
 from cocoon.core.errors import StreamClosed, TooLarge, Unreachable
 from cocoon.core.ids import PeerKey
 from cocoon.core.limits import CONTROL_FRAME_BYTES
+from cocoon.core.turns import Turn
 from cocoon.core.units import SECOND_NS
-from cocoon.p2p.turns import Turn
 from cocoon.wire.framing import PREFIX_BYTES, frame, frame_length
 
 

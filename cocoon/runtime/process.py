@@ -51,6 +51,7 @@ from cocoon.core.limits import (
     WORKER_START_NS,
     WORKER_STDERR_BYTES,
 )
+from cocoon.core.turns import Turn
 from cocoon.core.units import MICROSECOND_NS, SECOND_NS
 from cocoon.core.values import Value
 from cocoon.runtime.channel import Channel, ChannelClosed, pair
@@ -150,7 +151,7 @@ class Worker:
         self._listened_ns = 0
         self._shared: Shared | None = None
         self._closed = False
-        self._turn = trio.Lock()
+        self._turn = Turn()
         self.limits = WorkerLimits()
         self.device = DeviceReport("", "", "", 0, "", 0, "", ())
 
@@ -212,7 +213,7 @@ class Worker:
             stack.callback(os.close, memory)
             self._shared = Shared.of(memory)
             order = Load(size_bytes, limits.memory_bytes, limits.threads, limits.load_ns, limits.run_ns)
-            async with _Turn(self._turn):
+            async with self._turn:
                 reply, wall_us = await self._exchange(order, (model, memory), limits.load_ns, LOADING)
         if isinstance(reply, Loaded):
             return LoadReport(min(reply.load_us, wall_us), reply.provider, reply.inputs, reply.outputs)
@@ -243,7 +244,7 @@ class Worker:
             raise UsageError("load a model before running it")
         if len(payloads) > BATCH_RUNS:
             raise LimitExceeded(f"{len(payloads)} runs in one order, above {BATCH_RUNS}")
-        async with _Turn(self._turn):                   # what another wrote is not written over before it was read
+        async with self._turn:                   # what another wrote is not written over before it was read
             return await self._order(_write(self._shared.inputs, payloads))
 
     async def _order(self, spans: tuple[Span, ...]) -> list[RunReport | CocoonError]:
@@ -282,7 +283,7 @@ class Worker:
 
     async def run_in(self, span: Span) -> RunReport:
         """Run the model once on the encoded tensors that were written there; raises as ``run`` does."""
-        async with _Turn(self._turn):
+        async with self._turn:
             return _only(await self._order((span,)))
 
     async def close(self) -> None:
@@ -357,22 +358,6 @@ class Worker:
         except BlockingIOError:
             return
         self._last_words = (self._last_words + heard)[-WORKER_STDERR_BYTES:]
-
-
-class _Turn:
-    """``async with`` a lock, without a pass of the loop while it is free."""
-
-    def __init__(self, lock: trio.Lock) -> None:
-        self._lock = lock
-
-    async def __aenter__(self) -> None:
-        try:
-            self._lock.acquire_nowait()
-        except trio.WouldBlock:
-            await self._lock.acquire()
-
-    async def __aexit__(self, *_: object) -> None:
-        self._lock.release()
 
 
 def _write(inputs: memoryview, payloads: Sequence[bytes]) -> tuple[Span, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 import trio.testing
 
-from cocoon.p2p.turns import Turn
+from cocoon.core.turns import Turn
 
 
 async def test_who_comes_first_goes_first_and_nobody_beside_another() -> None:
