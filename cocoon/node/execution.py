@@ -13,7 +13,7 @@ import trio
 
 from cocoon.core.errors import CocoonError, LimitExceeded
 from cocoon.core.ids import LeaseId
-from cocoon.core.limits import LANE_PROOF_NS, ORDER_NS, PAYLOAD_BYTES, RECEIPT_REPLY_NS
+from cocoon.core.limits import FLIGHT_BYTES, LANE_PROOF_NS, ORDER_NS, PAYLOAD_BYTES, RECEIPT_REPLY_NS
 from cocoon.core.machine import Effect, Event
 from cocoon.core.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
 from cocoon.core.values import replace
@@ -62,6 +62,9 @@ class Execution:
         self._ran_us = ORDER_NS // MICROSECOND_NS
         #: Statements that were made and are not on the tab yet.
         self._made = 0
+        #: Outputs that were made and are not on the link yet.
+        self._finished_bytes = 0
+        self._popped = trio.Event()
 
     def take(self, request: RunRequest) -> None:
         """A number seen before keeps its first job; the machine says what becomes of the second."""
@@ -76,7 +79,12 @@ class Execution:
 
     def pop(self, number: int) -> Job | None:
         """The run has its answer."""
-        return self._jobs.pop(number, None)
+        job = self._jobs.pop(number, None)
+        if job is not None and job.result is not None:
+            self._finished_bytes -= len(job.result.outputs)
+            self._popped.set()
+            self._popped = trio.Event()
+        return job
 
     async def load(self, model: Path) -> int:
         """Take a worker and load the model; the microseconds that it took."""
@@ -107,6 +115,8 @@ class Execution:
         if not self._issuer.affordable(self._made):
             await self._post(sale.LeaseBroke("limit_exceeded", "the next run would pass the lease's ceiling"))
             return 0
+        while self._finished_bytes > FLIGHT_BYTES:      # the requester reads slowly; that it stops, the link notices
+            await self._popped.wait()
         # On credit the wait is for the lane, which comes or fails by itself.
         patience_ns = RECEIPT_REPLY_NS if self._issuer.proven else RECEIPT_REPLY_NS + LANE_PROOF_NS
         with trio.move_on_after(patience_ns / SECOND_NS):
@@ -168,4 +178,5 @@ class Execution:
             ran_us=outcome.ran_us, queued_us=(started_ns - job.received_ns) // MICROSECOND_NS,
         )
         self._made += 1
+        self._finished_bytes += len(outputs)
         job.result = RunResult(number=number, outputs=outputs, statement=job.statement.pack())

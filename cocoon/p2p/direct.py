@@ -10,6 +10,7 @@ Purity: shell. Spec: docs/spec/p2p.md, rule P2P-10.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -39,6 +40,10 @@ _YIELDS_BYTES = 16 * KIB
 #: Closing then discards what is under way, and tells the other side at once.
 _NO_LINGER = struct.pack("ii", 1, 0)
 _GONE = (OSError, trio.ClosedResourceError)
+#: The machine has no room for one more connection; the same call succeeds when something was closed.
+_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+#: As long as ``trio.serve_listeners`` waits then.
+_NO_ROOM_PAUSE_S = 0.1
 
 
 class TcpBytes:
@@ -148,11 +153,22 @@ class DirectPort:
         async with trio.open_nursery() as nursery:
             with self._listener:
                 while True:
-                    accepted, _ = await self._listener.accept()
+                    accepted = await self._next()
                     if self._silent >= HANDSHAKES_TRANSIENT:
                         accepted.close()
                     else:
                         nursery.start_soon(self._admit, accepted)
+
+    async def _next(self) -> trio.socket.SocketType:
+        """The next connection. That one cannot be had, whosesoever fault it is, does not end the listening."""
+        while True:
+            try:
+                return (await self._listener.accept())[0]
+            except OSError as error:
+                if error.errno == errno.EBADF:
+                    raise                               # our own mistake: closed under us
+                if error.errno in _NO_ROOM:
+                    await trio.sleep(_NO_ROOM_PAUSE_S)
 
     async def _admit(self, accepted: trio.socket.SocketType) -> None:
         """Read the token, within ``HANDSHAKE_NS``; whoever shows another one learns nothing."""

@@ -1,10 +1,13 @@
 """P2P-10: a lease's own TCP connection goes to who waits for its token, and to nobody else."""
 
+import os
+import resource
 import socket
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 import trio
+import trio.testing
 
 from cocoon.core.errors import ListenFailed, StreamClosed, Unreachable
 from cocoon.core.limits import DIRECT_TOKEN_BYTES, HANDSHAKES_TRANSIENT
@@ -88,6 +91,44 @@ async def test_silent_connections_are_few():
             await dial_direct("127.0.0.1", port.port, ticket.token)
         for stream in silent:
             await stream.aclose()
+
+
+@contextmanager
+def no_room_for_files():
+    """This process can open no descriptor until the block ends."""
+    lowest = os.dup(0)
+    os.close(lowest)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_a_port_that_finds_no_room_for_a_connection_goes_on_and_takes_it_later():
+    port, broken = listen_direct(HOME, 0), []
+
+    async def serve():
+        try:
+            await port.serve()
+        except* OSError as error:
+            broken.append(error)
+
+    with trio.fail_after(PATIENCE_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            with port.expect() as ticket, socket.socket() as early:
+                with no_room_for_files():
+                    with pytest.raises(OSError, match="Too many open files"):
+                        os.dup(0)
+                    early.connect(("127.0.0.1", port.port))     # the kernel completes it, nobody can take it
+                    early.sendall(ticket.token)
+                    await trio.testing.wait_all_tasks_blocked()
+                    assert not broken and not ticket.arrived.is_set()
+                await ticket.arrived.wait()
+                assert early.recv(1) == b"\1"
+            nursery.cancel_scope.cancel()
 
 
 async def test_a_cancelled_read_has_taken_nothing():
