@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from bench.rows import ROOT, Row
-from cocoon.cli.sim import COLLECTED
+from cocoon.cli.sim import collected_seldom
 from cocoon.core.units import SECOND_NS
 from sim.scenario import Scenario, read_scenario
 from sim.world import World
@@ -23,12 +23,8 @@ _SETTLED_S, _MEASURED_S = 16, 4
 
 def simulator() -> list[Row]:
     """CPU seconds of seeds, and simulated seconds per CPU second of a large market, tasks bought, run and paid."""
-    before = gc.get_threshold()
-    gc.set_threshold(*COLLECTED)
-    try:
+    with collected_seldom():
         return [*_seeds(), *_thousand()]
-    finally:
-        gc.set_threshold(*before)
 
 
 def _seeds() -> list[Row]:

@@ -33,7 +33,7 @@ from sim.peers.purse import birth_of, lane_rules, payout_of, provider_signer
 from sim.peers.regard import Regard
 from sim.peers.selling import Selling, Wares
 from sim.peers.tasks import Submission, TaskRun
-from sim.peers.words import REAL_SIGNERS, FakeSigner, RealSigner, Words
+from sim.peers.words import REAL_SIGNERS, FakeSigner, KnownSigner, Words
 from sim.report import Report, report
 from sim.scenario import Providers, Requesters, Scenario
 
@@ -106,14 +106,17 @@ class World:
         except CocoonError as error:                    # what a shell would have ended its peer with
             self.checks.breach(f"a peer stopped by {error.code}: {error.text}")
         self._look_back()
-        return report(self)
+        found = report(self)
+        self.heap.end()
+        return found
 
     # --- who is there ------------------------------------------------------------
 
     def _peer(self, group: str) -> Peer:
         number = len(self.ground.peers)
         name = f"peer {number}".encode()
-        signer = (RealSigner if self.are_real else FakeSigner)(self.seed, name)
+        made = self.ground.words.made
+        signer = KnownSigner(self.seed, name, made) if self.are_real else FakeSigner(self.seed, name)
         draws, scenario = self._draws, self.scenario
         skew = Skew(_spread(draws, scenario.drift_ppm), _spread(draws, scenario.wall_skew_s))
         peer = Peer(self.ground, number, signer, draws.below(scenario.regions), skew)

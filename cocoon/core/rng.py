@@ -9,7 +9,8 @@ Purity: pure. Spec: docs/spec/machines.md, rule MAC-5.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(slots=True)
@@ -18,12 +19,18 @@ class Stream:
 
     key: bytes
     counter: int = 0
+    #: Knows the key already: a copy of it costs less than to begin again.
+    _keyed: Any = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._keyed = hashlib.blake2b(key=self.key, digest_size=8)
 
     def bits64(self) -> int:
         """The next 64 uniform bits."""
-        block = hashlib.blake2b(self.counter.to_bytes(8, "big"), key=self.key, digest_size=8).digest()
+        block = self._keyed.copy()
+        block.update(self.counter.to_bytes(8, "big"))
         self.counter += 1
-        return int.from_bytes(block, "big")
+        return int.from_bytes(block.digest(), "big")
 
     def below(self, bound: int) -> int:
         """A uniform integer in [0, bound), without modulo bias; ``bound`` in [1, 2**63]."""

@@ -183,17 +183,19 @@ class Gossip:
 
     def handle(self, now_ns: int, event: Event) -> list[Effect]:
         """Take one fact. What comes from nobody's stream changes nothing."""
-        match event:
+        match event:                                    # the most frequent first
+            case OffersHeard(peer, claims) if peer in self._neighbours:
+                return self._heard(now_ns, peer, claims)
+            case OffersVerified():
+                return self._verified(now_ns, event)
+            case DeadlinePassed():
+                return [*self._push(now_ns), *self._round(now_ns)]
             case NeighbourJoined(peer, block, boot_id):
                 return self._joined(now_ns, peer, block, boot_id)
             case OfferPublished(claim):
                 self.table.take(now_ns, claim, None)
                 self._fresh[self.own] = self.own
                 return self._push(now_ns)
-            case OffersVerified():
-                return self._verified(now_ns, event)
-            case DeadlinePassed():
-                return [*self._push(now_ns), *self._round(now_ns)]
             case NeighbourLeft(peer):
                 self._leave(peer)
             case NeighbourFaulted(peer, code) if peer in self._neighbours:
@@ -206,8 +208,6 @@ class Gossip:
                 return self._compare(now_ns, peer, summary)
             case WantHeard(peer, want) if peer in self._neighbours:
                 return self._satisfy(now_ns, peer, want)
-            case OffersHeard(peer, claims) if peer in self._neighbours:
-                return self._heard(now_ns, peer, claims)
         return []
 
     def deadline_ns(self) -> int | None:

@@ -87,12 +87,15 @@ class Scope:
 
     def _step(self, work: Coroutine[Any, Any, None], value: object) -> None:
         if self.closed:
+            self.heap.release(work)
             work.close()
             return
         try:
             register = work.send(value)
         except StopIteration:
+            self.heap.release(work)
             return
+        self.heap.hold(work)
         register(_Waiter(self, work))
 
 

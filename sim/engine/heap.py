@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,8 @@ class Heap:
     now_ns: int = 0
     _queue: list[tuple[int, int, Call, tuple[Any, ...]]] = field(default_factory=list)
     _count: int = 0
+    #: What waits for something that has not happened.
+    _waiting: dict[Coroutine[Any, Any, None], None] = field(default_factory=dict)
 
     def at(self, at_ns: int, call: Call, *args: Any) -> None:
         """Let this happen then, or now if that is over."""
@@ -30,7 +32,8 @@ class Heap:
 
     def after(self, delay_ns: int, call: Call, *args: Any) -> None:
         """Let this happen so much later."""
-        self.at(self.now_ns + delay_ns, call, *args)
+        self._count += 1
+        heapq.heappush(self._queue, (self.now_ns + max(0, delay_ns), self._count, call, args))
 
     def run(self, until_ns: int) -> None:
         """Let time pass."""
@@ -39,6 +42,20 @@ class Heap:
             self.now_ns, _, call, args = heapq.heappop(queue)
             call(*args)
         self.now_ns = max(self.now_ns, until_ns)
+
+    def hold(self, work: Coroutine[Any, Any, None]) -> None:
+        """This waits."""
+        self._waiting[work] = None
+
+    def release(self, work: Coroutine[Any, Any, None]) -> None:
+        """This is over."""
+        self._waiting.pop(work, None)
+
+    def end(self) -> None:
+        """Nothing happens any more; what waits is closed, in order, and not by the collector in any."""
+        while self._waiting:
+            self._waiting.popitem()[0].close()
+        self._queue.clear()
 
 
 @dataclass(slots=True)

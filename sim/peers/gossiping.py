@@ -136,7 +136,12 @@ class Gossiping:
         self._driver.post(self._understood(peer, message))
 
     def _understood(self, peer: PeerKey, message: Any) -> Event:
-        match message:
+        match message:                                  # the most frequent first
+            case OfferDelta(offers=offers):
+                try:
+                    return OffersHeard(peer, tuple(self._claim(age_ms, packed) for age_ms, packed in offers))
+                except PeerFault as error:
+                    return NeighbourFaulted(peer, error.code)
             case Interest():
                 return InterestHeard(peer, message)
             case OfferSummary():
@@ -145,11 +150,6 @@ class Gossiping:
                 return DigestHeard(peer, message)
             case OfferWant():
                 return WantHeard(peer, message)
-            case OfferDelta(offers=offers):
-                try:
-                    return OffersHeard(peer, tuple(self._claim(age_ms, packed) for age_ms, packed in offers))
-                except PeerFault as error:
-                    return NeighbourFaulted(peer, error.code)
         return NeighbourFaulted(peer, "unknown_kind")
 
     def _claim(self, age_ms: int, packed: bytes) -> Claim:

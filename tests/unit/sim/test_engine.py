@@ -68,6 +68,27 @@ def test_a_closed_scope_lets_nothing_go_on() -> None:
     assert done == ["outer"]
 
 
+def test_what_waits_at_the_end_is_closed_then_and_nothing_happens_any_more() -> None:
+    heap, told = Heap(), []
+    scope, never, done = Scope(heap), Moment[None](heap), Moment[None](heap)
+
+    async def work(name: str, until: Moment[None]) -> None:
+        try:
+            await until.wait()
+        finally:
+            told.append(name)
+
+    scope.spawn(work("ends before", done))
+    scope.spawn(work("waits", never))
+    done.set(None)
+    heap.run(10)
+    assert told == ["ends before"]
+    heap.after(1, told.append, "later")
+    heap.end()
+    heap.run(20)
+    assert told == ["ends before", "waits"]
+
+
 def test_patience_ends_a_wait_once() -> None:
     heap, came = Heap(), []
     moment: Moment[int] = Moment(heap)

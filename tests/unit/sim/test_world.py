@@ -8,15 +8,20 @@ import sys
 
 import pytest
 
+from cocoon.core.errors import BadSignature
 from cocoon.core.ids import PeerKey, TaskId
 from cocoon.core.values import replace
 from cocoon.scheduler.reputation import Outcome, OutcomeSeen
 from cocoon.wire.judged import Voucher
+from cocoon.wire.messages import Offer
+from cocoon.wire.schema import body_bytes
+from cocoon.wire.signing import sign
 from sim.checks import GRACE_NS, Checks, Submitted
 from sim.engine.heap import Heap
 from sim.peers import words
 from sim.scenario import read_scenario
 from sim.world import World
+from tests.unit.scheduler import builders
 from tests.unit.sim.worlds import run, scenario, text
 
 _PROGRAM = """
@@ -43,6 +48,18 @@ def test_fake_envelopes_change_no_decision_and_are_said(monkeypatch: pytest.Monk
 def test_a_named_signature_of_another_message_is_refused() -> None:
     signer = words.FakeSigner(1, b"a")
     assert words.named(signer.key, b"cocoon/1/x") == signer.sign(b"cocoon/1/x") != signer.sign(b"cocoon/1/y")
+
+
+def test_a_signature_that_nobody_of_this_world_made_is_verified() -> None:
+    known = words.Words(are_real=True)
+    signer, stranger = words.KnownSigner(1, b"a", known.made), words.RealSigner(1, b"b")
+    ours, theirs = (sign(builders.offer(), one) for one in (signer, stranger))
+    assert known.open(ours.pack(), Offer).signer == signer.key
+    assert known.open(theirs.pack(), Offer).signer == stranger.key
+    for signed in (ours, theirs):
+        forged = replace(signed, body=body_bytes(replace(signed.message, seq=7)))
+        with pytest.raises(BadSignature):
+            known.open(forged.pack(), Offer)
 
 
 @pytest.mark.parametrize("name", ["free", "all_faults"])

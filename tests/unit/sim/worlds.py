@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cocoon.cli.sim import collected_seldom
 from sim.report import Report
 from sim.scenario import Scenario, read_scenario
 from sim.world import World
@@ -26,5 +27,6 @@ def text(**changes: Any) -> str:
 
 def run(scenario: Scenario, seed: int) -> tuple[World, Report]:
     """Its whole time."""
-    world = World(scenario, seed)
-    return world, world.run()
+    with collected_seldom():
+        world = World(scenario, seed)
+        return world, world.run()
