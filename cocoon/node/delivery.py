@@ -6,7 +6,6 @@ Purity: shell. Spec: docs/spec/leases.md, rules LEA-4 and LEA-9; models.md, rule
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import trio
 
@@ -72,7 +71,7 @@ class Delivery:
         self._manifest = manifest
         if not self._lease.private and (held := self._shop.shelf.find(self._model)) is not None:
             self._use(held)
-        await self._post(sale.ModelNamed(self._held is not None))
+        await self._post(sale.ModelNamed(self._held is not None, manifest.speaks))
 
     def expect(self, file: int, hashes: bytes) -> None:
         """The requester sent the chunk hashes of a file."""
@@ -110,8 +109,8 @@ class Delivery:
                 self._say(ModelWant(file=file, first=0, count=count))
         await self._flush()
 
-    async def verified(self) -> Path:
-        """The file to load, after every byte of the model was read once more.
+    async def verified(self) -> HeldModel:
+        """The model to load, after every byte of the model was read once more.
 
         Raises:
             Unavailable: the bytes changed on this disk; the next lease fetches them anew.
@@ -124,7 +123,7 @@ class Delivery:
             if self._is_used:
                 self._shop.shelf.forget_damaged(self._model)
             raise Unavailable("the model was damaged on this provider's disk") from error
-        return self._held.main_path
+        return self._held
 
     def _expecting(self) -> ModelSink:
         if self._sink is None:

@@ -11,6 +11,7 @@ Purity: shell. Spec: docs/spec/machines.md, rule MAC-4.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import trio
@@ -63,6 +64,12 @@ class Driver:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return False
         return True
+
+    def hint(self, event: Event) -> None:
+        """Hand in a fact that may be lost, and is while half of the inbox is taken: nobody waits for it."""
+        if self._facts.statistics().current_buffer_used < INBOX_EVENTS // 2:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                self._inbox.send_nowait(event)
 
     def stop(self) -> None:
         """End ``run`` after the effects of the facts that were taken."""

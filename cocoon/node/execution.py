@@ -19,7 +19,8 @@ from cocoon.core.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
 from cocoon.core.values import replace
 from cocoon.ledger.receipt import ReceiptIssuer
 from cocoon.node.means import Shop
-from cocoon.runtime.service import RunReport, Worker
+from cocoon.node.models import HeldModel
+from cocoon.runtime.service import Answer, RunReport, Worker
 from cocoon.scheduler import sale
 from cocoon.wire.commitment import commit
 from cocoon.wire.judged import Statement
@@ -86,11 +87,18 @@ class Execution:
             self._popped = trio.Event()
         return job
 
-    async def load(self, model: Path) -> int:
+    async def load(self, model: HeldModel) -> int:
         """Take a worker and load the model; the microseconds that it took."""
         run_ns = self._lease.message.run_ms * MILLISECOND_NS
         self._worker = await self._shop.runtime.take(replace(self._shop.runtime.limits, run_ns=run_ns))
-        return (await self._worker.load(model)).load_us
+        return (await self._worker.load(model.main_path, self._pieces(model))).load_us
+
+    def cancel(self, number: int) -> None:
+        """The requester wants no more of this run: nothing to do, a run of tensors is over soon."""
+
+    def begin(self, nursery: trio.Nursery, numbers: Sequence[int]) -> None:
+        """Have these executed; nothing else is until they are."""
+        nursery.start_soon(self.run, numbers)
 
     async def run(self, numbers: Sequence[int]) -> None:
         """Execute these, and post what became of each."""
@@ -107,25 +115,35 @@ class Execution:
         if self._worker is not None:
             await self._worker.close()
 
-    async def _room(self, numbers: Sequence[int]) -> int:
-        """How many may be executed now, one at least, as soon as another unpaid run may be (REC-11, MON-13).
+    def _pieces(self, model: HeldModel) -> Path | None:
+        """The bytes of its tokens, if it is to run as a decoder."""
+        return None
 
-        Who never signs loses the lease: then none.
-        """
-        if not self._issuer.affordable(self._made):
-            await self._post(sale.LeaseBroke("limit_exceeded", "the next run would pass the lease's ceiling"))
-            return 0
+    async def _room(self, numbers: Sequence[int]) -> int:
+        """How many may be executed now, one at least, as soon as another one may be; none if the lease ends instead."""
         while self._finished_bytes > FLIGHT_BYTES:      # the requester reads slowly; that it stops, the link notices
             await self._popped.wait()
+        return self._fitting(numbers) if await self._allowed() else 0
+
+    @property
+    def _pending(self) -> int:
+        """Runs that were begun, and are not on the tab yet."""
+        return self._made
+
+    async def _allowed(self) -> bool:
+        """Wait until another unpaid run may be begun (REC-11, MON-13); False if the lease ends instead."""
+        if not self._issuer.affordable(self._pending):
+            await self._post(sale.LeaseBroke("limit_exceeded", "the next run would pass the lease's ceiling"))
+            return False
         # On credit the wait is for the lane, which comes or fails by itself.
         patience_ns = RECEIPT_REPLY_NS if self._issuer.proven else RECEIPT_REPLY_NS + LANE_PROOF_NS
         with trio.move_on_after(patience_ns / SECOND_NS):
-            while not self._issuer.may_start(self._made):
+            while not self._issuer.may_start(self._pending):
                 await self._news().wait()
-            return self._fitting(numbers)
+            return True
         text = f"{len(self._issuer.tab.open)} runs wait for a countersignature"
         await self._post(sale.LeaseBroke("receipt_unsettled", text))
-        return 0
+        return False
 
     def _fitting(self, numbers: Sequence[int]) -> int:
         """With the first: what may be unpaid and has room in memory with it, and delays it by no more than a moment."""
@@ -160,7 +178,7 @@ class Execution:
         await self._post(sale.RunsFinished(tuple(finished)))
         return len(outcomes)
 
-    def _make(self, number: int, outcome: RunReport | CocoonError, started_ns: int) -> None:
+    def _make(self, number: int, outcome: RunReport | Answer | CocoonError, started_ns: int) -> None:
         """Result and statement of a run; its price follows from those that were made before it."""
         if isinstance(outcome, CocoonError):
             raise outcome

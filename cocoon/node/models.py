@@ -37,6 +37,13 @@ class HeldModel(Value):
             raise ModelRefused(f"none of {len(self.manifest.files)} files is named to run")
         return self.paths[entry]
 
+    def path_of(self, name: str) -> Path:
+        """Where the file is that the manifest calls so; ModelRefused if there is none."""
+        for file, path in zip(self.manifest.files, self.paths, strict=True):
+            if file.path == name:
+                return path
+        raise ModelRefused(f"the model has no file {name}")
+
     def verify(self) -> None:
         """Read every byte again; ModelRefused if one changed."""
         for file, hashes in enumerate(self.hashes):

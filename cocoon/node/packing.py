@@ -34,7 +34,8 @@ def make_package(source: Path, target: Path | None, declared: Mapping[str, Any])
     """
     said = {key: _declaration(key, value) for key, value in declared.items()}
     main = source / (said.get("main") or MAIN_FILE) if source.is_dir() else source
-    ends = trio.run(ends_of, main) if main.is_file() else {}
+    # Those of a decoder are its cache: its users hand over prompts (TOK-22).
+    ends = trio.run(ends_of, main) if main.is_file() and said.get("kind") != "generate" else {}
     held = write_package(source, target, {**said, **ends})
     return {
         "model": held.id.hex(), "package": str(target or source), "files": len(held.paths),

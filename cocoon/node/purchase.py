@@ -58,14 +58,16 @@ from cocoon.wire.messages import (
     Receipt,
     ReceiptIssued,
     Refusal,
+    RunCancel,
     RunFailure,
     RunRequest,
     RunResult,
+    RunToken,
 )
 from cocoon.wire.schema import Message
 from cocoon.wire.signing import Signed, open_signed
 
-_FROM_PROVIDER = (ModelWant, ModelReady, RunResult, RunFailure, ReceiptIssued, Refusal, LeaseClose)
+_FROM_PROVIDER = (ModelWant, ModelReady, RunToken, RunResult, RunFailure, ReceiptIssued, Refusal, LeaseClose)
 
 
 class Answer(Value):
@@ -84,6 +86,9 @@ class Customer(Protocol):
 
     async def delivered(self, unit: int, answer: Answer) -> None:
         """A verified result."""
+
+    def spoke(self, unit: int, token: RunToken) -> None:
+        """A decoder made a token of a unit: in order, but one that another lease began is begun again."""
 
     async def denied(self, unit: int, code: str, text: str) -> None:
         """No result, and why."""
@@ -120,6 +125,8 @@ class Purchase:
         self._customers: dict[TaskId, Customer] = {}
         self._inputs: dict[tuple[TaskId, int], bytes] = {}
         self._sent: dict[int, RunRequest] = {}
+        #: Tokens told of runs that are open.
+        self._places: dict[int, int] = {}
         self._answers: dict[int, Answer] = {}
         self._state = trio.Event()
         self._over = trio.Event()
@@ -207,6 +214,9 @@ class Purchase:
     def forget(self, task: TaskId) -> None:
         """The task has ended; what still comes for it is dropped."""
         self._customers.pop(task, None)
+        if self._model.manifest.speaks:                 # a decoder may go on for long
+            for number in [number for number, one in self._machine.sent.items() if one.task == task]:
+                self._link.post(RunCancel(number=number))
         for key in [key for key in self._inputs if key[0] == task]:
             del self._inputs[key]
 
@@ -273,7 +283,10 @@ class Purchase:
                 await self._driver.post(purchase.ModelPartAsked(file, first, count))
             case ModelReady(load_us):
                 await self._driver.post(purchase.ModelReady(load_us))
+            case RunToken():
+                await self._hear(message)
             case RunFailure(number, code, text):
+                self._places.pop(number, None)
                 self._sent.pop(number, None)
                 said = from_peer(code, text)
                 await self._driver.post(purchase.FailureReceived(number, said.code, said.text))
@@ -286,12 +299,23 @@ class Purchase:
                 self._silence.set()
                 await self._lose(from_peer(code, "closed by the provider"))
 
+    async def _hear(self, token: RunToken) -> None:
+        """A token is shown at once; the result is what is paid for, and has to say the same (TOK-25)."""
+        one, place = self._machine.sent.get(token.number), self._places.get(token.number, 0) + 1
+        if token.number not in self._sent or not self._model.manifest.speaks or token.place != place:
+            raise OutOfOrder(f"token {token.place} of run {token.number}, due was {place} of an open run")
+        self._places[token.number] = place
+        await self._driver.post(purchase.RunProgressed())
+        if one is not None and (customer := self._customers.get(one.task)) is not None:
+            customer.spoke(one.unit, token)
+
     async def _lose(self, error: CocoonError) -> None:
         await self._driver.post(purchase.LeaseLost(error.code, error.text))
 
     def _verify(self, result: RunResult) -> Answer:
         """Check a result against what was asked; see ``ledger.receipt.check_statement``."""
         request = self._sent.pop(result.number, None)
+        self._places.pop(result.number, None)
         if request is None:
             raise OutOfOrder(f"a result for run {result.number}, which is not open")
         statement = Statement.unpack(result.statement)

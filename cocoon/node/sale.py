@@ -38,6 +38,7 @@ from cocoon.node import records
 from cocoon.node.delivery import Delivery
 from cocoon.node.driver import Driver
 from cocoon.node.execution import Execution
+from cocoon.node.generation import Generation
 from cocoon.node.link import WorkLink
 from cocoon.node.means import Shop
 from cocoon.node.till import FREE, Entry, Till
@@ -56,6 +57,7 @@ from cocoon.wire.messages import (
     ModelReady,
     Receipt,
     ReceiptIssued,
+    RunCancel,
     RunRequest,
     TrancheClose,
     refusal,
@@ -64,7 +66,7 @@ from cocoon.wire.messages import (
 from cocoon.wire.schema import Message
 from cocoon.wire.signing import Signed, sign
 
-_FROM_REQUESTER = (ModelOffer, ChunkHashes, Chunk, RunRequest, TrancheClose, Countersign, LeaseClose)
+_FROM_REQUESTER = (ModelOffer, ChunkHashes, Chunk, RunRequest, RunCancel, TrancheClose, Countersign, LeaseClose)
 
 
 class Sale:
@@ -97,7 +99,8 @@ class Sale:
             shop.clock.now_ns(), terms.duration_s, terms.max_runs, shop.terms.lease_idle_ns, highest
         )
         self._driver = Driver(machine, shop.clock, self._perform, self._record, link.flush)
-        self._execution = Execution(shop, lease, self._issuer, lambda: self._receipt_news, self._driver.post)
+        self._execution_needs = shop, lease, self._issuer, lambda: self._receipt_news, self._driver.post
+        self._execution = Execution(*self._execution_needs)
         self._delivery = Delivery(shop, terms, self._id, self._driver.post, link.post, link.flush)
         self._nursery: trio.Nursery
 
@@ -166,6 +169,8 @@ class Sale:
             case RunRequest(number):
                 self._execution.take(message)
                 await self._driver.post(sale.RunRequested(number, len(message.inputs)))
+            case RunCancel(number):
+                self._execution.cancel(number)
             case TrancheClose(through):
                 await self._close_tranche(through)
             case Countersign(voucher, signature):
@@ -219,7 +224,7 @@ class Sale:
             case sale.SayReady(load_us):
                 self._link.post(ModelReady(load_us=load_us))
             case sale.StartRuns(numbers):
-                self._nursery.start_soon(self._execution.run, numbers)
+                self._execution.begin(self._nursery, numbers)
             case sale.AnswerRun(number):
                 await self._answer(number)
             case sale.FailRun(number, code, text):
@@ -251,7 +256,11 @@ class Sale:
 
     async def _load(self) -> None:
         try:
-            load_us = await self._execution.load(await self._delivery.verified())
+            model = await self._delivery.verified()
+            if model.manifest.speaks:
+                self._execution = generation = Generation(*self._execution_needs, self._link.post)
+                self._nursery.start_soon(generation.speak)
+            load_us = await self._execution.load(model)
         except CocoonError as error:
             await self._driver.post(sale.LeaseBroke(error.code, error.text))
         else:

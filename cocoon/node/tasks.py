@@ -37,7 +37,7 @@ from cocoon.scheduler.selection import (
     slowest_run_us,
 )
 from cocoon.store.service import Row
-from cocoon.wire.messages import Receipt
+from cocoon.wire.messages import Receipt, RunToken
 from cocoon.wire.signing import Signed
 
 #: Slot of every unit until redundancy and hedging come.
@@ -72,6 +72,10 @@ class _Part:
     async def delivered(self, unit: int, answer: Answer) -> None:
         """A verified result."""
         await self.run.delivered(self.attempt, unit, answer)
+
+    def spoke(self, unit: int, token: RunToken) -> None:
+        """A token of a unit."""
+        self.run.spoke(task.UnitSpoke(self.attempt, unit, token.place, token.token, token.head))
 
     async def denied(self, unit: int, code: str, text: str) -> None:
         """No result for this unit on this lease."""
@@ -206,6 +210,10 @@ class TaskRun:
         self._answers[attempt, unit] = answer
         await self.post(task.UnitAnswered(attempt, unit, answer.statement.price_nanoton))
 
+    def spoke(self, event: task.UnitSpoke) -> None:
+        """A token, for whoever reads along; the result has them all, so a client that is slow misses some."""
+        self._driver.hint(event)
+
     def settled(self, receipt: Signed[Receipt], numbers: tuple[int, ...]) -> None:
         """A countersigned receipt."""
         # Not said from here: the caller reads the link, and a slow user must not hold it up.
@@ -265,6 +273,8 @@ class TaskRun:
             case task.OrderRun(attempt, unit):
                 part = self._parts[attempt]             # the machine orders only on an open lease
                 await part.lease.order(self.id, unit, self._inputs[unit], part)
+            case task.TellToken(unit, place, token, head):
+                self._client.post({"event": "token", "unit": unit, "place": place, "token": token, "head": head})
             case task.AcceptUnit(attempt, unit):
                 self._deliver(attempt, unit)
             case task.ReportFailure(unit, code, text):

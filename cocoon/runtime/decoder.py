@@ -143,6 +143,16 @@ class Decoder:
 _Form = tuple[np.dtype[Any], int, int]
 
 
+def token_bytes(engine: Engine) -> int:
+    """Memory that the cache takes for one token of one row.
+
+    Raises:
+        ModelRefused: as ``Decoder``.
+    """
+    forms, _, _ = _read_convention(engine)
+    return sum(dtype.itemsize * heads * width for dtype, heads, width in forms.values())
+
+
 def _read_convention(engine: Engine) -> tuple[dict[str, _Form], int, bool]:
     """Parts of the cache with dtype, heads and width; size of the vocabulary; whether all positions have logits."""
     inputs, outputs = ({spec.name: spec for spec in specs} for specs in (engine.inputs, engine.outputs))

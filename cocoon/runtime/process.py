@@ -14,11 +14,7 @@ Purity: shell. Spec: docs/spec/runtime.md, rules RUN-1 to RUN-6, RUN-14 to RUN-1
 from __future__ import annotations
 
 import os
-import site
-import stat
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -27,12 +23,11 @@ from types import TracebackType
 
 import trio
 
-import cocoon
+from cocoon.core import turns
 from cocoon.core.errors import (
     CocoonError,
     LimitExceeded,
     Malformed,
-    ModelRefused,
     PeerFault,
     RunTimeout,
     UsageError,
@@ -42,19 +37,18 @@ from cocoon.core.limits import (
     ALIGNMENT_BYTES,
     BATCH_RUNS,
     MEMORY_BYTES,
-    MODEL_BYTES,
     MODEL_LOAD_NS,
     PAYLOAD_BYTES,
     RUN_NS,
     SMALL_PAYLOAD_BYTES,
+    SPOKEN_ROWS,
     WORKER_REAP_NS,
     WORKER_START_NS,
     WORKER_STDERR_BYTES,
 )
-from cocoon.core.turns import Turn
 from cocoon.core.units import MICROSECOND_NS, SECOND_NS
-from cocoon.core.values import Value
-from cocoon.runtime.channel import Channel, ChannelClosed, pair
+from cocoon.core.values import Value, replace
+from cocoon.runtime.channel import Channel, ChannelClosed
 from cocoon.runtime.death import LOADING, RUNNING, STARTING, classify
 from cocoon.runtime.protocol import (
     Failed,
@@ -63,30 +57,25 @@ from cocoon.runtime.protocol import (
     Made,
     NoRoom,
     Order,
+    Outcome,
     Ran,
     Ready,
     Reply,
     Run,
     Span,
+    Token,
+    Turn,
+    Turned,
     pack_order,
     unpack_reply,
 )
 from cocoon.runtime.shared import Shared, new_shared
+from cocoon.runtime.spawning import open_model, remove_empty, spawn
 from cocoon.runtime.specs import TensorSpec
 from cocoon.wire.layout import largest_raw
 
 #: What a Linux pipe holds (pipe(7)): one read empties it.
 _PIPE_BYTES = 65_536
-#: What a worker's environment keeps of ours: where libraries lie and which card is ours to use.
-_KEPT = (
-    "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES",
-)
-#: One allocator arena keeps the address space predictable; no thread pool but ONNX Runtime's, which would also
-#: keep a data base of what it did in the user's home and send it to its makers.
-_SET = {
-    "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1", "MALLOC_ARENA_MAX": "1",
-    "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "CUDA_CACHE_DISABLE": "1", "ORT_DISABLE_TELEMETRY": "1",
-}
 
 
 class WorkerLimits(Value):
@@ -138,6 +127,20 @@ class RunReport(Value):
     ran_us: int
 
 
+class Answer(Value):
+    """Encoded outputs of one sequence, a copy, and the microseconds since it was asked, as the worker says."""
+
+    outputs: bytes
+    ran_us: int
+
+
+class TurnReport(Value):
+    """The tokens of one turn of a decoder, and what became of sequences that are over."""
+
+    told: tuple[Token, ...]
+    ended: tuple[tuple[int, Answer | CocoonError], ...]
+
+
 class Worker:
     """One spawned process. Use ``start``; calls on one worker wait for each other."""
 
@@ -151,7 +154,7 @@ class Worker:
         self._listened_ns = 0
         self._shared: Shared | None = None
         self._closed = False
-        self._turn = Turn()
+        self._turn = turns.Turn()
         self.limits = WorkerLimits()
         self.device = DeviceReport("", "", "", 0, "", 0, "", ())
 
@@ -165,7 +168,7 @@ class Worker:
         Raises:
             WorkerLost: it died, or did not get ready within ``WORKER_START_NS``.
         """
-        worker = _spawn(limits, workdir)
+        worker = cls(*spawn(workdir, gpu=limits.gpu))
         try:
             ready, _ = await worker._exchange(None, (), WORKER_START_NS, STARTING)
         except RunTimeout as error:
@@ -195,8 +198,11 @@ class Worker:
         """The end of its stderr, for a person's diagnosis. May quote data: never log it."""
         return self._last_words.decode("utf-8", "replace")
 
-    async def load(self, model_file: Path) -> LoadReport:
+    async def load(self, model_file: Path, pieces_file: Path | None = None) -> LoadReport:
         """Give the worker its one model; its descriptor is passed, the worker opens no path.
+
+        Args:
+            pieces_file: The bytes of a decoder's tokens (TOK-4): it takes turns then, and no runs.
 
         Raises:
             ModelRefused, DtypeUnsupported, LimitExceeded, MemoryExceeded: the model's fault.
@@ -207,14 +213,18 @@ class Worker:
             raise UsageError("a worker serves one model in its life")
         limits = self.limits
         with ExitStack() as stack:
-            model, size_bytes = _open_model(model_file)
-            stack.callback(os.close, model)
             memory = new_shared()
             stack.callback(os.close, memory)
+            files = [open_model(path) for path in (model_file, pieces_file) if path is not None]
+            for descriptor, _ in files:
+                stack.callback(os.close, descriptor)
             self._shared = Shared.of(memory)
-            order = Load(size_bytes, limits.memory_bytes, limits.threads, limits.load_ns, limits.run_ns)
+            order = Load(files[0][1], limits.memory_bytes, limits.threads, limits.load_ns, limits.run_ns)
+            if pieces_file is not None:
+                order = replace(order, pieces_bytes=files[1][1], rows=SPOKEN_ROWS)
+            descriptors = (memory, *(descriptor for descriptor, _ in files))
             async with self._turn:
-                reply, wall_us = await self._exchange(order, (model, memory), limits.load_ns, LOADING)
+                reply, wall_us = await self._exchange(order, descriptors, limits.load_ns, LOADING)
         if isinstance(reply, Loaded):
             return LoadReport(min(reply.load_us, wall_us), reply.provider, reply.inputs, reply.outputs)
         await self.close()
@@ -286,6 +296,35 @@ class Worker:
         async with self._turn:
             return _only(await self._order((span,)))
 
+    async def turn(self, asked: Sequence[tuple[int, bytes]], cancelled: Sequence[int] = ()) -> TurnReport:
+        """Begin and cancel these sequences of a decoder, and have it do one piece or step.
+
+        Args:
+            asked: Number and encoded inputs (TOK-22) of each new sequence.
+
+        Raises:
+            LimitExceeded: the inputs have no room. RunTimeout, WorkerLost: as ``run``.
+        """
+        if self._shared is None:
+            raise UsageError("load a decoder before it takes turns")
+        async with self._turn:
+            spans = _write(self._shared.inputs, [payload for _, payload in asked])
+            numbers = [number for number, _ in asked]
+            order = Turn(tuple(zip(numbers, spans, strict=True)), tuple(cancelled))
+            reply, _ = await self._exchange(order, (), self.limits.run_ns, RUNNING)
+            if not isinstance(reply, Turned):
+                await self.close()
+                raise _fault(reply)
+            return TurnReport(reply.told, tuple((number, self._answer(one)) for number, one in reply.ended))
+
+    def _answer(self, outcome: Outcome) -> Answer | CocoonError:
+        match outcome:
+            case Made(ran_us, (offset, size_bytes)) if self._shared is not None:
+                return Answer(bytes(self._shared.outputs[offset : offset + size_bytes]), ran_us)
+            case Failed():
+                return outcome.error()
+        return WorkerLost("the worker found no room for an answer")
+
     async def close(self) -> None:
         """Kill the process, reap it, remove its directory. Safe to repeat; not cancellable, but bounded."""
         if self._closed:
@@ -297,7 +336,7 @@ class Worker:
             await self._end()
         self._listen()
         os.close(self._stderr)
-        _remove_empty(self._home)
+        remove_empty(self._home)
 
     async def __aenter__(self) -> Worker:
         """The worker itself."""
@@ -402,62 +441,3 @@ def _alignable(payload: bytes) -> int:
         return largest_raw(payload)
     except Malformed:
         return 0                                        # the worker says what is wrong with it
-
-
-def _spawn(limits: WorkerLimits, workdir: Path) -> Worker:
-    """Start the process, from this very thread.
-
-    The kernel kills a worker when the *thread* that spawned it ends; trio's own
-    ``open_process`` spawns from a pooled thread that ends after ten idle seconds.
-    """
-    home = Path(tempfile.mkdtemp(prefix="worker-", dir=workdir))
-    channel, theirs = pair()
-    heard, spoken = os.pipe()
-    try:
-        # Neither end blocks: a worker that chatters loses words instead of time.
-        os.set_blocking(heard, False)
-        os.set_blocking(spoken, False)
-        arguments = [str(theirs.fileno()), str(os.getpid()), "1" if limits.gpu else "0"]
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-s", "-X", "faulthandler", "-m", "cocoon.runtime.worker", *arguments],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=spoken, cwd=home,
-            env=_environment(), pass_fds=(theirs.fileno(),), start_new_session=True,
-        )
-    except OSError as error:
-        channel.close()
-        os.close(heard)
-        _remove_empty(home)
-        raise WorkerLost(f"no worker could be spawned: {error.strerror}") from None
-    finally:
-        theirs.close()
-        os.close(spoken)
-    return Worker(process, channel, heard, home)
-
-
-def _environment() -> dict[str, str]:
-    """A worker's whole environment: none of our secrets, and Cocoon importable from a checkout too."""
-    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    root = str(Path(cocoon.__file__).parent.parent)
-    if root not in site.getsitepackages():
-        kept["PYTHONPATH"] = os.pathsep.join(filter(None, (root, kept.get("PYTHONPATH"))))
-    return kept | _SET
-
-
-def _open_model(path: Path) -> tuple[int, int]:
-    """A read-only descriptor of a regular file and its size."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise ModelRefused(f"the model's file cannot be read: {error.strerror}") from None
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode) or status.st_size > MODEL_BYTES:
-        os.close(descriptor)
-        raise ModelRefused(f"the model is no regular file of at most {MODEL_BYTES} bytes")
-    return descriptor, status.st_size
-
-
-def _remove_empty(home: Path) -> None:
-    try:
-        home.rmdir()
-    except OSError:
-        pass  # something was written into it: left for a person to see

@@ -28,6 +28,8 @@ from cocoon.core.errors import (
 )
 from cocoon.core.limits import (
     BATCH_RUNS,
+    DECODE_ROWS,
+    LEASE_SEQUENCES,
     PAYLOAD_BYTES,
     SHARED_BYTES,
     TENSOR_NAME_CHARS,
@@ -40,6 +42,9 @@ from cocoon.runtime.specs import TensorSpec, clip
 from cocoon.wire.codec import encode, pack_plain, unpack_plain
 
 _I64_MAX = (1 << 63) - 1
+_HEAD_BYTES = 32
+#: All rows, all that is asked, and all that is cancelled.
+_TURN_ENDS = DECODE_ROWS + 2 * LEASE_SEQUENCES
 #: Answers a worker may blame on the model or its inputs; it can say nothing else.
 _MAY_FAIL: dict[str, type[CocoonError]] = {
     cls.code: cls
@@ -57,6 +62,8 @@ class Load(Value):
         memory_bytes: Allowed above the worker's size at this moment.
         load_ns, run_ns: Wall time of the load and of each run; the worker uses
             them only as a bound of its CPU time, the peer holds the clock.
+        pieces_bytes: Of a decoder, size of the file with the bytes of its tokens, which comes along third; else 0.
+        rows: Sequences that a decoder continues together; else 0.
     """
 
     model_bytes: int
@@ -64,6 +71,8 @@ class Load(Value):
     threads: int
     load_ns: int
     run_ns: int
+    pieces_bytes: int = 0
+    rows: int = 0
 
 
 #: Offset and length of encoded tensors in the shared inputs or outputs.
@@ -74,6 +83,17 @@ class Run(Value):
     """Order: execute each of these inputs, in this order."""
 
     inputs: tuple[Span, ...]
+
+
+class Turn(Value):
+    """Order to a decoder: begin and cancel these sequences, then do one piece or step.
+
+    Attributes:
+        asked: Number and place of the inputs of each new sequence.
+    """
+
+    asked: tuple[tuple[int, Span], ...]
+    cancelled: tuple[int, ...]
 
 
 class Ready(Value):
@@ -128,8 +148,19 @@ class Ran(Value):
     outcomes: tuple[Outcome, ...]
 
 
-Order = Load | Run
-Reply = Ready | Loaded | Ran | Failed
+#: Number of its sequence, its own number from 1, id, and running hash (TOK-9).
+Token = tuple[int, int, int, bytes]
+
+
+class Turned(Value):
+    """Answer: the tokens of one turn, and the sequences that are over."""
+
+    told: tuple[Token, ...]
+    ended: tuple[tuple[int, Outcome], ...]
+
+
+Order = Load | Run | Turn
+Reply = Ready | Loaded | Ran | Turned | Failed
 
 
 def failure(error: CocoonError) -> Failed:
@@ -142,10 +173,13 @@ def failure(error: CocoonError) -> Failed:
 def pack_order(order: Order) -> bytes:
     """The bytes of one order, without its frame."""
     match order:
-        case Load(model_bytes, memory_bytes, threads, load_ns, run_ns):
-            return pack_plain([1, model_bytes, memory_bytes, threads, load_ns, run_ns])
+        case Load():
+            numbers = [order.model_bytes, order.memory_bytes, order.threads, order.load_ns, order.run_ns]
+            return pack_plain([1, *numbers, order.pieces_bytes, order.rows])
         case Run(inputs):
             return pack_plain([2, inputs])
+        case Turn(asked, cancelled):
+            return pack_plain([3, [[number, *span] for number, span in asked], cancelled])
 
 
 def unpack_order(data: bytes) -> Order:
@@ -155,10 +189,12 @@ def unpack_order(data: bytes) -> Order:
         Malformed: anything else; only a defect of the peer can cause it.
     """
     match unpack_plain(data):
-        case [1, int(model), int(memory), int(threads), int(load_ns), int(run_ns)]:
-            return Load(model, memory, threads, load_ns, run_ns)
+        case [1, int(model), int(memory), int(threads), int(load_ns), int(run_ns), int(pieces), int(rows)]:
+            return Load(model, memory, threads, load_ns, run_ns, pieces, rows)
         case [2, list(inputs)]:
             return Run(tuple(_span(span) for span in inputs))
+        case [3, list(asked), list(cancelled)]:
+            return Turn(tuple((number, _span(span)) for number, *span in asked), tuple(map(_number, cancelled)))
     raise Malformed("no order to a worker")
 
 
@@ -175,6 +211,8 @@ def pack_reply(reply: Reply) -> bytes:
             return pack_plain([3, [_plain_outcome(outcome) for outcome in outcomes]])
         case Failed(code, text):
             return pack_plain([4, code, text])
+        case Turned(told, ended):
+            return pack_plain([5, told, [[number, _plain_outcome(outcome)] for number, outcome in ended]])
 
 
 def unpack_reply(data: bytes) -> Reply:
@@ -196,7 +234,23 @@ def unpack_reply(data: bytes) -> Reply:
             return Ran(tuple(_outcome(outcome) for outcome in outcomes))
         case [4, code, text]:
             return _failed(code, text)
+        case [5, list(told), list(ended)] if len(told) <= DECODE_ROWS and len(ended) <= _TURN_ENDS:
+            return Turned(tuple(_token(one) for one in told), tuple(_ending(one) for one in ended))
     raise Malformed("no answer of a worker")
+
+
+def _token(item: Any) -> Token:
+    match item:
+        case [number, place, token, bytes(head)] if len(head) == _HEAD_BYTES:
+            return _number(number), _number(place), _number(token), head
+    raise Malformed("no token of a worker")
+
+
+def _ending(item: Any) -> tuple[int, Outcome]:
+    match item:
+        case [number, outcome]:
+            return _number(number), _outcome(outcome)
+    raise Malformed("no end of a sequence")
 
 
 def _plain_outcome(outcome: Outcome) -> list[object]:

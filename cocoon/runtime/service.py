@@ -21,11 +21,11 @@ import trio
 from cocoon.core.errors import CocoonError, ProviderBusy, UsageError
 from cocoon.core.limits import LEASES_SOLD
 from cocoon.core.values import replace
-from cocoon.runtime.process import DeviceReport, LoadReport, RunReport, Worker, WorkerLimits
+from cocoon.runtime.process import Answer, DeviceReport, LoadReport, RunReport, Worker, WorkerLimits
 from cocoon.runtime.specs import TensorSpec
 
 __all__ = [
-    "DeviceReport", "LoadReport", "RunReport", "Runtime", "TensorSpec", "Worker", "WorkerLimits",
+    "Answer", "DeviceReport", "LoadReport", "RunReport", "Runtime", "TensorSpec", "Worker", "WorkerLimits",
     "open_runtime", "probe_device",
 ]
 

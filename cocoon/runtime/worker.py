@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from cocoon.core.errors import CocoonError, LimitExceeded, Malformed, MemoryExceeded
 from cocoon.core.imports import uncollected
@@ -32,20 +32,26 @@ from cocoon.runtime.protocol import (
     Ready,
     Reply,
     Run,
+    Turn,
     failure,
     pack_reply,
     unpack_order,
 )
 from cocoon.runtime.shared import Shared
 from cocoon.wire.framing import FrameParser, frame
+from cocoon.wire.tokens import unpack_pieces
 
 if TYPE_CHECKING:
     from cocoon.runtime.room import Room
     from cocoon.runtime.session import Model
+    from cocoon.runtime.speaking import Speech
     from cocoon.wire.tensors import TensorDecoder
 
 #: Orders are shorter than this, so one is received at once.
 _RECEIVED_BYTES = 65_536
+#: Shared memory, the model's file, and the bytes of a decoder's tokens.
+_LOAD_DESCRIPTORS = 3
+Work = TypeVar("Work", Run, Turn)
 
 
 class PeerGone(Exception):
@@ -68,7 +74,7 @@ def confined_start(parent_pid: int, gpu: bool) -> Ready:
     """Import the giants, give up privileges, and say what this worker is."""
     holds = confine.leave_network() + confine.refuse_privileges() + landlock.read_only()
     with uncollected():
-        from cocoon.runtime import hardware, session
+        from cocoon.runtime import hardware, session, speaking  # noqa: F401 (later there are no files)
 
     provider = session.effective_provider(gpu)
     cuda = provider == session.CUDA
@@ -101,30 +107,54 @@ def warm_up(provider: str) -> None:
 
 
 def serve(link: Link, provider: str) -> None:
-    """One ``Load``, then any number of ``Run``."""
-    from cocoon.runtime.room import Room
-    from cocoon.wire.tensors import TensorDecoder
-
-    order, model_file, memory = link.receive_load()
+    """One ``Load``, then any number of ``Run``, or of ``Turn`` if that is what was loaded."""
+    order, memory, files = link.receive_load()
     shared = Shared.of(memory)
     os.close(memory)
     try:
-        model, loaded = load(order, model_file, provider)
+        model, speech, loaded = load(order, files, provider)
     except CocoonError as error:
         link.send(failure(error))
         return
     link.send(loaded)
+    if speech is None:
+        serve_runs(link, order, model, shared)
+    else:
+        serve_turns(link, order, speech, shared)
+
+
+def serve_runs(link: Link, order: Load, model: Model, shared: Shared) -> None:
+    """Answer runs until the peer is gone."""
+    from cocoon.runtime.room import Room
+    from cocoon.wire.tensors import TensorDecoder
+
     decoder, ends_ns = TensorDecoder(), 0
     while True:
-        work = link.receive_run()
+        work = link.receive(Run)
         ends_ns = confine.limit_cpu(order.run_ns * len(work.inputs), order.threads, ends_ns)
         inputs, room = shared.inputs, Room(shared.outputs)
         link.send(Ran(tuple([run(model, decoder, inputs[at : at + size], room) for at, size in work.inputs])))
 
 
-def load(order: Load, descriptor: int, provider: str) -> tuple[Model, Loaded]:
-    """Read, screen and open the model, all of it under the model's own memory limit."""
-    from cocoon.runtime import screen, session
+def serve_turns(link: Link, order: Load, speech: Speech, shared: Shared) -> None:
+    """Make tokens until the peer is gone."""
+    from cocoon.runtime.room import Room
+
+    ends_ns = 0
+    while True:
+        work = link.receive(Turn)
+        ends_ns = confine.limit_cpu(order.run_ns, order.threads, ends_ns)
+        asked = [(number, shared.inputs[at : at + size]) for number, (at, size) in work.asked]
+        link.send(speech.turn(time.monotonic_ns(), asked, work.cancelled, Room(shared.outputs)))
+
+
+def load(order: Load, files: Sequence[int], provider: str) -> tuple[Model, Speech | None, Loaded]:
+    """Read, screen and open the model, all of it under the model's own memory limit.
+
+    Args:
+        files: Descriptors of the model's file and, of a decoder, of the bytes of its tokens.
+    """
+    from cocoon.runtime import screen, session, speaking
 
     began_ns = time.perf_counter_ns()
     cores.hold_to(order.threads, confine.siblings(os.getppid()))
@@ -136,23 +166,27 @@ def load(order: Load, descriptor: int, provider: str) -> tuple[Model, Loaded]:
     if provider == session.CPU and seccomp.available():
         seccomp.install()
     try:
-        data = read(descriptor, order.model_bytes + 1)
-        if len(data) != order.model_bytes:
-            raise LimitExceeded("the model's file changed while it was read")
+        data = read(files[0], order.model_bytes)
         model = session.Model(data, screen.screen(data), provider, order.threads, order.memory_bytes)
+        speech = None
+        if order.rows:
+            pieces = unpack_pieces(read(files[1], order.pieces_bytes))
+            speech = speaking.open_speech(model, pieces, order.rows, order.memory_bytes)
     except MemoryError:
         raise MemoryExceeded("the model needs more memory than its limit to be read") from None
     load_us = (time.perf_counter_ns() - began_ns) // 1_000
-    return model, Loaded(load_us, model.provider, model.inputs, model.outputs)
+    return model, speech, Loaded(load_us, model.provider, model.inputs, model.outputs)
 
 
-def read(descriptor: int, most_bytes: int) -> bytes:
-    """At most so many bytes of a file: without ``open``, which looks whether it is a terminal."""
-    parts = []
-    while most_bytes and (part := os.read(descriptor, most_bytes)):
+def read(descriptor: int, size_bytes: int) -> bytes:
+    """A whole file of this size: without ``open``, which looks whether it is a terminal."""
+    parts, left = [], size_bytes + 1
+    while left and (part := os.read(descriptor, left)):
         parts.append(part)
-        most_bytes -= len(part)
+        left -= len(part)
     os.close(descriptor)
+    if left != 1:
+        raise LimitExceeded("a file of the model changed while it was read")
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
@@ -185,21 +219,21 @@ class Link:
             header = pack_reply(failure(LimitExceeded("the model's names and shapes take too much room")))
         self.socket.sendall(frame(header))
 
-    def receive_load(self) -> tuple[Load, int, int]:
-        """The first order, with the descriptors of the model's file and of the shared memory."""
-        first, descriptors, _, _ = socket.recv_fds(self.socket, _RECEIVED_BYTES, 2)
+    def receive_load(self) -> tuple[Load, int, list[int]]:
+        """The first order, with the descriptors of the shared memory and of the model's files."""
+        first, descriptors, _, _ = socket.recv_fds(self.socket, _RECEIVED_BYTES, _LOAD_DESCRIPTORS)
         self._take(first)
         order = unpack_order(self._next())
-        if not isinstance(order, Load) or len(descriptors) != 2:
+        if not isinstance(order, Load) or len(descriptors) != (3 if order.rows else 2):
             raise Malformed("the first order of a worker loads one model")
-        model_file, memory = descriptors
-        return order, model_file, memory
+        memory, *files = descriptors
+        return order, memory, files
 
-    def receive_run(self) -> Run:
-        """The next runs."""
+    def receive(self, kind: type[Work]) -> Work:
+        """The next order, which must be of this kind."""
         order = unpack_order(self._next())
-        if not isinstance(order, Run):
-            raise Malformed("a loaded worker only runs")
+        if not isinstance(order, kind):
+            raise Malformed("a loaded worker does one kind of work")
         return order
 
     def _next(self) -> bytes:

@@ -75,6 +75,10 @@ class ResultsVerified(Event):
     numbers: tuple[int, ...]
 
 
+class RunProgressed(Event):
+    """A decoder made another token: the provider is not silent."""
+
+
 class FailureReceived(Event):
     """The provider says that a run has no result."""
 

@@ -6,8 +6,8 @@ runs were ever begun. A run that was begun before a crash is answered with
 
 Invariants
     A run number is started at most once, over all restarts.
-    One batch of runs is with the worker, at most ``BATCH_RUNS``; at most ``RUNS_IN_FLIGHT`` wait, with
-    ``FLIGHT_BYTES`` of inputs, or one.
+    One batch of runs is with the worker, at most ``BATCH_RUNS``, or ``LEASE_SEQUENCES`` of a decoder.
+    At most ``RUNS_IN_FLIGHT`` wait, with ``FLIGHT_BYTES`` of inputs, or one.
     ``StartRuns`` leaves only after the start is durable.
 
 Purity: pure. Spec: docs/spec/leases.md, rules LEA-1 to LEA-9.
@@ -24,6 +24,7 @@ from cocoon.core.limits import (
     BATCH_RUNS,
     FLIGHT_BYTES,
     LEASE_IDLE_NS,
+    LEASE_SEQUENCES,
     MODEL_LOAD_NS,
     MODEL_STALL_NS,
     RUNS_IN_FLIGHT,
@@ -34,9 +35,15 @@ from cocoon.core.units import SECOND_NS
 
 
 class ModelNamed(Event):
-    """The requester sent the manifest; ``held`` says that its files are here already."""
+    """The requester sent the manifest.
+
+    Attributes:
+        held: Its files are here already.
+        speaks: It is a decoder, whose runs go on beside each other.
+    """
 
     held: bool
+    speaks: bool = False
 
 
 class ModelProgressed(Event):
@@ -101,7 +108,10 @@ class SayReady(Effect):
 
 
 class StartRuns(Effect):
-    """Give these runs to the worker, together; ascending. All that waited: nothing waits for company."""
+    """Give these runs to the worker, together; ascending. All that waited: nothing waits for company.
+
+    Those of a decoder join what runs already.
+    """
 
     numbers: tuple[int, ...]
     durable: ClassVar[bool] = True
@@ -155,6 +165,7 @@ class LeaseSale:
     #: Inputs of those that wait.
     waiting_bytes: dict[int, int] = field(default_factory=dict)
     draining: bool = False
+    speaks: bool = False
 
     def __post_init__(self) -> None:
         self.quiet_since_ns = self.opened_ns
@@ -166,7 +177,8 @@ class LeaseSale:
         if not isinstance(event, DeadlinePassed):
             self.quiet_since_ns = now_ns
         match event:
-            case ModelNamed(held) if self.stage is Stage.NAMED:
+            case ModelNamed(held, speaks) if self.stage is Stage.NAMED:
+                self.speaks = speaks
                 self.stage = Stage.LOADING if held else Stage.FETCHING
                 return [LoadModel() if held else FetchModel()]
             case ModelFetched() if self.stage is Stage.FETCHING:
@@ -221,15 +233,21 @@ class LeaseSale:
         return self._next()
 
     def _next(self) -> list[Effect]:
-        if self.running:
+        if (room := self._room()) <= 0:
             return []
         if self.waiting:
-            batch = tuple([self.waiting.popleft() for _ in range(min(len(self.waiting), BATCH_RUNS))])
+            batch = tuple([self.waiting.popleft() for _ in range(min(len(self.waiting), room))])
             self.running.update(batch)
             for number in batch:
                 del self.waiting_bytes[number]
             return [StartRuns(batch)]
-        return self._end("draining", "the provider is shutting down") if self.draining else []
+        return self._end("draining", "the provider is shutting down") if self.draining and not self.running else []
+
+    def _room(self) -> int:
+        """How many runs may begin now."""
+        if self.speaks:
+            return LEASE_SEQUENCES - len(self.running)
+        return 0 if self.running else BATCH_RUNS
 
     def _late(self, now_ns: int) -> list[Effect]:
         if now_ns >= self.opened_ns + self.duration_s * SECOND_NS:

@@ -111,6 +111,16 @@ class UnitAnswered(Event):
     price_nanoton: int
 
 
+class UnitSpoke(Event):
+    """A decoder made a token of a unit: its place from 1, its id, and the running hash."""
+
+    attempt: int
+    unit: int
+    place: int
+    token: int
+    head: bytes
+
+
 class UnitDenied(Event):
     """A unit has no result on this lease."""
 
@@ -153,6 +163,15 @@ class OrderRun(Effect):
 
     attempt: int
     unit: int
+
+
+class TellToken(Effect):
+    """Show the user a token of a unit that has no result yet."""
+
+    unit: int
+    place: int
+    token: int
+    head: bytes
 
 
 class AcceptUnit(Effect):
@@ -225,6 +244,9 @@ class Task:
         match event:
             case _ if self.phase is Phase.ENDED:
                 return []
+            case UnitSpoke(number, unit, place, token, head):
+                is_out = number in self.attempts.live and unit in self.attempts.live[number].out
+                return [TellToken(unit, place, token, head)] if is_out else []
             case TaskFaulted(code, text):
                 return self._end(code, text)
             case DeadlinePassed():

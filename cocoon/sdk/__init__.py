@@ -20,9 +20,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cocoon.core.units import format_nanoton
     from cocoon.sdk.client import Client, connect
+    from cocoon.sdk.generation import Answer
     from cocoon.sdk.results import Failure, Result
+    from cocoon.wire.generation import Ask
 
 _NAMES = {
+    "Ask": "cocoon.wire.generation",
+    "Answer": "cocoon.sdk.generation",
     "Client": "cocoon.sdk.client",
     "connect": "cocoon.sdk.client",
     "Failure": "cocoon.sdk.results",
@@ -30,7 +34,7 @@ _NAMES = {
     "Result": "cocoon.sdk.results",
 }
 
-__all__ = ["Client", "Failure", "Result", "connect", "format_nanoton", "map", "offers", "run"]
+__all__ = ["Answer", "Ask", "Client", "Failure", "Result", "connect", "format_nanoton", "map", "offers", "run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,7 @@ import re
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from cocoon.core import limits
 from cocoon.core.errors import LocalPeerLost, NoLocalPeer, NotFound, UsageError
@@ -24,6 +24,10 @@ from cocoon.sdk.control import Message, call
 from cocoon.sdk.fields import plain, take_bytes, take_map, take_maps, take_text
 from cocoon.sdk.home import checked_home, find_peer
 from cocoon.sdk.results import Failure, Outcome, Result
+
+if TYPE_CHECKING:
+    from cocoon.sdk.generation import Answer, OnToken
+    from cocoon.wire.generation import Ask
 
 Inputs = Mapping[str, Any]
 OnEvent = Callable[[dict[str, Any]], None]
@@ -160,6 +164,38 @@ class Client:
                     raise outcome.error
                 yield outcome
             offset += units
+
+    def generate(
+        self, model: str | os.PathLike[str], asks: Sequence[Ask], *, max_price_nanoton: int | None = None,
+        deadline_s: float = _DEFAULT_DEADLINE_S, on_token: OnToken | None = None, on_event: OnEvent | None = None,
+    ) -> list[Answer]:
+        """Have a decoder continue each of some prompts, beside each other on one provider; wait for the receipts.
+
+        Closing the program, or raising in ``on_token``, cancels what is under way.
+
+        Args:
+            model: A package whose kind is ``generate``, named as for ``run``.
+            asks: Prompts as tokens, and how to continue them.
+            on_token: Called with the index of the ask, the place of the token in its answer from 1, and the token;
+                each one once and in order, as it is made.
+
+        Raises:
+            As ``run``; and what ``Hearing.answer`` raises.
+        """
+        from cocoon.sdk.generation import Hearing
+        from cocoon.wire.generation import ask_tensors
+
+        hearing = Hearing(asks, on_token or (lambda ask, place, token: None))
+
+        def hear(event: dict[str, Any]) -> None:
+            hearing.event(event)
+            if on_event is not None:
+                on_event(event)
+
+        inputs = [ask_tensors(ask) for ask in asks]
+        return [hearing.answer(result) for result in self.map(
+            model, inputs, max_price_nanoton=max_price_nanoton, deadline_s=deadline_s, spread=1, on_event=hear,
+        )]
 
     # --- everything else ---------------------------------------------------
 

@@ -70,6 +70,11 @@ class Manifest(Message):
         return sum(file.size_bytes for file in self.files)
 
     @property
+    def speaks(self) -> bool:
+        """Whether it is a decoder, which answers token by token (TOK-22)."""
+        return self.kind == "generate"
+
+    @property
     def entry(self) -> int | None:
         """Which file runs: ``main``, else ``model.onnx``, else the only one; None if that names no file."""
         paths = [file.path for file in self.files]

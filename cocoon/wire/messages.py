@@ -384,6 +384,23 @@ class RunFailure(Message):
     text: str = field(3, TEXT)
 
 
+@message(kind=34, version=1, name="run_token")
+class RunToken(Message):
+    """A decoder's run made a token: its place in the answer from 1, its id, and the running hash so far."""
+
+    number: int = field(1, U32)
+    place: int = field(2, U32)
+    token: int = field(3, U32)
+    head: bytes = field(4, HASH)
+
+
+@message(kind=35, version=1, name="run_cancel")
+class RunCancel(Message):
+    """The requester wants no more of a decoder's run; its result then is what was made."""
+
+    number: int = field(1, U32)
+
+
 @message(kind=28, version=1, name="tranche_close")
 class TrancheClose(Message):
     """The requester asks for a receipt over all results up to a number."""

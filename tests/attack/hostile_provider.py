@@ -60,6 +60,7 @@ from cocoon.wire.messages import (
     OfferRequest,
     Profile,
     ReceiptIssued,
+    RunCancel,
     RunRequest,
     RunResult,
     TrancheClose,
@@ -70,7 +71,7 @@ from cocoon.wire.signing import Signed, open_signed, sign
 from tests.attack.matrix import Lie
 from tests.loopback.town import PATIENCE_S
 
-_HEARD = (ModelOffer, ChunkHashes, Chunk, RunRequest, TrancheClose, Countersign, LeaseClose)
+_HEARD = (ModelOffer, ChunkHashes, Chunk, RunRequest, RunCancel, TrancheClose, Countersign, LeaseClose)
 PROFILE = Profile(
     engine="none", provider="none", device="hostile", threads=1, optimisation="none", memory_bytes=1, platform="test"
 )

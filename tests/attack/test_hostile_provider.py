@@ -8,9 +8,12 @@ code, the task ends typed, and no unit or receipt is accepted that should not be
 from __future__ import annotations
 
 import os
+import queue
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,9 @@ from cocoon.core.errors import CocoonError
 from cocoon.core.limits import MODEL_FILES
 from cocoon.core.values import replace
 from cocoon.node import records
+from cocoon.node.packing import write_package
+from cocoon.sdk import Ask
+from cocoon.wire.generation import said_tensors
 from cocoon.wire.market import NO_MODEL, BidReply, Call
 from cocoon.wire.messages import (
     LeaseClose,
@@ -28,12 +34,15 @@ from cocoon.wire.messages import (
     ModelReady,
     ModelWant,
     Refusal,
+    RunCancel,
     RunFailure,
     RunRequest,
+    RunToken,
     TrancheClose,
 )
 from cocoon.wire.schema import Message, pack
 from cocoon.wire.tensors import encode_tensors
+from cocoon.wire.tokens import first_head, next_head
 from tests.attack.conftest import gained, tally
 from tests.attack.hostile_provider import HostileProvider, Talk
 from tests.attack.matrix import Lie, lies
@@ -207,6 +216,10 @@ async def _a_request_of_its_own(talk: Talk, request: RunRequest) -> None:
     await talk.link.send(request)
 
 
+async def _a_token_of_no_decoder(talk: Talk, request: RunRequest) -> None:
+    await talk.link.send(RunToken(number=request.number, place=1, token=1, head=bytes(32)))
+
+
 async def _a_receipt_before_any_result(talk: Talk, request: RunRequest) -> None:
     talk.result_of(request)
     await talk.link.send(talk.receipt_of(request.number))
@@ -220,6 +233,7 @@ async def _a_receipt_before_any_result(talk: Talk, request: RunRequest) -> None:
     (_a_flipped_frame, "bad_seal"),
     (_a_lost_frame, "bad_seal"),
     (_a_request_of_its_own, "unknown_kind"),
+    (_a_token_of_no_decoder, "out_of_order"),
     (_a_receipt_before_any_result, "wrong_runs"),
 ], ids=lambda value: getattr(value, "__name__", value))
 def test_a_provider_that_answers_wrongly_loses_the_lease(market: Market, turn: Any, code: str) -> None:
@@ -228,6 +242,105 @@ def test_a_provider_that_answers_wrongly_loses_the_lease(market: Market, turn: A
     assert market.attempt()[0] == code
     assert market.last_word() == code
     assert gained(market.requester.home, before) == {records.LEASE_BOUGHT: 1}
+
+
+# --- a decoder ---------------------------------------------------------------
+
+ASK = Ask((1, 2, 3), most_tokens=2)
+SAID = (7, 8)
+
+
+def _heads(tokens: tuple[int, ...] = SAID) -> list[bytes]:
+    heads = [first_head(ASK.prompt)]
+    for token in tokens:
+        heads.append(next_head(heads[-1], token))
+    return heads
+
+
+def _listen(market: Market, told: list[tuple[int, int]]) -> str:
+    """Ask it as if it had a decoder: the code of the error or ``done``."""
+    folder = market.folder / os.urandom(8).hex()
+    folder.mkdir()
+    for name in ("model.onnx", "tokens.bin"):
+        (folder / name).write_bytes(os.urandom(64))
+    write_package(folder, None, {"kind": "generate"})
+    client = cocoon.connect(market.requester.home)
+    try:
+        client.generate(folder, [ASK], deadline_s=30, on_token=lambda _, place, token: told.append((place, token)))
+    except CocoonError as error:
+        return error.code
+    return "done"
+
+
+async def _say(talk: Talk, request: RunRequest, *places: int, last: tuple[int, ...] = SAID, head: bytes = b"") -> None:
+    """Tell tokens at these places, then the whole answer."""
+    for place in places:
+        token = SAID[(place - 1) % len(SAID)]
+        await talk.link.send(RunToken(number=request.number, place=place, token=token, head=bytes(32)))
+    tensors = said_tensors(last, head or _heads(last)[-1], "length", len(last))
+    await talk.link.send(talk.result_of(request, encode_tensors(tensors)))
+
+
+def test_tokens_are_told_once_and_in_order_also_those_that_were_not_told_before_the_result(market: Market) -> None:
+    told: list[tuple[int, int]] = []
+    market.provider.turns = {RunRequest: lambda talk, request: _say(talk, request, 1)}
+    assert _listen(market, told) == "done"
+    assert told == [(1, 7), (2, 8)]
+
+
+@pytest.mark.parametrize("places", [(2,), (1, 1), (0,), (1, 3)], ids=str)
+def test_a_token_out_of_its_place_ends_the_lease(market: Market, places: tuple[int, ...]) -> None:
+    market.provider.turns = {RunRequest: lambda talk, request: _say(talk, request, *places)}
+    before = tally(market.requester.home)
+    assert _listen(market, []) == "out_of_order"
+    assert market.last_word() == "out_of_order"
+    assert gained(market.requester.home, before) == {records.LEASE_BOUGHT: 1}
+
+
+def test_a_token_behind_the_result_ends_the_lease(market: Market) -> None:
+    async def late(talk: Talk, request: RunRequest) -> None:
+        await _say(talk, request)
+        await talk.link.send(RunToken(number=request.number, place=1, token=1, head=bytes(32)))
+
+    market.provider.turns = {RunRequest: late, TrancheClose: _account_for_nobody}
+    assert _listen(market, []) in ("receipt_missing", "out_of_order")
+    assert market.last_word() == "out_of_order"
+
+
+class EnoughHeard(Exception):
+    """The reader wants no more."""
+
+
+def test_what_a_client_wants_no_more_is_cancelled_by_its_number(market: Market) -> None:
+    cancelled: queue.Queue[int] = queue.Queue()
+    heard: list[int] = []
+
+    async def begin(talk: Talk, request: RunRequest) -> None:
+        await talk.link.send(RunToken(number=request.number, place=1, token=SAID[0], head=bytes(32)))
+
+    async def note(talk: Talk, message: RunCancel) -> None:
+        cancelled.put(message.number)
+
+    def enough(place: int) -> None:
+        raise EnoughHeard
+
+    market.provider.turns = {RunRequest: begin, RunCancel: note}
+    with pytest.raises(EnoughHeard):
+        _listen(market, SimpleNamespace(append=enough))  # type: ignore[arg-type]
+    with suppress(queue.Empty):
+        heard.append(cancelled.get(timeout=PATIENCE_S / 2))
+    assert heard == [1]
+
+
+@pytest.mark.parametrize(("lie", "code"), [
+    ({"head": bytes(31) + b"\1"}, "wrong_head"), ({"last": (7, 9), "head": _heads()[-1]}, "wrong_head"),
+    ({"last": (5, 8)}, "provider_lost"), ({"last": ()}, "provider_lost"),
+], ids=["hash", "token", "told otherwise", "told more"])
+def test_a_client_believes_no_answer_that_is_not_what_its_hash_says_or_what_was_told(
+    market: Market, lie: dict[str, Any], code: str
+) -> None:
+    market.provider.turns = {RunRequest: lambda talk, request: _say(talk, request, 1, 2, **lie)}
+    assert _listen(market, []) == code
 
 
 async def _answer_twice(talk: Talk, request: RunRequest) -> None:

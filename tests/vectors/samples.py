@@ -249,6 +249,8 @@ def _messages() -> list[Message]:
         m.RunRequest(number=1, salt=SALT, inputs=encode_tensors(TENSORS["float32"])),
         m.RunResult(number=1, outputs=encode_tensors(TENSORS["strings"]), statement=STATEMENT.pack()),
         m.RunFailure(number=300, code="inputs_mismatch", text="input x has shape (2, 3)"),
+        m.RunToken(number=1, place=3, token=49_151, head=word("head")),
+        m.RunCancel(number=1),
         m.TrancheClose(through=64),
         RECEIPT,
         m.ReceiptIssued(receipt=signed(RECEIPT).pack()),

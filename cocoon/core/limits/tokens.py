@@ -32,3 +32,5 @@ STOP_TEXT_BYTES = 256
 """Length of one of them: as much text as may be held back until it is known not to be its beginning."""
 LEASE_SEQUENCES = 64
 """Sequences of one lease that wait or run: what one frame of a link may bring, and a quarter of the line."""
+SPOKEN_ROWS = 8
+"""Rows of a decoder that a provider loads: eight have gained most of what a batch gains on one core."""

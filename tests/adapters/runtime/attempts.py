@@ -333,7 +333,7 @@ def confined(outside: Outside, function: Try, without: tuple[str, ...]) -> str:
     os.lseek(file, 0, os.SEEK_SET)
     worker.confined_start(outside.peer, gpu=False)
     threading.Thread(target=lambda: _ERRAND.get()(), daemon=True).start()
-    worker.load(Load(len(data), MEMORY_BYTES, 1, SECOND_NS, SECOND_NS), file, session.CPU)
+    worker.load(Load(len(data), MEMORY_BYTES, 1, SECOND_NS, SECOND_NS), [file], session.CPU)
     return function(outside)
 
 

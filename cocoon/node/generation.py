@@ -1,0 +1,146 @@
+"""The runs of a lease on a decoder: sequences that go on beside each other, each token told as it is made.
+
+Results leave in the order of their numbers, as every lease's do; the tokens of a
+later one were told by then.
+
+Purity: shell. Spec: docs/spec/tokens.md, rules TOK-22 to TOK-27; leases.md, LEA-5 and LEA-6.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import trio
+
+from cocoon.core.errors import CocoonError
+from cocoon.core.limits import FLIGHT_BYTES, LEASE_SEQUENCES, PAYLOAD_BYTES
+from cocoon.core.machine import Event
+from cocoon.ledger.receipt import ReceiptIssuer
+from cocoon.node.execution import Execution
+from cocoon.node.means import Shop
+from cocoon.node.models import HeldModel
+from cocoon.runtime.service import Answer
+from cocoon.scheduler import sale
+from cocoon.wire.messages import Lease, RunToken
+from cocoon.wire.signing import Signed
+
+#: The file of a package with the bytes of its tokens (TOK-4).
+PIECES_FILE = "tokens.bin"
+
+
+class Generation(Execution):
+    """One lease's decoder. ``speak`` does the work; ``begin`` only says what is due."""
+
+    def __init__(
+        self, shop: Shop, lease: Signed[Lease], issuer: ReceiptIssuer, news: Callable[[], trio.Event],
+        post: Callable[[Event], Awaitable[bool]], tell: Callable[[RunToken], None],
+    ) -> None:
+        """
+        Args:
+            tell: Lets a token leave as soon as the link takes it.
+        """
+        super().__init__(shop, lease, issuer, news, post)
+        self._tell = tell
+        self._line: deque[int] = deque()
+        #: With the worker, ascending; and when each began.
+        self._begun: dict[int, int] = {}
+        #: Over, behind one that is not.
+        self._answers: dict[int, Answer] = {}
+        self._cancelled: list[int] = []
+        self._due = trio.Event()
+
+    def begin(self, nursery: trio.Nursery, numbers: Sequence[int]) -> None:
+        """These are asked for; each begins when it may, in their order."""
+        self._line += numbers
+        self._due.set()
+
+    def cancel(self, number: int) -> None:
+        """Have this sequence end with the token that is under way."""
+        if number in self._jobs and number not in self._cancelled and len(self._cancelled) < 2 * LEASE_SEQUENCES:
+            self._cancelled.append(number)
+            self._due.set()
+
+    async def speak(self) -> None:
+        """Turn by turn, until the lease or its worker ends."""
+        while True:
+            while not (self._line or self._begun):
+                self._due = trio.Event()
+                await self._due.wait()
+            if self._worker is None or not await self._turn():
+                return
+
+    @property
+    def _pending(self) -> int:
+        return self._made + len(self._begun)
+
+    def _pieces(self, model: HeldModel) -> Path | None:
+        return model.path_of(PIECES_FILE)
+
+    async def _turn(self) -> bool:
+        """One piece or step of the worker, and what it tells; False if there will be no other one."""
+        asked = await self._admitted()
+        if not asked and not self._begun:
+            return False
+        cancelled = [number for number in self._cancelled if number in self._begun]
+        self._cancelled = [number for number in self._cancelled if number in self._line]
+        worker, requests = self._worker, [(number, self._jobs[number].request.inputs) for number in asked]
+        assert worker is not None
+        try:
+            report = await worker.turn(requests, cancelled)
+        except CocoonError as error:
+            for number in tuple(self._begun):
+                await self._post(sale.RunBroke(number, error.code, error.text, not worker.alive))
+            return False
+        for number, place, token, head in report.told:
+            if number in self._begun:                   # a worker that was taken over may name any
+                self._tell(RunToken(number=number, place=place, token=token, head=head))
+        for number, end in report.ended:
+            if number not in self._begun:
+                continue
+            if isinstance(end, Answer):
+                self._answers[number] = end
+            else:
+                await self._broke(number, end)
+        await self._finish()
+        return True
+
+    async def _admitted(self) -> list[int]:
+        """Those of the line that begin now; waits only if nothing is under way."""
+        asked: list[int] = []
+        size_bytes = 0
+        while self._line:
+            if not self._begun:
+                while self._finished_bytes > FLIGHT_BYTES:
+                    await self._popped.wait()
+                if not await self._allowed():
+                    return []
+            elif not (self._issuer.affordable(self._pending) and self._issuer.may_start(self._pending)):
+                break
+            size_bytes += len(self._jobs[self._line[0]].request.inputs)
+            if asked and size_bytes > PAYLOAD_BYTES:
+                break
+            asked.append(number := self._line.popleft())
+            self._begun[number] = self._shop.clock.now_ns()
+        return asked
+
+    async def _finish(self) -> None:
+        """Results of all that are over and have no earlier one before them."""
+        finished: list[int] = []
+        for number, began_ns in tuple(self._begun.items()):
+            if (answer := self._answers.pop(number, None)) is None:
+                break
+            try:
+                self._make(number, answer, began_ns)
+            except CocoonError as error:
+                await self._broke(number, error)
+            else:
+                del self._begun[number]
+                finished.append(number)
+        if finished:
+            await self._post(sale.RunsFinished(tuple(finished)))
+
+    async def _broke(self, number: int, error: CocoonError) -> None:
+        del self._begun[number]
+        await self._post(sale.RunBroke(number, error.code, error.text, worker_lost=False))

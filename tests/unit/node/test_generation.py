@@ -1,0 +1,155 @@
+"""TOK-24 and TOK-26: a lease on a decoder begins, tells, cancels and answers in order, whatever its worker does."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import trio
+import trio.testing
+
+from cocoon.core.errors import RunFailed, WorkerLost
+from cocoon.core.limits import RUNS_UNSETTLED
+from cocoon.core.machine import Event
+from cocoon.ledger.receipt import ReceiptIssuer
+from cocoon.ledger.tab import Tab
+from cocoon.ledger.terms import terms_of
+from cocoon.node.generation import Generation
+from cocoon.node.stock import Terms
+from cocoon.runtime.process import Answer, TurnReport
+from cocoon.scheduler.sale import RunBroke, RunsFinished
+from cocoon.wire.messages import Lease, RunRequest
+from cocoon.wire.signing import Signed, sign
+from tests.unit.node.scripted import Clock, identity
+from tests.unit.scheduler import builders
+
+HEAD = bytes(32)
+
+
+class Scripted:
+    """A worker whose turns wait for a test: it sees what was ordered, and says what is answered."""
+
+    alive = True
+
+    def __init__(self) -> None:
+        self.orders: list[tuple[list[int], list[int]]] = []
+        self._answers, self._script = trio.open_memory_channel[TurnReport | WorkerLost](100)
+
+    async def turn(self, asked: list[tuple[int, bytes]], cancelled: list[int]) -> TurnReport:
+        self.orders.append(([number for number, _ in asked], list(cancelled)))
+        report = await self._script.receive()
+        if isinstance(report, WorkerLost):
+            self.alive = False
+            raise report
+        return report
+
+    async def say(self, *tokens: int, **ends: Any) -> None:
+        """Answer one turn: a token of each of these runs, and the ends of ``n1``, ``n2``."""
+        told = tuple((number, 1, 5, HEAD) for number in tokens)
+        ended = tuple((int(name[1:]), end) for name, end in ends.items())
+        await self._answers.send(TurnReport(told, ended))
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def die(self) -> None:
+        await self._answers.send(WorkerLost("it is gone"))
+        await trio.testing.wait_all_tasks_blocked()
+
+
+class Stage:
+    """A lease on such a worker, with everything that it tells."""
+
+    def __init__(self, nursery: trio.Nursery, runs: int) -> None:
+        self.worker, self.told, self.posted = Scripted(), list[int](), list[Event]()
+        lease: Signed[Lease] = sign(builders.lease(requester=identity(2).key, provider=identity(1).key), identity(2))
+        pace = SimpleNamespace(ran=lambda model, ran_us: None)
+        shop: Any = SimpleNamespace(clock=Clock(), terms=Terms(prices=((1, 0),)), bids=SimpleNamespace(pace=pace))
+        self.lease = Generation(
+            shop, lease, ReceiptIssuer(Tab(terms_of(lease))), trio.Event, self._post,
+            lambda token: self.told.append(token.number),
+        )
+        self.lease._worker = self.worker  # type: ignore[assignment]
+        for number in range(1, runs + 1):
+            self.lease.take(RunRequest(number=number, salt=bytes(16), inputs=b""))
+        nursery.start_soon(self.lease.speak)
+        self._nursery = nursery
+
+    async def begin(self, *numbers: int) -> None:
+        self.lease.begin(self._nursery, numbers)
+        await trio.testing.wait_all_tasks_blocked()
+
+    @property
+    def finished(self) -> list[int]:
+        return [number for event in self.posted if isinstance(event, RunsFinished) for number in event.numbers]
+
+    async def _post(self, event: Event) -> bool:
+        self.posted.append(event)
+        return True
+
+
+def answer() -> Answer:
+    return Answer(b"", 1)
+
+
+async def test_results_leave_in_the_order_of_their_numbers_and_tokens_at_once() -> None:
+    async with trio.open_nursery() as nursery:
+        stage = Stage(nursery, 3)
+        await stage.begin(1, 2)
+        await stage.begin(3)
+        await stage.worker.say(1, 2)
+        assert stage.worker.orders == [([1, 2], []), ([3], [])] and stage.told == [1, 2]
+        await stage.worker.say(3, n3=answer())
+        await stage.worker.say(n2=answer())
+        assert stage.told == [1, 2, 3] and stage.finished == [], "the first is not over"
+        await stage.worker.say(n1=answer())
+        assert stage.finished == [1, 2, 3]
+        assert len(stage.worker.orders) == 4, "nothing is ordered while nothing is asked"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_failure_does_not_wait_for_others() -> None:
+    async with trio.open_nursery() as nursery:
+        stage = Stage(nursery, 2)
+        await stage.begin(1, 2)
+        await stage.worker.say(n2=RunFailed("no numbers"))
+        assert stage.posted == [RunBroke(2, "run_failed", "no numbers", worker_lost=False)]
+        await stage.worker.say(n1=answer())
+        assert stage.finished == [1]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_cancelled_run_is_named_in_the_next_order_once() -> None:
+    async with trio.open_nursery() as nursery:
+        stage = Stage(nursery, 2)
+        await stage.begin(1, 2)
+        for number in (2, 2, 9):
+            stage.lease.cancel(number)
+        await stage.worker.say(1, 2)
+        await stage.worker.say(1, n2=answer())
+        assert stage.worker.orders == [([1, 2], []), ([], [2]), ([], [])], "at most the token that was under way"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_lost_worker_breaks_all_that_was_begun() -> None:
+    async with trio.open_nursery() as nursery:
+        stage = Stage(nursery, 2)
+        await stage.begin(1, 2)
+        await stage.worker.die()
+        assert stage.posted == [RunBroke(number, "worker_lost", "it is gone", worker_lost=True) for number in (1, 2)]
+
+
+async def test_what_a_worker_says_of_runs_that_it_does_not_have_is_not_passed_on() -> None:
+    async with trio.open_nursery() as nursery:
+        stage = Stage(nursery, 2)
+        await stage.begin(1)
+        await stage.worker.say(2, 7, n2=answer(), n7=RunFailed("x"))
+        assert not stage.told and not stage.posted
+        nursery.cancel_scope.cancel()
+
+
+async def test_runs_that_are_begun_count_as_unpaid(autojump_clock: trio.testing.MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        stage = Stage(nursery, RUNS_UNSETTLED + 1)
+        await stage.begin(*range(1, RUNS_UNSETTLED + 2))
+        await stage.worker.say(1)
+        assert [asked for asked, _ in stage.worker.orders] == [list(range(1, RUNS_UNSETTLED + 1)), []]
+        nursery.cancel_scope.cancel()
