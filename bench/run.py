@@ -23,6 +23,7 @@ from bench.peers import peers
 from bench.rivals.run import rivals
 from bench.rows import ROOT, Row
 from bench.simulator import simulator
+from bench.spoken import spoken
 from bench.tokens import tokens
 from bench.workers import workers
 
@@ -57,7 +58,7 @@ def install() -> list[Row]:
 
 
 MEASURES: tuple[Callable[[], list[Row]], ...] = (
-    help_time, peers, rivals, boundary, workers, batching, tokens, match, vouchers, anchor, first_task,
+    help_time, peers, rivals, boundary, workers, batching, tokens, spoken, match, vouchers, anchor, first_task,
     simulator, demo, install,
 )
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
 from bench.rows import ROOT, Row
 
-_PACKAGE = ROOT / "build" / "smollm2"
+PACKAGE = ROOT / "build" / "smollm2"
 
 
 def tokens() -> list[Row]:
     """SmolLM2-135M, 8-bit, one thread; prompts, and the choice of a token."""
-    command = [sys.executable, "-m", "bench.decode_loop", str(_PACKAGE)]
-    found = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+    found = measured()
     speeds, rows = found["tokens_per_s"], []
     for count in (1, 8):
         ours, least, people = (speeds[f"{way} {count}"] for way in ("ours", "in place", "passing"))
@@ -29,3 +29,9 @@ def tokens() -> list[Row]:
     pieces, choices = found["piece_ms"].items(), found["choosing_us"].items()
     rows += [Row(f"a piece of {count} tokens read", f"{took_ms:.0f} ms") for count, took_ms in pieces]
     return rows + [Row(f"a token chosen, {how}", f"{took_us:.0f} us") for how, took_us in choices]
+
+
+def measured() -> Any:
+    """What ``bench.decode_loop`` prints, measured now."""
+    command = [sys.executable, "-m", "bench.decode_loop", str(PACKAGE)]
+    return json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import click
 
 from cocoon import __version__
-from cocoon.cli import demo, devnet, doctor, market, models, peer, receipts, run, sim, wallet
+from cocoon.cli import demo, devnet, doctor, generate, market, models, peer, receipts, run, sim, wallet
 from cocoon.cli.output import forget_reader, report
 from cocoon.core.errors import CocoonError, Corrupt, StorageFull, Unavailable, UsageError
 
@@ -38,8 +38,9 @@ def cocoon() -> None:
 
 
 for _command in (
-    peer.up, peer.stop, peer.status, peer.offers, peer.quote, market.market, run.run, receipts.receipts, models.models,
-    wallet.wallet, wallet.earnings, wallet.ledger, doctor.doctor, doctor.config, demo.demo, devnet.devnet, sim.sim,
+    peer.up, peer.stop, peer.status, peer.offers, peer.quote, market.market, run.run, generate.generate,
+    receipts.receipts, models.models, wallet.wallet, wallet.earnings, wallet.ledger, doctor.doctor, doctor.config,
+    demo.demo, devnet.devnet, sim.sim,
 ):
     cocoon.add_command(_command)
 

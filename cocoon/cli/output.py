@@ -49,6 +49,13 @@ class Printer:
             self._clear_progress()
             _write(sys.stdout, printable(text))
 
+    def part(self, text: str) -> None:
+        """A part of a text for people, whose lines are its own; nothing with ``--json``."""
+        if not self.as_json and text:
+            self._clear_progress()
+            sys.stdout.write("\n".join(printable(line) for line in text.split("\n")))
+            sys.stdout.flush()
+
     def item(self, value: dict[str, Any]) -> None:
         """An object for programs; nothing without ``--json``."""
         if self.as_json:

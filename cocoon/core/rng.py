@@ -9,7 +9,8 @@ Purity: pure. Spec: docs/spec/machines.md, rule MAC-5.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 
@@ -19,15 +20,10 @@ class Stream:
 
     key: bytes
     counter: int = 0
-    #: Knows the key already: a copy of it costs less than to begin again.
-    _keyed: Any = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        self._keyed = hashlib.blake2b(key=self.key, digest_size=8)
 
     def bits64(self) -> int:
         """The next 64 uniform bits."""
-        block = self._keyed.copy()
+        block = _keyed(self.key).copy()
         block.update(self.counter.to_bytes(8, "big"))
         self.counter += 1
         return int.from_bytes(block.digest(), "big")
@@ -38,6 +34,12 @@ class Stream:
         while (draw := self.bits64()) >= limit:
             pass
         return draw % bound
+
+
+@lru_cache(maxsize=4_096)
+def _keyed(key: bytes) -> Any:
+    """A hash that knows the key: a copy of it costs less than to begin anew. Not in the stream, which is plain data."""
+    return hashlib.blake2b(key=key, digest_size=8)
 
 
 def stream(seed: int, peer: bytes, purpose: str) -> Stream:

@@ -15,7 +15,7 @@ import trio
 
 from cocoon.core.errors import CocoonError, LimitExceeded, LocalPeerLost, ModelInUse, NotFound, UsageError
 from cocoon.core.ids import ModelId, PeerKey
-from cocoon.core.limits import MODEL_HOLDERS, OFFER_NS
+from cocoon.core.limits import MODEL_FILE_BYTES, MODEL_HOLDERS, OFFER_NS
 from cocoon.core.units import SECOND_NS
 from cocoon.node.aliases import Aliases
 from cocoon.node.args import Args, text_of
@@ -52,7 +52,8 @@ class Library:
         """What a client may ask."""
         return {
             "models_add": self._add, "models_ls": self._list, "models_inspect": self._inspect,
-            "models_pull": self._pull, "models_rm": self._remove, "models_alias": self._alias,
+            "models_file": self._file, "models_pull": self._pull, "models_rm": self._remove,
+            "models_alias": self._alias,
         }
 
     async def find(self, text: str) -> tuple[HeldModel, bool]:
@@ -87,6 +88,20 @@ class Library:
         held = await trio.to_thread.run_sync(self.shelf.add_public if public else self.shelf.of_path, path)
         announced = public and await self._announce(held.id)
         return {"model": held.id, "public": public, "announced": announced, "size_bytes": held.size_bytes}
+
+    async def _file(self, caller: Caller, args: Args) -> dict[str, Any]:
+        """The bytes of one file of a model that is at hand."""
+        held, name = (await self.find(text_of(args, "model")))[0], text_of(args, "path")
+        names = [file.path for file in held.manifest.files]
+        if name not in names or not held.paths:
+            raise NotFound(f"{name!r:.80} of model {held.id.hex()[:16]} is not here; `cocoon models pull` fetches it")
+        file = names.index(name)
+        if (size_bytes := held.manifest.files[file].size_bytes) > MODEL_FILE_BYTES:
+            raise LimitExceeded(f"{name} has {size_bytes} bytes, a client reads up to {MODEL_FILE_BYTES}")
+        for index in range(len(held.hashes_of(file))):
+            data = await trio.to_thread.run_sync(held.read_chunk, file, index)
+            await caller.say({"event": "chunk", "data": data})
+        return {"size_bytes": size_bytes}
 
     async def _announce(self, model: ModelId) -> bool:
         """Announce what is served, as far as one peer may; whether that is done."""

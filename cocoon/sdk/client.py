@@ -284,6 +284,21 @@ class Client:
         """What a model (as for ``run``) says of itself, and whether the peer holds, serves and announces it."""
         return self._ask("models_inspect", {"model": _model(model)})
 
+    def model_file(self, model: str | os.PathLike[str], path: str) -> bytes:
+        """A file of a package that is at hand, up to ``MODEL_FILE_BYTES``, as the manifest calls it.
+
+        Raises:
+            NotFound: the model has no such file, or it is not on this machine.
+        """
+        parts: list[bytes] = []
+
+        def hear(event: Message) -> None:
+            if event["event"] == "chunk":
+                parts.append(take_bytes(event, "data"))
+
+        call(find_peer(self.home), "models_file", {"model": _model(model), "path": path}, hear)
+        return b"".join(parts)
+
     def pull_model(self, model: str, on_event: OnEvent | None = None) -> dict[str, Any]:
         """Fetch a public model, by id or alias, from those who announce it, and keep it; goes on where it broke off.
 

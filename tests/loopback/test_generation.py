@@ -10,6 +10,7 @@ import pytest
 
 import cocoon
 from cocoon.convert import tiny
+from cocoon.core.errors import NotFound
 from cocoon.node.packing import make_package
 from cocoon.sdk import Answer, Ask
 from cocoon.wire.tokens import pack_pieces
@@ -70,6 +71,13 @@ def test_eight_prompts_are_continued_together_each_token_told_once_and_each_answ
         assert right(answer, prompt, MOST) and tuple(told[number]) == answer.tokens
         assert answer.result.receipt is not None
     assert sum(answer.result.price_nanoton for answer in answers) == bill(len(PROMPTS))
+
+
+def test_files_of_a_package_are_read_through_the_peer(here: Market, package: Path) -> None:
+    assert here.buyer.model_file(package, "tokens.bin") == pack_pieces(PIECES)
+    assert here.buyer.model_file(package, "model.onnx") == tiny.tiny_decoder()
+    with pytest.raises(NotFound):
+        here.buyer.model_file(package, "../secret")
 
 
 class EnoughHeard(Exception):

@@ -34,3 +34,7 @@ LEASE_SEQUENCES = 64
 """Sequences of one lease that wait or run: what one frame of a link may bring, and a quarter of the line."""
 SPOKEN_ROWS = 8
 """Rows of a decoder that a provider loads: eight have gained most of what a batch gains on one core."""
+TEMPLATE_CHARS = 64 * 1_024
+"""A chat template, and what it adds to what was said; published ones have up to 10,000 characters."""
+MODEL_FILE_BYTES = 32 * MIB
+"""A file of a package that a client reads through its peer: a tokenizer of 262,144 tokens has 17 MiB."""
