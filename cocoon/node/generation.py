@@ -17,6 +17,7 @@ import trio
 from cocoon.core.errors import CocoonError
 from cocoon.core.limits import FLIGHT_BYTES, LEASE_SEQUENCES, PAYLOAD_BYTES
 from cocoon.core.machine import Event
+from cocoon.core.units import MILLISECOND_NS
 from cocoon.ledger.receipt import ReceiptIssuer
 from cocoon.node.execution import Execution
 from cocoon.node.means import Shop
@@ -46,6 +47,8 @@ class Generation(Execution):
         self._line: deque[int] = deque()
         #: With the worker, ascending; and when each began.
         self._begun: dict[int, int] = {}
+        #: When each of them told its first token.
+        self._spoke: dict[int, int] = {}
         #: Over, behind one that is not.
         self._answers: dict[int, Answer] = {}
         self._cancelled: list[int] = []
@@ -83,7 +86,7 @@ class Generation(Execution):
         asked = await self._admitted()
         if not asked and not self._begun:
             return False
-        cancelled = [number for number in self._cancelled if number in self._begun]
+        cancelled = [number for number in self._cancelled if number in self._begun] + self._overdue()
         self._cancelled = [number for number in self._cancelled if number in self._line]
         worker, requests = self._worker, [(number, self._jobs[number].request.inputs) for number in asked]
         assert worker is not None
@@ -95,6 +98,7 @@ class Generation(Execution):
             return False
         for number, place, token, head in report.told:
             if number in self._begun:                   # a worker that was taken over may name any
+                self._spoke.setdefault(number, self._shop.clock.now_ns())
                 self._tell(RunToken(number=number, place=place, token=token, head=head))
         for number, end in report.ended:
             if number not in self._begun:
@@ -125,6 +129,11 @@ class Generation(Execution):
             self._begun[number] = self._shop.clock.now_ns()
         return asked
 
+    def _overdue(self) -> list[int]:
+        """Sequences that have spoken for as long as a run may take: their price is one run's."""
+        last_ns = self._shop.clock.now_ns() - self._lease.message.run_ms * MILLISECOND_NS
+        return [number for number, began_ns in self._spoke.items() if began_ns <= last_ns and number in self._begun]
+
     async def _finish(self) -> None:
         """Results of all that are over and have no earlier one before them."""
         finished: list[int] = []
@@ -136,11 +145,15 @@ class Generation(Execution):
             except CocoonError as error:
                 await self._broke(number, error)
             else:
-                del self._begun[number]
+                self._forget(number)
                 finished.append(number)
         if finished:
             await self._post(sale.RunsFinished(tuple(finished)))
 
-    async def _broke(self, number: int, error: CocoonError) -> None:
+    def _forget(self, number: int) -> None:
         del self._begun[number]
+        self._spoke.pop(number, None)
+
+    async def _broke(self, number: int, error: CocoonError) -> None:
+        self._forget(number)
         await self._post(sale.RunBroke(number, error.code, error.text, worker_lost=False))

@@ -27,7 +27,7 @@ from cocoon.core.errors import (
     from_peer,
 )
 from cocoon.core.ids import LeaseId, PeerKey, TaskId
-from cocoon.core.limits import CHUNK_BYTES, RECEIPT_REPLY_NS
+from cocoon.core.limits import CHUNK_BYTES, CONTEXT_TOKENS, RECEIPT_REPLY_NS
 from cocoon.core.machine import Effect
 from cocoon.core.units import SECOND_NS
 from cocoon.core.values import Value
@@ -304,6 +304,8 @@ class Purchase:
         one, place = self._machine.sent.get(token.number), self._places.get(token.number, 0) + 1
         if token.number not in self._sent or not self._model.manifest.speaks or token.place != place:
             raise OutOfOrder(f"token {token.place} of run {token.number}, due was {place} of an open run")
+        if place > CONTEXT_TOKENS:
+            raise LimitExceeded(f"more than {CONTEXT_TOKENS} tokens of run {token.number}")
         self._places[token.number] = place
         await self._driver.post(purchase.RunProgressed())
         if one is not None and (customer := self._customers.get(one.task)) is not None:

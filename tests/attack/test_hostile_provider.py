@@ -21,7 +21,7 @@ import pytest
 
 import cocoon
 from cocoon.core.errors import CocoonError
-from cocoon.core.limits import MODEL_FILES
+from cocoon.core.limits import CONTEXT_TOKENS, MODEL_FILES
 from cocoon.core.values import replace
 from cocoon.node import records
 from cocoon.node.packing import write_package
@@ -295,6 +295,20 @@ def test_a_token_out_of_its_place_ends_the_lease(market: Market, places: tuple[i
     assert _listen(market, []) == "out_of_order"
     assert market.last_word() == "out_of_order"
     assert gained(market.requester.home, before) == {records.LEASE_BOUGHT: 1}
+
+
+@pytest.mark.long
+def test_a_provider_that_never_ends_its_answer_loses_the_lease(market: Market) -> None:
+    async def babble(talk: Talk, request: RunRequest) -> None:
+        for place in range(1, CONTEXT_TOKENS + 2):
+            talk.link.post(RunToken(number=request.number, place=place, token=1, head=bytes(32)))
+            if place % 1_000 == 0:
+                await talk.link.flush()
+        await talk.link.flush()
+
+    market.provider.turns = {RunRequest: babble}
+    assert _listen(market, []) == "limit_exceeded"
+    assert market.last_word() == "limit_exceeded"
 
 
 def test_a_token_behind_the_result_ends_the_lease(market: Market) -> None:

@@ -24,6 +24,8 @@ from tests.unit.node.scripted import Clock, identity
 from tests.unit.scheduler import builders
 
 HEAD = bytes(32)
+#: The agreed limit of a run.
+RUN_S = builders.lease().run_ms / 1_000
 
 
 class Scripted:
@@ -126,6 +128,25 @@ async def test_a_cancelled_run_is_named_in_the_next_order_once() -> None:
         await stage.worker.say(1, 2)
         await stage.worker.say(1, n2=answer())
         assert stage.worker.orders == [([1, 2], []), ([], [2]), ([], [])], "at most the token that was under way"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_sequence_that_speaks_for_longer_than_a_run_may_take_is_cancelled(
+    autojump_clock: trio.testing.MockClock
+) -> None:
+    async with trio.open_nursery() as nursery:
+        stage = Stage(nursery, 2)
+        await stage.begin(1, 2)
+        await trio.sleep(RUN_S)                         # who waits for a row is not late
+        await stage.worker.say(1)
+        await trio.sleep(RUN_S / 2)
+        await stage.worker.say(1, 2)
+        await trio.sleep(RUN_S / 2)
+        await stage.worker.say(1, 2)
+        await stage.worker.say(2, n1=answer())
+        await trio.sleep(RUN_S / 2)
+        await stage.worker.say(2)
+        assert [late for _, late in stage.worker.orders] == [[], [], [], [1], [], [2]]
         nursery.cancel_scope.cancel()
 
 
