@@ -13,9 +13,11 @@ import trio
 from cocoon.core.errors import Unavailable
 from cocoon.core.limits import LINK_UNSENT
 from cocoon.core.turns import Turn
+from cocoon.node.carrier import Carrier, Renew
 from cocoon.p2p.streams import PeerStream
 from cocoon.privacy.link import SEALED_FRAME_BYTES, SealedReader, SealedWriter
 from cocoon.wire.bundle import bundled, unbundled
+from cocoon.wire.messages import LeaseClose
 from cocoon.wire.schema import Message, pack
 
 
@@ -25,8 +27,14 @@ class WorkLink:
     To send on a link that is gone changes nothing: its reader notices, and tells why.
     """
 
-    def __init__(self, stream: PeerStream, writer: SealedWriter, reader: SealedReader) -> None:
-        self._stream = stream
+    def __init__(
+        self, stream: PeerStream, writer: SealedWriter, reader: SealedReader, renew: Renew | None = None
+    ) -> None:
+        """
+        Args:
+            renew: Where the next stream comes from if this one breaks; None ends the link with it.
+        """
+        self._carrier = Carrier(stream, renew, lambda: self._news.set())
         self._writer = writer
         self._reader = reader
         self._sending = Turn()
@@ -43,6 +51,7 @@ class WorkLink:
         self._posted.append(message)
         self._unsent += 1
         self._news.set()
+        self._look_for_the_end(message)
 
     async def keep_sending(self) -> None:
         """Send whatever is posted, until cancelled: for tasks that must never wait for the other side to read.
@@ -56,10 +65,10 @@ class WorkLink:
 
     async def flush(self) -> None:
         """Send what was posted; what several tasks post meanwhile leaves together."""
-        if not self._posted and not self._sending.taken:
+        if not self._posted and not self._sending.taken and not self._carrier.due:
             return                                      # else what another took with it is on its way
         async with self._sending:
-            while self._posted:
+            while self._posted or self._carrier.due:
                 posted, self._posted = self._posted, []
                 try:
                     await self._transmit(posted)
@@ -91,18 +100,30 @@ class WorkLink:
         while self._unsent > LINK_UNSENT:               # who asks and asks and reads no answer is not listened to
             await self._left.wait()
         while True:
-            frame = await self._stream.receive(SEALED_FRAME_BYTES)
-            message = self._reader.feed_frame(frame)
-            if message is not None:
-                return unbundled(message, *expected)
+            frame = await self._carrier.receive(SEALED_FRAME_BYTES)
+            packed = self._reader.feed_frame(frame)
+            if packed is not None:
+                messages = unbundled(packed, *expected)
+                self._look_for_the_end(messages[-1])
+                return messages
 
     async def close(self) -> None:
         """Close the stream; a blocked ``receive`` ends with ``StreamClosed``."""
-        await self._stream.close()
+        await self._carrier.close()
+
+    def replace(self) -> None:
+        """The other side comes with another stream."""
+        self._carrier.replace()
+
+    def _look_for_the_end(self, message: Message) -> None:
+        """Behind the last word of a lease nobody needs another stream."""
+        if isinstance(message, LeaseClose):
+            self._carrier.end()
 
     async def _transmit(self, messages: Sequence[Message]) -> None:
         # Half a message would end the link for every task of the lease; the stream bounds the wait.
         with trio.CancelScope(shield=True):
             for bundle in bundled([pack(message) for message in messages]):
                 for frame in self._writer.seal(bundle):
-                    await self._stream.send(frame)
+                    await self._carrier.send(frame)
+            await self._carrier.push()

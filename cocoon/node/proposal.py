@@ -8,10 +8,11 @@ Purity: shell. Protocol ``/cocoon/lease/1``. Spec: docs/spec/leases.md, rules LE
 from __future__ import annotations
 
 import os
+from functools import partial
 
 import trio
 
-from cocoon.core.errors import CocoonError, PeerFault, ProviderLost, Unreachable, from_peer, wrong
+from cocoon.core.errors import CocoonError, PeerFault, ProviderLost, StreamClosed, Unreachable, from_peer, wrong
 from cocoon.core.ids import LeaseId, PeerKey
 from cocoon.core.limits import LEASE_REPLY_NS
 from cocoon.core.units import SECOND_NS
@@ -22,6 +23,7 @@ from cocoon.p2p.streams import PeerStream
 from cocoon.privacy.hpke import seal_keys
 from cocoon.privacy.link import LinkKeys, SealedReader, SealedWriter, session_keys
 from cocoon.wire.messages import KeyBox, Lease, LeaseAccept, LeaseOpen, Refusal
+from cocoon.wire.resume import LinkResume, LinkResumed
 from cocoon.wire.schema import pack, unpack
 from cocoon.wire.signing import Signed, open_signed, sign
 
@@ -59,7 +61,28 @@ async def propose(
             await stream.reset()
         raise
     session = session_keys(keys, accept.message.nonce, lease_id)
-    return accept, WorkLink(stream, SealedWriter(session.to_provider), SealedReader(session.to_requester))
+    writer, reader = SealedWriter(session.to_provider), SealedReader(session.to_requester)
+    return accept, WorkLink(stream, writer, reader, None if again else partial(_renew, purse, lease))
+
+
+async def _renew(purse: Purse, lease: Signed[Lease], received: int) -> tuple[PeerStream, int]:
+    """A ``carrier.Renew``: another stream to a provider that is connected."""
+    provider = PeerKey(lease.message.provider)
+    if provider not in purse.mesh.connections():
+        raise StreamClosed("the provider is lost")
+    try:
+        stream = await purse.mesh.open_stream(provider, LEASE_PROTOCOL)
+        try:
+            await stream.send(pack(LinkResume(lease=lease.digest, received=received)))
+            theirs = unpack(await _answered(stream), LinkResumed).received
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await stream.reset()
+            raise
+    except CocoonError as error:
+        raise StreamClosed(f"the link does not go on over another stream: {error.text}") from None
+    purse.log.info("link_resumed", lease=lease.digest, provider=provider)
+    return stream, theirs
 
 
 async def _direct(purse: Purse, opened: PeerStream, accept: LeaseAccept) -> PeerStream:
@@ -86,6 +109,11 @@ def _check(accept: LeaseAccept, lease: bytes, keybox: bytes, again: bool) -> Non
 
 
 async def _answer(stream: PeerStream, provider: PeerKey) -> Signed[LeaseAccept]:
+    return open_signed(await _answered(stream), LeaseAccept, signer=provider)
+
+
+async def _answered(stream: PeerStream) -> bytes:
+    """What the provider says, if it is no refusal."""
     data = None
     with trio.move_on_after(LEASE_REPLY_NS / SECOND_NS):
         data = await stream.receive()
@@ -93,7 +121,7 @@ async def _answer(stream: PeerStream, provider: PeerKey) -> Signed[LeaseAccept]:
         raise ProviderLost(f"the provider did not answer the lease within {LEASE_REPLY_NS // SECOND_NS} s")
     if (error := refused(data)) is not None:
         raise error
-    return open_signed(data, LeaseAccept, signer=provider)
+    return data
 
 
 def refused(data: bytes) -> CocoonError | None:

@@ -8,16 +8,28 @@ from __future__ import annotations
 import os
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 
 import trio
 
-from cocoon.core.errors import BadSeal, BidExpired, CocoonError, Draining, Replayed, StorageFull, StreamClosed, wrong
+from cocoon.core.errors import (
+    BadSeal,
+    BidExpired,
+    CocoonError,
+    Draining,
+    NotFound,
+    Replayed,
+    StorageFull,
+    StreamClosed,
+    wrong,
+)
 from cocoon.core.ids import LeaseId, PeerKey
 from cocoon.core.limits import CHUNK_BYTES, HANDSHAKE_NS, MESSAGE_HEADER_BYTES
 from cocoon.core.units import SECOND_NS
 from cocoon.core.values import replace
 from cocoon.ledger.terms import terms_of
 from cocoon.node import records
+from cocoon.node.carrier import Awaited
 from cocoon.node.link import WorkLink
 from cocoon.node.means import Shop
 from cocoon.node.proposal import LEASE_PROTOCOL
@@ -29,8 +41,18 @@ from cocoon.privacy.hpke import open_keys
 from cocoon.privacy.link import LinkKeys, SealedReader, SealedWriter, session_keys
 from cocoon.scheduler.admission import House, admit
 from cocoon.wire.messages import KeyBox, Lease, LeaseAccept, LeaseOpen, refusal
+from cocoon.wire.resume import LinkResume, LinkResumed
 from cocoon.wire.schema import pack, unpack
 from cocoon.wire.signing import Signed, open_signed, sign
+
+
+@dataclass(slots=True)
+class _Link:
+    """The link of an open lease, and where its next stream is handed in."""
+
+    link: WorkLink
+    next: Awaited
+    over: trio.Event = field(default_factory=trio.Event)
 
 
 class Seller:
@@ -40,6 +62,7 @@ class Seller:
         self._shop = shop
         self._open: dict[LeaseId, PeerKey] = {}
         self._sales: dict[LeaseId, Sale] = {}
+        self._links: dict[LeaseId, _Link] = {}
         self._empty = trio.Event()
         self._empty.set()
 
@@ -64,7 +87,10 @@ class Seller:
 
     async def _take(self, stream: PeerStream) -> None:
         try:
-            opening = unpack(await stream.receive(), LeaseOpen)
+            opening = unpack(await stream.receive(), LeaseOpen, LinkResume)
+            if isinstance(opening, LinkResume):
+                await self._resume(stream, opening)
+                return
             lease, keys, keybox_digest = self._read(opening, stream.peer)
             highest = self._admit(lease)
         except CocoonError as error:
@@ -98,6 +124,18 @@ class Seller:
         finally:
             if self._sales.pop(lease_id, None) is None:
                 await self._abandon(lease)
+            if (ended := self._links.pop(lease_id, None)) is not None:
+                ended.over.set()
+
+    async def _resume(self, stream: PeerStream, words: LinkResume) -> None:
+        """Let the link of an open lease go on over this stream, and keep it until the lease ends."""
+        lease_id = LeaseId(words.lease)
+        held = self._links.get(lease_id)
+        if held is None or self._open.get(lease_id) != stream.peer:
+            raise NotFound("no link of this lease is open here")
+        await held.next.offer(stream, words.received)
+        held.link.replace()
+        await held.over.wait()
 
     def _use_bid(self, lease: Signed[Lease]) -> bool:
         """Whether the bid was still there for this lease; now it is not any more."""
@@ -189,8 +227,15 @@ class Seller:
         self._shop.log.info(
             "lease_sold", lease=lease.digest, resumed=resumed, model=lease.message.model, direct=is_direct
         )
+        writer = SealedWriter(session.to_requester)
         reader = SealedReader(session.to_provider, self._message_bytes)
-        return signed, WorkLink(stream, SealedWriter(session.to_requester), reader)
+        if resumed:
+            return signed, WorkLink(stream, writer, reader)
+        mesh, peer = self._shop.mesh, opened.peer
+        awaited = Awaited(lambda: peer in mesh.connections(), mesh.changed, _greet)
+        link = WorkLink(stream, writer, reader, awaited)
+        self._links[LeaseId(lease.digest)] = _Link(link, awaited)
+        return signed, link
 
     async def _chosen(self, opened: PeerStream, ticket: Ticket) -> PeerStream:
         """The stream of the link: the requester's direct connection, or the one where it speaks without it."""
@@ -226,6 +271,10 @@ class Seller:
         self._shop.counter.capacity.leases_open = len(self._open)
         if not self._open:
             self._empty.set()
+
+
+async def _greet(stream: PeerStream, received: int) -> None:
+    await stream.send(pack(LinkResumed(received=received)))
 
 
 async def _until_spoken(stream: PeerStream, scope: trio.CancelScope) -> None:

@@ -334,6 +334,7 @@ def test_what_a_client_wants_no_more_is_cancelled_by_its_number(market: Market) 
 
     async def note(talk: Talk, message: RunCancel) -> None:
         cancelled.put(message.number)
+        await talk.link.send(LeaseClose(code="draining"))   # nothing of it is left for the next test
 
     def enough(place: int) -> None:
         raise EnoughHeard
@@ -344,6 +345,7 @@ def test_what_a_client_wants_no_more_is_cancelled_by_its_number(market: Market) 
     with suppress(queue.Empty):
         heard.append(cancelled.get(timeout=PATIENCE_S / 2))
     assert heard == [1]
+    market.last_word()
 
 
 @pytest.mark.parametrize(("lie", "code"), [
@@ -353,8 +355,13 @@ def test_what_a_client_wants_no_more_is_cancelled_by_its_number(market: Market) 
 def test_a_client_believes_no_answer_that_is_not_what_its_hash_says_or_what_was_told(
     market: Market, lie: dict[str, Any], code: str
 ) -> None:
-    market.provider.turns = {RunRequest: lambda talk, request: _say(talk, request, 1, 2, **lie)}
+    async def lying(talk: Talk, request: RunRequest) -> None:
+        await _say(talk, request, 1, 2, **lie)
+        await talk.link.send(LeaseClose(code="draining"))   # nothing of it is left for the next test
+
+    market.provider.turns = {RunRequest: lying}
     assert _listen(market, []) == code
+    market.last_word()
 
 
 async def _answer_twice(talk: Talk, request: RunRequest) -> None:

@@ -8,6 +8,7 @@ nothing else happened.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ import trio
 
 from cocoon.core.errors import StreamClosed
 from cocoon.core.ids import LeaseId
-from cocoon.core.limits import RECEIPT_RESENDS
+from cocoon.core.limits import LINK_RESUMES, RECEIPT_RESENDS
 from cocoon.core.values import replace
 from cocoon.identity.keys import Identity
 from cocoon.ledger.record import unpack_record
@@ -25,6 +26,7 @@ from cocoon.ledger.terms import terms_of
 from cocoon.ledger.verify import verify_record
 from cocoon.node import records
 from cocoon.node.counter import OFFER_PROTOCOL
+from cocoon.node.proposal import LEASE_PROTOCOL
 from cocoon.p2p.blobs import BLOB_PROTOCOL
 from cocoon.p2p.streams import PeerStream
 from cocoon.privacy.link import LinkKeys
@@ -50,7 +52,8 @@ from cocoon.wire.messages import (
     RunResult,
     TrancheClose,
 )
-from cocoon.wire.schema import Message, pack, unpack
+from cocoon.wire.resume import LinkResume, LinkResumed
+from cocoon.wire.schema import Message, pack, peek_kind, unpack
 from cocoon.wire.signing import Signed, open_signed
 from tests.attack.conftest import Seller
 from tests.attack.hostile_requester import (
@@ -234,6 +237,68 @@ async def test_numbers_outside_of_the_lease_are_refused_and_begun_by_nobody(sell
         assert seller.gained(before) == {}
         assert isinstance(await deal.run(1), RunResult)
         await deal.part()
+
+
+# --- another stream ----------------------------------------------------------
+
+
+async def refused_in_the_end(guest: Customer, words: LinkResume) -> str:
+    """The code of the refusal, once the lease is over; while it ends the provider just hangs up."""
+    with trio.fail_after(PATIENCE_S):
+        while True:
+            with suppress(StreamClosed):
+                return await guest.refused(pack(words))
+
+
+async def test_the_link_of_a_lease_goes_on_for_its_requester_and_for_nobody_else(seller: Seller) -> None:
+    async with customer(seller.network) as guest, customer(seller.network) as other:
+        deal = await opened(guest)
+        await deal.deliver()
+        words = LinkResume(lease=deal.lease.digest, received=deal.link._carrier._received)
+        before = seller.tally()
+        assert await other.refused(pack(words)) == "not_found"
+        assert await guest.refused(pack(replace(words, lease=bytes(32)))) == "not_found"
+        assert seller.gained(before) == {}
+        assert isinstance(await deal.run(1), RunResult), "the open link goes on"
+        await deal.part()
+        assert await refused_in_the_end(guest, words) == "not_found"
+
+
+async def test_a_link_goes_on_where_its_requester_says_it_stands(seller: Seller) -> None:
+    async with customer(seller.network) as guest:
+        deal = await opened(guest)
+        await deal.deliver()
+        carrier = deal.link._carrier
+        stream, answer = await guest.send(pack(LinkResume(lease=deal.lease.digest, received=carrier._received)))
+        assert unpack(answer, LinkResumed).received == carrier._next
+        carrier._stream = stream
+        assert isinstance(await deal.run(1), RunResult)
+        await deal.part()
+
+
+async def test_who_says_that_it_received_what_was_never_sent_loses_the_lease(seller: Seller) -> None:
+    async with customer(seller.network) as guest:
+        deal = await opened(guest)
+        await deal.deliver()
+        words = LinkResume(lease=deal.lease.digest, received=1 << 40)
+        stream, answer = await guest.send(pack(words))
+        unpack(answer, LinkResumed)
+        with pytest.raises(StreamClosed), trio.fail_after(PATIENCE_S):
+            await stream.receive()
+        assert await refused_in_the_end(guest, words) == "not_found"
+
+
+async def test_a_link_does_not_go_on_for_ever(seller: Seller) -> None:
+    async with customer(seller.network) as guest:
+        deal = await opened(guest)
+        await deal.deliver()
+        words = LinkResume(lease=deal.lease.digest, received=deal.link._carrier._received)
+        codes = [peek_kind((await guest.send(pack(words)))[1]) for _ in range(LINK_RESUMES)]
+        assert set(codes) == {LinkResumed.shape.kind}
+        stream = await guest.mesh.open_stream(guest.provider, LEASE_PROTOCOL)
+        await stream.send(pack(words))
+        with pytest.raises(StreamClosed), trio.fail_after(PATIENCE_S):
+            await stream.receive()
 
 
 # --- inside the link ---------------------------------------------------------

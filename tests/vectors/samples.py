@@ -24,6 +24,7 @@ from cocoon.wire.declarations import End, Tolerance
 from cocoon.wire.gossip import Interest, OfferDelta, OfferDigest, OfferSummary, OfferWant
 from cocoon.wire.judged import NO_ESCROW, Statement, Voucher, sign_cell
 from cocoon.wire.manifest import Manifest, ModelFile, chunk_hash, file_root, implicit, model_id, pack_manifest
+from cocoon.wire.resume import LinkResume, LinkResumed
 from cocoon.wire.schema import Message, digest, pack
 from cocoon.wire.signing import Signed, sign
 from cocoon.wire.tensors import encode_tensors
@@ -239,6 +240,8 @@ def _messages() -> list[Message]:
             signature=sign_cell(VOUCHER.hash(), REQUESTER),
         ),
         m.LeaseAccept(lease=digest(LEASE), keybox=digest(KEYBOX), nonce=word("fresh"), resumed=False),
+        LinkResume(lease=digest(LEASE), received=3),
+        LinkResumed(received=40),
         m.CloseAsk(order=word("order", 63), signature=word("lane key's", 64)),
         m.CloseAgree(signature=word("provider key's", 64)),
         m.ModelOffer(manifest=pack_manifest(MANIFEST)),

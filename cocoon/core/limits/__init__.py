@@ -48,6 +48,8 @@ MODEL_LOAD_NS = 60 * SECOND_NS
 """Session creation: a 135 M model takes 0.5 s, so this is two orders of slack."""
 RUN_NS = 30 * SECOND_NS
 """Default limit of one run; the offer may say less."""
+RESUME_NS = 5 * SECOND_NS
+"""A provider waits so long for a requester that is connected and whose stream broke; a dial takes less."""
 RECEIPT_REPLY_NS = 5 * SECOND_NS
 """From the end of a tranche to its signed receipt."""
 SETTLE_NS = 30 * SECOND_NS
@@ -161,6 +163,12 @@ BUNDLE_MESSAGES = 128
 """Messages of one bundle: 64 runs and what is said between them."""
 LINK_UNSENT = 4 * BUNDLE_MESSAGES
 """Messages that wait to leave before a side reads no more: four times what runs on their way and receipts can be."""
+LINK_ACK_BYTES = MIB
+"""Received on a link between two acknowledgements: a hundredth of a per cent of what is received is said."""
+LINK_KEPT_BYTES = 32 * MIB
+"""Frames that a side keeps until they are acknowledged: on a fast wire four MiB are under way, one is not told of."""
+LINK_RESUMES = 8
+"""Streams that a link may have behind its first: a network that breaks more often is better left."""
 MESSAGE_HEADER_BYTES = 64 * KIB
 """What a message may hold besides its payload; the longest is a list of chunk hashes."""
 MESSAGE_BYTES = 64 * MIB + MESSAGE_HEADER_BYTES

@@ -18,7 +18,7 @@ from tests.vectors.spelling import canonical
 NUMBERS = {
     "hello": 1, "beat": 2, "refusal": 3, "offer_request": 4, "offer_reply": 5, "offer": 6, "key_bundle": 7,
     "profile": 8, "lease_open": 9, "lease": 10, "key_box": 11, "lease_accept": 12,
-    "close_ask": 13, "close_agree": 14, "warm_models": 15, "model_offer": 20,
+    "close_ask": 13, "close_agree": 14, "warm_models": 15, "link_resume": 16, "link_resumed": 17, "model_offer": 20,
     "model_want": 21, "chunk_hashes": 22, "chunk": 23, "model_ready": 24, "run_request": 25, "run_result": 26,
     "run_failure": 27, "tranche_close": 28, "receipt_issued": 29, "receipt": 30, "countersign": 31,
     "lease_close": 32, "bundle": 33, "run_token": 34, "run_cancel": 35,
