@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cocoon.wire import bundle, gossip, judged, manifest, messages
+from cocoon.wire import bundle, gossip, judged, manifest, messages, resume
 from cocoon.wire.schema import Message
 from tests.docs.pages import pages, sources
 
@@ -30,7 +30,7 @@ def spoken(class_name: str) -> str:
 
 def wire_classes() -> set[str]:
     """Messages, and the cells that a contract may have to judge."""
-    homes = (messages.__name__, manifest.__name__, gossip.__name__, bundle.__name__)
+    homes = (messages.__name__, manifest.__name__, gossip.__name__, bundle.__name__, resume.__name__)
     said = {cls.__name__ for cls in Message.__subclasses__() if cls.__module__ in homes}
     cells = {
         name for name, cls in vars(judged).items()
