@@ -52,7 +52,8 @@ class _Link:
 
     link: WorkLink
     next: Awaited
-    over: trio.Event = field(default_factory=trio.Event)
+    #: Set when the newest stream behind the first is not needed any more: each takes a place among the streams.
+    relieved: trio.Event = field(default_factory=trio.Event)
 
 
 class Seller:
@@ -125,17 +126,19 @@ class Seller:
             if self._sales.pop(lease_id, None) is None:
                 await self._abandon(lease)
             if (ended := self._links.pop(lease_id, None)) is not None:
-                ended.over.set()
+                ended.relieved.set()
 
     async def _resume(self, stream: PeerStream, words: LinkResume) -> None:
-        """Let the link of an open lease go on over this stream, and keep it until the lease ends."""
+        """Let the link of an open lease go on over this stream, and keep it until the next one, or the lease's end."""
         lease_id = LeaseId(words.lease)
         held = self._links.get(lease_id)
         if held is None or self._open.get(lease_id) != stream.peer:
             raise NotFound("no link of this lease is open here")
+        held.relieved.set()
+        held.relieved = relieved = trio.Event()
         await held.next.offer(stream, words.received)
         held.link.replace()
-        await held.over.wait()
+        await relieved.wait()
 
     def _use_bid(self, lease: Signed[Lease]) -> bool:
         """Whether the bid was still there for this lease; now it is not any more."""
