@@ -38,9 +38,9 @@ def cocoon() -> None:
 
 
 for _command in (
-    peer.up, peer.stop, peer.status, peer.offers, peer.quote, market.market, run.run, generate.generate,
-    receipts.receipts, models.models, wallet.wallet, wallet.earnings, wallet.ledger, doctor.doctor, doctor.config,
-    demo.demo, devnet.devnet, sim.sim,
+    peer.up, peer.stop, peer.pause, peer.resume, peer.status, peer.offers, peer.quote, market.market, run.run,
+    generate.generate, receipts.receipts, models.models, wallet.wallet, wallet.earnings, wallet.ledger, doctor.doctor,
+    doctor.config, demo.demo, devnet.devnet, sim.sim,
 ):
     cocoon.add_command(_command)
 

@@ -86,6 +86,28 @@ def stop(home: str | None, printer: Printer) -> None:
 
 @click.command()
 @common
+def pause(home: str | None, printer: Printer) -> None:
+    """Sell no new lease until `cocoon resume`; what is open goes on."""
+    from cocoon.sdk import connect
+
+    answer = connect(home).pause()
+    printer.line("paused; open leases go on")
+    printer.summary(answer)
+
+
+@click.command()
+@common
+def resume(home: str | None, printer: Printer) -> None:
+    """Sell again after `cocoon pause`."""
+    from cocoon.sdk import connect
+
+    answer = connect(home).pause(False)
+    printer.line("selling again")
+    printer.summary(answer)
+
+
+@click.command()
+@common
 def status(home: str | None, printer: Printer) -> None:
     """Show what the running peer is and does."""
     from cocoon.sdk import connect

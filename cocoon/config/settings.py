@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
+from cocoon.config.hours import read_hours
 from cocoon.config.network import LEDGERS, NAME_PATTERN, check_address
 from cocoon.core import limits
 from cocoon.core.errors import BadConfig, BadLink
@@ -160,6 +161,9 @@ class Settings:
     max_leases_per_requester: int = _count(
         limits.LEASES_PER_REQUESTER, 1, 256, "Leases sold to one requester at the same time."
     )
+    sell_hours: str = field(default="", metadata={"rule": Rule(
+        "Hours of the local day in which leases are sold, such as `22:00-07:30`; empty is always.", shape="hours",
+    )})
     lease_idle_ms: int = _count(
         limits.LEASE_IDLE_NS // MILLISECOND_NS,
         0,
@@ -378,6 +382,14 @@ def _check_path(rule: Rule, raw: object) -> str:
     raise ValueError(f"must be a directory, not {_shown(raw)}")
 
 
+def _check_hours(rule: Rule, raw: object) -> str:
+    if not isinstance(raw, str):
+        raise ValueError(f"must be hours such as 22:00-07:30, not {_shown(raw)}")
+    if raw:
+        read_hours(raw)
+    return raw
+
+
 def _check_listen(rule: Rule, raw: object) -> tuple[str, ...]:
     return _addresses(rule, raw, with_peer=False)
 
@@ -430,6 +442,7 @@ _CHECKS: Mapping[str, Callable[[Rule, object], SettingValue]] = {
     "choice": _check_choice,
     "name": _check_name,
     "path": _check_path,
+    "hours": _check_hours,
     "listen": _check_listen,
     "peers": _check_peers,
     "models": _check_models,

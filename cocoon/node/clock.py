@@ -25,6 +25,12 @@ def wall_clock_s() -> int:
     return int(time.time())
 
 
+def local_minute() -> int:
+    """Minute of the day where this machine stands; for its owner's hours, and nothing else."""
+    now = time.localtime()
+    return 60 * now.tm_hour + now.tm_min
+
+
 def wall_ns() -> int:
     """Unix time in nanoseconds, for people (journal rows, logs); never for a decision."""
     return time.time_ns()

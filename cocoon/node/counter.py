@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cocoon.core.clock import Clock
-from cocoon.core.errors import CocoonError, Draining, KindRefused, wrong
+from cocoon.core.errors import CocoonError, Draining, KindRefused, ProviderBusy, wrong
 from cocoon.core.ids import NetworkId
 from cocoon.core.limits import OFFER_TTL_S
 from cocoon.core.values import replace
@@ -42,6 +42,18 @@ class Capacity:
 
     leases_open: int = 0
     draining: bool = False
+    #: The owner wants no new lease for now.
+    paused: bool = False
+    #: Whether the owner sells at this hour.
+    in_hours: Callable[[], bool] = lambda: True
+
+    def closed(self) -> CocoonError | None:
+        """Why nothing new is sold now; None if it is."""
+        if self.draining:
+            return Draining("this provider is shutting down")
+        if self.paused:
+            return ProviderBusy("this provider is paused by its owner")
+        return None if self.in_hours() else ProviderBusy("this provider does not sell at this hour")
 
 
 class OfferCounter:
@@ -88,7 +100,7 @@ class OfferCounter:
 
     def standing(self) -> Signed[Offer] | None:
         """The offer that holds now, signed anew if that is due; None while nothing is sold."""
-        return None if self.capacity.draining else self.current()
+        return None if self.capacity.closed() else self.current()
 
     async def _answer(self, stream: PeerStream) -> None:
         try:
@@ -104,8 +116,8 @@ class OfferCounter:
             raise wrong("network_id", "the request is for another network")
         if request.kind not in self._offer.kinds:
             raise KindRefused(f"{request.kind!r} is not sold here")
-        if self.capacity.draining:
-            raise Draining("this provider is shutting down")
+        if (closed := self.capacity.closed()) is not None:
+            raise closed
         return self.reply(self.current())
 
     def reply(self, offer: Signed[Offer]) -> OfferReply:

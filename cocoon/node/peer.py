@@ -16,6 +16,7 @@ from typing import Any
 import trio
 
 from cocoon import __version__
+from cocoon.config.hours import read_hours
 from cocoon.config.network import NetworkFile, format_link
 from cocoon.config.settings import Settings
 from cocoon.core.errors import BootstrapUnreachable, CocoonError, Unreachable
@@ -32,7 +33,7 @@ from cocoon.node.asking import Directory
 from cocoon.node.bids import BidDesk
 from cocoon.node.buying import Buyer
 from cocoon.node.calling import Caller
-from cocoon.node.clock import MonotonicClock, wall_ns
+from cocoon.node.clock import MonotonicClock, local_minute, wall_ns
 from cocoon.node.closing import CloseCounter, Closing
 from cocoon.node.control import ControlServer, open_control
 from cocoon.node.counter import OfferCounter
@@ -206,6 +207,9 @@ class _Peer:
             free_memory_bytes if runtime.device.provider == _CPU else lambda: 0,
             lambda: bids.pace.measured(shelf.public()),
         )
+        if parts.settings.sell_hours:
+            hours = read_hours(parts.settings.sell_hours)
+            counter.capacity.in_hours = lambda: hours.holds(local_minute())
         counter.serve(self._mesh)
         bids = self._bids = BidDesk(
             parts.identity, counter, shelf, strategy_of(parts.settings), self._clock, terms.leases_max
@@ -266,6 +270,7 @@ class _Peer:
         library = Library(self._mesh, shelf, Aliases(parts.home), log, self._announces, buyer.bought)
         desk = Desk(
             purse, buyer, library, self._status, self.shutdown, accounts=self._accounts, bids=self._bids,
+            capacity=None if self._counter is None else self._counter.capacity,
         )
         control = open_control(parts.home, desk.verbs(), get_logger("control"))
         self._control = await stack.enter_async_context(control)
@@ -326,7 +331,7 @@ class _Peer:
         status: dict[str, Any] = {
             "peer": peer_id(parts.identity.key), "version": __version__, "pid": os.getpid(), "home": str(parts.home),
             "network": parts.network.id, "network_name": parts.network.name, "role": parts.settings.role,
-            "sells": self._sells, "addresses": mesh.addresses(), "peers": mesh.joined,
+            "sells": self._sells, "rests": self._rests(), "addresses": mesh.addresses(), "peers": mesh.joined,
             "connections": [peer_id(peer) for peer in mesh.connections()], "counters": counters.snapshot(),
             "gossip": self._gossip.summary(),
         }
@@ -334,6 +339,12 @@ class _Peer:
             device = asdict(self._runtime.device)
             status["device"] = {**device, "confinement": list(device["confinement"])}
         return status
+
+
+    def _rests(self) -> str:
+        """Why nothing new is sold now; empty if it is, or if this peer never sells."""
+        closed = self._counter.capacity.closed() if self._counter is not None else None
+        return closed.text if closed is not None else ""
 
 
 @asynccontextmanager

@@ -16,8 +16,8 @@ from cocoon.core.errors import (
     BadSeal,
     BidExpired,
     CocoonError,
-    Draining,
     NotFound,
+    ProviderBusy,
     Replayed,
     StorageFull,
     StreamClosed,
@@ -80,8 +80,8 @@ class Seller:
 
     def closed(self) -> CocoonError | None:
         """Why no lease is taken now; None if one is."""
-        if self._shop.counter.capacity.draining:
-            return Draining("this provider is shutting down")
+        if (closed := self._shop.counter.capacity.closed()) is not None:
+            return closed
         if self._shop.journal.low:
             return StorageFull("this provider's disk is nearly full")
         return None
@@ -191,9 +191,11 @@ class Seller:
         lease_id = LeaseId(lease.digest)
         if lease_id in self._open:
             raise Replayed("this lease is open already")
-        if (closed := self.closed()) is not None:
-            raise closed
-        if shop.journal.find(records.lease_key(lease_id)) is not None:
+        is_known = shop.journal.find(records.lease_key(lease_id)) is not None
+        closed = self.closed()
+        if closed is not None and not (is_known and isinstance(closed, ProviderBusy)):
+            raise closed                                # who rests still settles what it sold
+        if is_known:
             return self._highest(lease_id)              # every field of it was admitted before
         mine = Counter(self._open.values())[lease.signer]
         house = House(

@@ -32,6 +32,7 @@ from cocoon.node.asking import gather_offers
 from cocoon.node.bids import BidDesk
 from cocoon.node.buying import Buyer
 from cocoon.node.control import Caller, Verb
+from cocoon.node.counter import Capacity
 from cocoon.node.library import Library
 from cocoon.node.means import Order, Purse
 from cocoon.node.tasks import Submission, TaskRun
@@ -71,6 +72,8 @@ class Desk:
     accounts: Accounts | None
     #: None on a peer that does not sell.
     bids: BidDesk | None
+    #: The same.
+    capacity: Capacity | None
     tasks_open: int = 0
 
     def verbs(self) -> dict[str, Verb]:
@@ -79,11 +82,17 @@ class Desk:
             "status": self._status, "offers": self._offers, "quote": self._quote, "market": self._market,
             "run": self._run,
             "receipts_ls": self._receipts, "receipts_show": self._receipt, "receipts_export": self._export,
-            "stop": self._stop, **self.library.verbs(), **money_verbs(self.accounts),
+            "pause": self._pause, "stop": self._stop, **self.library.verbs(), **money_verbs(self.accounts),
         }
 
     async def _status(self, caller: Caller, args: Args) -> dict[str, Any]:
         return {**self.status(), "tasks_open": self.tasks_open}
+
+    async def _pause(self, caller: Caller, args: Args) -> dict[str, Any]:
+        if self.capacity is None:
+            raise UsageError("this peer sells nothing; start it with --provide")
+        self.capacity.paused = args.get("paused") is True
+        return {"paused": self.capacity.paused}
 
     async def _stop(self, caller: Caller, args: Args) -> dict[str, Any]:
         caller.afterwards = self.shutdown.set

@@ -215,9 +215,11 @@ class Worker:
         with ExitStack() as stack:
             memory = new_shared()
             stack.callback(os.close, memory)
-            files = [open_model(path) for path in (model_file, pieces_file) if path is not None]
-            for descriptor, _ in files:
-                stack.callback(os.close, descriptor)
+            files: list[tuple[int, int]] = []
+            for path in (model_file, pieces_file):
+                if path is not None:
+                    files.append(opened := open_model(path))
+                    stack.callback(os.close, opened[0])
             self._shared = Shared.of(memory)
             order = Load(files[0][1], limits.memory_bytes, limits.threads, limits.load_ns, limits.run_ns)
             if pieces_file is not None:

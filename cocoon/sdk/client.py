@@ -171,13 +171,11 @@ class Client:
     ) -> list[Answer]:
         """Have a decoder continue each of some prompts, beside each other on one provider; wait for the receipts.
 
-        Closing the program, or raising in ``on_token``, cancels what is under way.
-
         Args:
             model: A package whose kind is ``generate``, named as for ``run``.
             asks: Prompts as tokens, and how to continue them.
             on_token: Called with the index of the ask, the place of the token in its answer from 1, and the token;
-                each one once and in order, as it is made.
+                each one once and in order, as it is made. If it raises, what is under way is cancelled.
 
         Raises:
             As ``run``; and what ``Hearing.answer`` raises.
@@ -192,10 +190,10 @@ class Client:
             if on_event is not None:
                 on_event(event)
 
-        inputs = [ask_tensors(ask) for ask in asks]
-        return [hearing.answer(result) for result in self.map(
-            model, inputs, max_price_nanoton=max_price_nanoton, deadline_s=deadline_s, spread=1, on_event=hear,
-        )]
+        inputs = map(ask_tensors, asks)
+        options: dict[str, Any] = {"max_price_nanoton": max_price_nanoton, "deadline_s": deadline_s, "spread": 1}
+        results = self.map(model, list(inputs), on_event=hear, **options)
+        return [hearing.answer(result) for result in results]
 
     # --- everything else ---------------------------------------------------
 
@@ -391,6 +389,10 @@ class Client:
             LimitExceeded: the chain is too long to read whole.
         """
         return self._ask("supply", {})
+
+    def pause(self, paused: bool = True) -> dict[str, Any]:
+        """Have a provider sell no new lease, or sell again; open leases go on. A restart forgets it."""
+        return self._ask("pause", {"paused": bool(paused)})
 
     def stop(self) -> dict[str, Any]:
         """Ask the peer to drain and end."""

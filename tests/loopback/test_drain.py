@@ -8,7 +8,7 @@ import pytest
 
 import cocoon
 from cocoon.core import limits
-from cocoon.core.errors import CocoonError, Draining, NoProvider
+from cocoon.core.errors import CocoonError, Draining, NoProvider, ProviderBusy, UsageError
 from tests.loopback.conftest import settle
 from tests.loopback.town import Town
 from tests.models import five_models
@@ -62,3 +62,24 @@ def test_a_stopped_peer_leaves_no_process_and_no_socket(empty_town: Town) -> Non
     assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]
     assert not (seller.home / "control.sock").exists()
     assert peer.process.poll() is None
+
+
+def test_a_provider_that_is_paused_sells_nothing_new_and_what_is_open_goes_on(empty_town: Town, tmp_path: Path) -> None:
+    settled = settle(empty_town)
+    client, owner = cocoon.connect(settled.requester.home), cocoon.connect(settled.provider.home)
+    inputs, warm = five_models()[0][2], model_file(tmp_path)
+    client.run(warm, inputs)
+    paused = empty_town.cocoon(settled.provider, "pause", "--json")
+    assert (paused.code, paused.objects[-1]["summary"]) == (0, {"paused": True})
+    assert owner.status()["rests"] == "this provider is paused by its owner"
+    client.run(warm, inputs)                            # its lease is open
+    (tmp_path / "other").mkdir()
+    other = tmp_path / "other" / "model.onnx"
+    other.write_bytes(five_models()[1][1])
+    with pytest.raises((ProviderBusy, NoProvider)):     # as its old offer is still known, or not
+        client.run(other, five_models()[1][2])
+    assert empty_town.cocoon(settled.provider, "resume", "--json").code == 0
+    assert owner.status()["rests"] == ""
+    client.run(other, five_models()[1][2])
+    with pytest.raises(UsageError, match="sells nothing"):
+        client.pause()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cocoon.core.errors import WrongField
+from cocoon.core.errors import ProviderBusy, WrongField
 from cocoon.core.limits import OFFER_REFRESH_NS
 from cocoon.core.values import replace
 from cocoon.identity.keys import Identity, public_key
@@ -88,3 +88,17 @@ def test_an_offer_tells_of_the_public_models_that_were_measured_and_the_list_mus
     with pytest.raises(WrongField) as caught:
         verify_offer(replace(second, warm=pack(WarmModels(models=((b"a" * 32, 1, 1),)))), NETWORK, keys.identity.key)
     assert caught.value.code == "wrong_warm"
+
+
+def test_an_owner_who_pauses_or_does_not_sell_at_this_hour_gives_no_offer() -> None:
+    at, keys = counter(Clock())
+    capacity = at.capacity
+    assert at.standing() is not None and capacity.closed() is None
+    capacity.paused = True
+    for _ in range(2):
+        assert at.standing() is None and isinstance(capacity.closed(), ProviderBusy)
+        with pytest.raises(ProviderBusy):
+            ask(at, keys)
+        capacity.paused, capacity.in_hours = False, lambda: False
+    capacity.in_hours = lambda: True
+    assert ask(at, keys)
