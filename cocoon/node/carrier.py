@@ -28,6 +28,7 @@ from cocoon.p2p.streams import PeerStream
 Renew = Callable[[int], Awaitable[tuple[PeerStream, int]]]
 #: A count of frames; no sealed frame is as short.
 _ACK_BYTES = 8
+_REPLACED = "the link goes on over another stream"
 
 
 class Carrier:
@@ -44,9 +45,10 @@ class Carrier:
         self._wake = wake
         self._broken = False
         self._resumes_left = LINK_RESUMES
-        #: Sent and not acknowledged; the first is frame ``_base``, and ``_next`` is the next to leave.
+        #: Sent and not acknowledged; the first is frame ``_base``, and ``_next`` is the next to leave. Those below
+        #: ``_tried`` were given to some stream, which may have delivered one though it broke.
         self._kept: deque[bytes] = deque()
-        self._kept_bytes = self._base = self._next = 0
+        self._kept_bytes = self._base = self._next = self._tried = 0
         self._received = self._unacknowledged_bytes = 0
         self._pushing, self._renewing = Turn(), Turn()
         #: The stream that is being replaced: what it still gives was told to be missing.
@@ -78,6 +80,8 @@ class Carrier:
             while self.due:
                 stream = self._stream
                 try:
+                    if stream is self._frozen:
+                        raise StreamClosed(_REPLACED)
                     await self._push_one(stream)
                 except StreamClosed as error:
                     await self._go_on(stream, error)
@@ -97,7 +101,7 @@ class Carrier:
                 await self._go_on(stream, error)
                 continue
             if stream is self._frozen or stream is not self._stream:
-                await self._go_on(stream, StreamClosed("the link goes on over another stream"))
+                await self._go_on(stream, StreamClosed(_REPLACED))
             elif len(frame) == _ACK_BYTES:
                 self._forget(int.from_bytes(frame, "big"))
             else:
@@ -125,6 +129,7 @@ class Carrier:
             self._unacknowledged_bytes = 0
             await stream.send(self._received.to_bytes(_ACK_BYTES, "big"))
             return
+        self._tried = max(self._tried, self._next + 1)
         await stream.send(self._kept[self._next - self._base])
         if stream is self._stream and stream is not self._frozen:
             self._next += 1
@@ -141,12 +146,12 @@ class Carrier:
                 raise error
             self._resumes_left -= 1
             self._frozen = stream                       # from here on what we have received is told
-            stream.wake("the link goes on over another stream")
+            stream.wake(_REPLACED)
             try:
                 fresh, theirs = await self._renew(self._received)
-                if not self._base <= theirs <= self._next:
+                if not self._base <= theirs <= self._tried:
                     await fresh.reset()
-                    raise StreamClosed(f"the other side has {theirs} frames, kept are {self._base} to {self._next}")
+                    raise StreamClosed(f"the other side has {theirs} frames, kept are {self._base} to {self._tried}")
             except StreamClosed:
                 self._break()
                 raise
@@ -164,8 +169,8 @@ class Carrier:
 
     def _forget(self, theirs: int) -> None:
         """The other side has so many frames."""
-        if theirs > self._next:
-            raise StreamClosed(f"the other side acknowledges {theirs} frames of {self._next}")
+        if theirs > self._tried:
+            raise StreamClosed(f"the other side acknowledges {theirs} frames of {self._tried}")
         while self._base < theirs:
             self._drop()
 

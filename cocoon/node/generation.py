@@ -87,15 +87,18 @@ class Generation(Execution):
         if not asked and not self._begun:
             return False
         cancelled = [number for number in self._cancelled if number in self._begun] + self._overdue()
-        self._cancelled = [number for number in self._cancelled if number in self._line]
+        # Those that are to begin are cancelled when they do.
+        self._cancelled = [number for number in self._cancelled if number in self._jobs and number not in self._begun]
         worker, requests = self._worker, [(number, self._jobs[number].request.inputs) for number in asked]
         assert worker is not None
         try:
             report = await worker.turn(requests, cancelled)
         except CocoonError as error:
-            for number in tuple(self._begun):
-                await self._post(sale.RunBroke(number, error.code, error.text, not worker.alive))
-            return False
+            broken, lost = tuple(self._begun), not worker.alive
+            self._begun.clear()
+            for number in broken:
+                await self._post(sale.RunBroke(number, error.code, error.text, lost))
+            return not lost
         for number, place, token, head in report.told:
             if number in self._begun:                   # a worker that was taken over may name any
                 self._spoke.setdefault(number, self._shop.clock.now_ns())

@@ -280,6 +280,52 @@ async def test_what_a_stream_still_gives_while_it_is_replaced_is_not_taken_for_i
     assert got == [b"it comes again"] and link._received == 1
 
 
+async def test_a_frame_that_arrived_though_its_stream_broke_is_not_sent_again() -> None:
+    """The reader finds the stream broken while a frame is on it; the other side has it, and says so."""
+    delivered, replaced, taken = trio.Event(), trio.Event(), list[bytes]()
+
+    class Scripted:
+        """Delivers a frame when it is told to, and gives none."""
+
+        async def send(self, frame: bytes) -> None:
+            await delivered.wait()
+            taken.append(frame)
+
+        async def receive(self, max_bytes: int) -> bytes:
+            raise StreamClosed("cut")
+
+        def wake(self, reason: str) -> None: ...
+
+        async def reset(self) -> None: ...
+
+    fresh, theirs = Wire().lay()
+
+    async def renew(received: int) -> tuple[PeerStream, int]:
+        await replaced.wait()
+        return fresh, 1
+
+    link = Carrier(Scripted(), renew, lambda: None)  # type: ignore[arg-type]
+    ends: list[bool] = []
+
+    async def watched(work: Awaitable[object]) -> None:
+        ends.append(await ended(work))
+
+    with trio.fail_after(PATIENCE_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watched, link.send(b"first"))
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(watched, link.receive(100))
+            await trio.testing.wait_all_tasks_blocked()
+            delivered.set()
+            await trio.testing.wait_all_tasks_blocked()
+            replaced.set()
+            await trio.testing.wait_all_tasks_blocked()
+            assert ends == [False], "it was sent, and the link did not end"
+            await link.send(b"second")
+            assert await theirs.receive() == b"second" and taken == [b"first"]
+            nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("theirs", [1, 1 << 40])
 async def test_who_acknowledges_what_was_never_sent_is_given_up(theirs: int) -> None:
     wire = Wire()
