@@ -31,7 +31,8 @@ _REQUESTER_EFFECTS = (
 )
 _PROVIDER_EFFECTS = (
     ("sent:LeaseAccept", 1, (("lease_sold", 1), ("run_started", 0))),
-    ("sent:RunResult", 2, (("receipt_fact:StatementMade", 2), ("receipt_issued", 1))),
+    # Its receipt is recorded while it leaves, or before, as the link is free sooner or later.
+    ("sent:RunResult", 2, (("receipt_fact:StatementMade", 2), ("receipt_settled", 1))),
     ("sent:ReceiptIssued", 2, (("receipt_issued", 2), ("receipt_settled", 1))),
     ("sent:CloseAgree", 1, (("till_fact:CloseSigned", 1),)),
     ("external:claim", 1, (("outbox_signed:claim", 1), ("outbox_ended:claim", 0))),
