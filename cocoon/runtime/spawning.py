@@ -6,7 +6,6 @@ Purity: shell. Spec: docs/spec/runtime.md, rules RUN-1 to RUN-3.
 from __future__ import annotations
 
 import os
-import site
 import stat
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-import cocoon
+from cocoon.core.children import child_environment
 from cocoon.core.errors import ModelRefused, WorkerLost
 from cocoon.core.limits import MODEL_BYTES
 from cocoon.runtime.channel import Channel, pair
@@ -57,7 +56,7 @@ def spawn(workdir: Path, *, gpu: bool) -> Spawned:
         process = subprocess.Popen(
             [sys.executable, "-P", "-s", "-X", "faulthandler", "-m", "cocoon.runtime.worker", *arguments],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=spoken, cwd=home,
-            env=_environment(), pass_fds=(theirs.fileno(),), start_new_session=True,
+            env=child_environment(_KEPT, _SET), pass_fds=(theirs.fileno(),), start_new_session=True,
         )
     except OSError as error:
         channel.close()
@@ -68,15 +67,6 @@ def spawn(workdir: Path, *, gpu: bool) -> Spawned:
         theirs.close()
         os.close(spoken)
     return Spawned(process, channel, heard, home)
-
-
-def _environment() -> dict[str, str]:
-    """A worker's whole environment: none of our secrets, and Cocoon importable from a checkout too."""
-    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    root = str(Path(cocoon.__file__).parent.parent)
-    if root not in site.getsitepackages():
-        kept["PYTHONPATH"] = os.pathsep.join(filter(None, (root, kept.get("PYTHONPATH"))))
-    return kept | _SET
 
 
 def open_model(path: Path) -> tuple[int, int]:

@@ -18,11 +18,12 @@ from pathlib import Path
 import pytest
 
 from cocoon.config.service import read_network
+from cocoon.core.children import child_environment
 from cocoon.core.errors import LocalPeerLost, SignerLost
 from cocoon.identity.service import HPKE_FILE, KEYS_DIR, PEER_FILE, load_or_create
 from cocoon.ledger.mnemonic import lane_seed, provider_seed, wallet_seed
+from cocoon.ledger.signer import service as signer
 from cocoon.ledger.signer.files import SPENT_FILE, WORDS_FILE, read_words
-from cocoon.ledger.signer.service import _environment as signer_environment
 from tests.loopback.paid import Market, failed, market
 from tests.loopback.town import PATIENCE_S, Peer
 
@@ -149,7 +150,7 @@ def test_what_a_signer_is_started_with_is_where_libraries_lie(
     """Also where ``/proc`` does not show it: none of a peer's settings, and nothing of the user's."""
     for name, value in here.place.environment(here.requester.home, mine="a secret").items():
         monkeypatch.setenv(name, value)
-    given = signer_environment()
+    given = child_environment(signer._KEPT, signer._SET)
     lawful = "LD_LIBRARY_PATH DYLD_LIBRARY_PATH PYTHONPATH LANG PYTHONUTF8 PYTHONDONTWRITEBYTECODE"
     assert set(given) <= set(lawful.split())
     search(secrets, repr(given).encode(), "the environment that a signer is given")

@@ -6,7 +6,6 @@ Purity: shell. Spec: docs/spec/wallet.md, rules WAL-7 to WAL-12.
 from __future__ import annotations
 
 import os
-import site
 import socket
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import trio
 
-import cocoon
+from cocoon.core.children import child_environment
 from cocoon.core.errors import LimitExceeded, Malformed, SignerLost
 from cocoon.core.limits import SIGNER_CELLS, SIGNER_FRAME_BYTES, SIGNER_REPLY_NS, SIGNER_START_NS
 from cocoon.core.units import SECOND_NS
@@ -156,17 +155,9 @@ def _spawn(home: Path, caps: Caps) -> tuple[subprocess.Popen[bytes], trio.socket
             process = subprocess.Popen(
                 [sys.executable, "-P", "-s", "-m", "cocoon.ledger.signer.process", *map(str, words)],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
-                env=_environment(), pass_fds=(theirs.fileno(),), start_new_session=True,
+                env=child_environment(_KEPT, _SET), pass_fds=(theirs.fileno(),), start_new_session=True,
             )
         except OSError as error:
             ours.close()
             raise SignerLost(f"no signer could be started: {error.strerror}") from None
     return process, trio.socket.from_stdlib_socket(ours)
-
-
-def _environment() -> dict[str, str]:
-    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    root = str(Path(cocoon.__file__).parent.parent)
-    if root not in site.getsitepackages():
-        kept["PYTHONPATH"] = os.pathsep.join(filter(None, (root, kept.get("PYTHONPATH"))))
-    return kept | _SET

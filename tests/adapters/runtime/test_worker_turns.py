@@ -126,7 +126,7 @@ async def test_a_model_that_is_no_decoder_or_has_other_tokens_is_refused(start, 
         await worker.load(model_file(tiny.tiny_decoder()), model_file(b"\0\5ab", "tokens.bin"))
 
 
-async def test_a_cache_without_room_is_refused(start, model_file):
+async def test_a_sequence_that_no_row_has_room_for_is_refused(start, model_file):
     worker = await start(replace(LIMITS, memory_bytes=64 * MIB))
     await worker.load(model_file(tiny.tiny_decoder()), model_file(pack_pieces(PIECES), "tokens.bin"))
     report = await worker.turn([(1, asking((1,), 100_000))])
