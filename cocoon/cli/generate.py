@@ -52,6 +52,11 @@ def generate(
 
     if raw and system is not None:
         raise UsageError("--raw has no place for --system")
+    for given in (prompt, system or "", *stop_texts):
+        try:
+            given.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{ascii(given)[:80]} is no UTF-8 text") from None
     client = connect(home)
     text = read_text(*(client.model_file(model, name) for name in FILES))
     turns = [{"role": "system", "content": system}] if system is not None else []

@@ -17,7 +17,8 @@ import trio
 from cocoon.core.errors import CocoonError
 from cocoon.core.limits import FLIGHT_BYTES, LEASE_SEQUENCES, PAYLOAD_BYTES
 from cocoon.core.machine import Event
-from cocoon.core.units import MILLISECOND_NS
+from cocoon.core.units import MICROSECOND_NS, MILLISECOND_NS
+from cocoon.core.values import replace
 from cocoon.ledger.receipt import ReceiptIssuer
 from cocoon.node.execution import Execution
 from cocoon.node.means import Shop
@@ -143,8 +144,10 @@ class Generation(Execution):
         for number, began_ns in tuple(self._begun.items()):
             if (answer := self._answers.pop(number, None)) is None:
                 break
+            # The worker's word, which may be any number: no longer than it was there.
+            there_us = (self._shop.clock.now_ns() - began_ns) // MICROSECOND_NS
             try:
-                self._make(number, answer, began_ns)
+                self._make(number, replace(answer, ran_us=min(answer.ran_us, there_us)), began_ns)
             except CocoonError as error:
                 await self._broke(number, error)
             else:

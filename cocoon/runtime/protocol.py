@@ -28,6 +28,7 @@ from cocoon.core.errors import (
 )
 from cocoon.core.limits import (
     BATCH_RUNS,
+    CONTEXT_TOKENS,
     DECODE_ROWS,
     LEASE_SEQUENCES,
     PAYLOAD_BYTES,
@@ -35,6 +36,7 @@ from cocoon.core.limits import (
     TENSOR_NAME_CHARS,
     TENSOR_RANK,
     TENSORS,
+    VOCABULARY,
     WORKER_TEXT_CHARS,
 )
 from cocoon.core.values import Value
@@ -194,7 +196,7 @@ def unpack_order(data: bytes) -> Order:
         case [2, list(inputs)]:
             return Run(tuple(_span(span) for span in inputs))
         case [3, list(asked), list(cancelled)]:
-            return Turn(tuple((number, _span(span)) for number, *span in asked), tuple(map(_number, cancelled)))
+            return Turn(tuple(map(_asked, asked)), tuple(map(_number, cancelled)))
     raise Malformed("no order to a worker")
 
 
@@ -239,10 +241,19 @@ def unpack_reply(data: bytes) -> Reply:
     raise Malformed("no answer of a worker")
 
 
+def _asked(item: Any) -> tuple[int, Span]:
+    match item:
+        case [number, offset, size]:
+            return _number(number), _span([offset, size])
+    raise Malformed("no sequence to begin")
+
+
 def _token(item: Any) -> Token:
     match item:
         case [number, place, token, bytes(head)] if len(head) == _HEAD_BYTES:
-            return _number(number), _number(place), _number(token), head
+            told = _number(number), _number(place), _number(token), head
+            if told[1] <= CONTEXT_TOKENS and told[2] < VOCABULARY:
+                return told
     raise Malformed("no token of a worker")
 
 

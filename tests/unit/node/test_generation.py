@@ -167,6 +167,17 @@ async def test_what_a_worker_says_of_runs_that_it_does_not_have_is_not_passed_on
         nursery.cancel_scope.cancel()
 
 
+async def test_a_worker_ran_no_longer_than_it_was_asked(autojump_clock: trio.testing.MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        stage = Stage(nursery, 1)
+        await stage.begin(1)
+        await trio.sleep(1)
+        await stage.worker.say(1, n1=Answer(b"", (1 << 63) - 1))
+        job, statement = stage.lease.recorded(1)
+        assert stage.finished == [1] and job.result is not None and statement.ran_us == 1_000_000
+        nursery.cancel_scope.cancel()
+
+
 async def test_runs_that_are_begun_count_as_unpaid(autojump_clock: trio.testing.MockClock) -> None:
     async with trio.open_nursery() as nursery:
         stage = Stage(nursery, RUNS_UNSETTLED + 1)

@@ -11,7 +11,7 @@ from cocoon.core.errors import (
     ProviderBusy,
     TooLarge,
 )
-from cocoon.core.limits import BATCH_RUNS, PAYLOAD_BYTES, SHARED_BYTES
+from cocoon.core.limits import BATCH_RUNS, CONTEXT_TOKENS, DECODE_ROWS, PAYLOAD_BYTES, SHARED_BYTES, VOCABULARY
 from cocoon.runtime.protocol import (
     Failed,
     Load,
@@ -21,6 +21,8 @@ from cocoon.runtime.protocol import (
     Ran,
     Ready,
     Run,
+    Turn,
+    Turned,
     failure,
     pack_order,
     pack_reply,
@@ -38,12 +40,22 @@ specs = st.lists(st.builds(TensorSpec, names, names, shapes), max_size=3).map(tu
 spans = st.tuples(st.integers(0, SHARED_BYTES - PAYLOAD_BYTES), sizes)
 orders = st.builds(Load, counts, counts, counts, counts, counts) | st.builds(
     Run, st.lists(spans, max_size=3).map(tuple)
+) | st.builds(
+    Turn, st.lists(st.tuples(counts, spans), max_size=3).map(tuple), st.lists(counts, max_size=3).map(tuple)
 )
 failures = st.builds(Failed, st.sampled_from(["model_refused", "memory_exceeded", "run_failed"]), names)
+tokens = st.tuples(
+    counts, st.integers(0, CONTEXT_TOKENS), st.integers(0, VOCABULARY - 1), st.binary(min_size=32, max_size=32)
+)
+outcomes = st.builds(Made, counts, spans) | failures | st.just(NoRoom())
 replies = (
     st.builds(Ready, names, names, names, counts, names, names, st.lists(names, max_size=3).map(tuple))
     | st.builds(Loaded, counts, names, specs, specs)
-    | st.builds(Ran, st.lists(st.builds(Made, counts, spans) | failures | st.just(NoRoom()), max_size=3).map(tuple))
+    | st.builds(Ran, st.lists(outcomes, max_size=3).map(tuple))
+    | st.builds(
+        Turned, st.lists(tokens, max_size=3).map(tuple),
+        st.lists(st.tuples(counts, outcomes), max_size=3).map(tuple),
+    )
     | failures
 )
 
@@ -82,6 +94,15 @@ def test_random_bytes_are_refused_or_understood_but_never_crash_the_peer(data):
         [3, [["busy", "an error that a worker may not name"]]],
         [3, [[0, 0, 0]] * (BATCH_RUNS + 1)],
         [3, [7]],
+        [5, [[1, 1, 1, bytes(31)]], []],
+        [5, [[-1, 1, 1, bytes(32)]], []],
+        [5, [[1, CONTEXT_TOKENS + 1, 1, bytes(32)]], []],
+        [5, [[1, 1, VOCABULARY, bytes(32)]], []],
+        [5, [[1, 1, 1, bytes(32)]] * (DECODE_ROWS + 1), []],
+        [5, [], [[1, [0, SHARED_BYTES, 1]]]],
+        [5, [], [[1, []]] * 1_000],
+        [5, [7], []],
+        [5, [], [7]],
         [9],
         [],
         [2, 0, "p", [["x", "float32", True, [-1]]], []],
@@ -119,3 +140,9 @@ def test_a_fault_of_the_model_travels_as_itself():
 def test_an_error_that_is_not_the_models_does_not_travel():
     with pytest.raises(ProviderBusy):
         failure(ProviderBusy("no place"))
+
+
+@pytest.mark.parametrize("order", [[3, [5], []], [3, [[1, 2]], []], [3, [[1, 0, -1]], []], [3, [], ["x"]], [3, 1, []]])
+def test_an_order_to_a_decoder_that_is_none_is_refused(order):
+    with pytest.raises(Malformed):
+        unpack_order(encode(order))
