@@ -124,7 +124,8 @@ def each_is_paid_once(
         assert (share["units"], share["price_nanoton"]) == (len(theirs), sum(theirs))
     assert summary["provider"] == max(summary["providers"], key=lambda share: share["units"])["provider"]
     assert len(summary["providers"]) == 3, "a provider had nothing to do"
-    assert victim not in {one["provider"] for one in told[-len(told) // 4:]}
+    # How far ahead of the client it was when it died is the machine's affair.
+    assert victim in {one["provider"] for one in told}, "it was killed before it did anything"
 
     here.place.provider("second", **asks(1))
     until(lambda: here.buyer.wallet()["unsettled_leases"] == 0, "the account of the lost lease")
