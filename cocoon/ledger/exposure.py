@@ -26,21 +26,27 @@ from cocoon.core.limits import (
     TRANCHE_RUNS,
 )
 from cocoon.core.machine import Event
-from cocoon.core.units import ceil_div
 from cocoon.ledger.facts import FactBook
 from cocoon.ledger.tab import Tab
 from cocoon.wire.judged import Statement
 
 
+def is_ripe(tab: Tab) -> bool:
+    """Whether a receipt is due by value or by count (MON-14)."""
+    tranche_nanoton = tab.terms.tranche_nanoton
+    by_value = tranche_nanoton and 2 * tab.open_nanoton >= tranche_nanoton
+    return bool(by_value) or len(tab.open) >= TRANCHE_RUNS
+
+
 def ripe(tab: Tab) -> int:
-    """How many statements, from the oldest, make a receipt due by value or by count; 0 if none is (MON-14)."""
-    half = ceil_div(tab.terms.tranche_nanoton, 2)
-    if half and tab.open_nanoton >= half:
-        value = 0
-        for count, statement in enumerate(tab.open[:TRANCHE_RUNS], start=1):
-            value += statement.price_nanoton
-            if value >= half:
-                return count
+    """How many statements, from the oldest, the receipt that is due covers; 0 if none is (MON-14)."""
+    if not is_ripe(tab):
+        return 0
+    value, tranche_nanoton = 0, tab.terms.tranche_nanoton
+    for count, statement in enumerate(tab.open[:TRANCHE_RUNS], start=1):
+        value += statement.price_nanoton
+        if tranche_nanoton and 2 * value >= tranche_nanoton:
+            return count
     return TRANCHE_RUNS if len(tab.open) >= TRANCHE_RUNS else 0
 
 

@@ -43,7 +43,7 @@ from cocoon.ledger.events import (
     StatementsWithdrawn,
     TrancheClosed,
 )
-from cocoon.ledger.exposure import affordable, fits, ripe, within
+from cocoon.ledger.exposure import affordable, fits, is_ripe, ripe, within
 from cocoon.ledger.tab import Tab, check_voucher, voucher_of
 from cocoon.wire.judged import Statement, Voucher, verify_cell
 from cocoon.wire.messages import Receipt
@@ -150,8 +150,11 @@ class ReceiptIssuer:
         return self._send(now_ns)
 
     def _due(self) -> int:
-        closed = sum(statement.number <= self._closed_through for statement in self.tab.open)
-        return min(TRANCHE_RUNS, len(self.tab.open) if ripe(self.tab) else closed)
+        if is_ripe(self.tab):
+            return min(TRANCHE_RUNS, len(self.tab.open))
+        if not self.tab.open or self._closed_through < self.tab.open[0].number:
+            return 0
+        return min(TRANCHE_RUNS, sum(statement.number <= self._closed_through for statement in self.tab.open))
 
     def _send(self, now_ns: int) -> list[Effect]:
         assert self.outstanding is not None
@@ -241,9 +244,9 @@ class ReceiptVerifier:
         self.tab.check_next(statement)
         if not within(self.tab, statement):
             raise OutOfOrder(f"run {statement.number} after {len(self.tab.open)} runs without a receipt")
-        due_before = ripe(self.tab)
+        due_before = is_ripe(self.tab)
         self.tab.add(statement)
-        if self._deadline_ns is None and not due_before and ripe(self.tab):
+        if self._deadline_ns is None and not due_before and is_ripe(self.tab):
             self._deadline_ns = now_ns + RECEIPT_REPLY_NS
 
     def _resumed(self, now_ns: int) -> list[Effect]:

@@ -82,20 +82,12 @@ class Tab:
         before = self.units + pending
         return self.terms.bill_nanoton(before + units) - self.terms.bill_nanoton(before)
 
-    def add(self, statement: Statement) -> bool:
-        """Take the statement of the next run; False if it is on the tab already.
-
-        Raises:
-            As ``check_next``; the tab is unchanged.
-        """
-        if self.holds(statement):
-            return False
-        self.check_next(statement)
+    def add(self, statement: Statement) -> None:
+        """Take the statement of the next run, which ``check_next`` let pass."""
         self.open.append(statement)
         self.open_units += statement.units
         self.open_nanoton += statement.price_nanoton
         self.last_number = statement.number
-        return True
 
     def check_next(self, statement: Statement) -> None:
         """Return if ``statement`` may follow those on the tab.
@@ -115,9 +107,10 @@ class Tab:
         if not 1 <= number <= self.terms.max_runs:
             raise wrong("number", f"run {number} of a lease of {self.terms.max_runs} runs")
         check_units(statement, self.terms)
-        if statement.price_nanoton != (due := self.price_nanoton(statement.units)):
+        bill = self.terms.bill_nanoton(self.units + statement.units)
+        if statement.price_nanoton != (due := bill - self.terms.bill_nanoton(self.units)):
             raise wrong("price", f"run {number} is stated at {statement.price_nanoton} nanoton, due {due}")
-        if (bill := self.terms.bill_nanoton(self.units + statement.units)) > self.terms.ceiling_nanoton:
+        if bill > self.terms.ceiling_nanoton:
             raise wrong("ceiling", f"a bill of {bill} nanoton; the ceiling is {self.terms.ceiling_nanoton}")
 
     def withdraw(self, after: int) -> None:

@@ -120,9 +120,12 @@ class Attempts:
 
     def roomiest(self, rest: int) -> int | None:
         """The lease that takes the next unit: who has least to do, then who is cheapest."""
+        free = [number for number, one in self.live.items() if one.step is Step.RUNNING and one.room]
+        if not free:
+            return None
         takers = self._takers(rest)
         others = self._others(takers)
-        free = [number for number in takers if self.at(number, Step.RUNNING) and self.live[number].room]
+        free = [number for number in free if number in takers]
         for number in sorted(free, key=lambda number: (takers[number].out, takers[number].price.rate, number)):
             one_more = Stake(takers[number].price, takers[number].out + 1)
             if self._fits({**takers, number: one_more}.values(), others, rest - 1):
@@ -143,10 +146,8 @@ class Attempts:
     def _takers(self, rest: int) -> dict[int, Stake]:
         """The leases that may get further units: all, or without the dearest ones if the ceiling asks for that."""
         takers = {number: one.stake for number, one in self.live.items() if one.step is not Step.LEAVING}
-        for dearest in sorted(takers, key=lambda number: (-takers[number].price.rate, -number)):
-            if self._fits(takers.values(), self._others(takers), rest):
-                break
-            del takers[dearest]
+        while takers and not self._fits(takers.values(), self._others(takers), rest):
+            del takers[max(takers, key=lambda number: (takers[number].price.rate, number))]
         return takers
 
     def _others(self, takers: dict[int, Stake]) -> list[Stake]:

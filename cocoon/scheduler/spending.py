@@ -41,7 +41,8 @@ class LeasePrice(Value):
 
     def runs_nanoton(self, units: int) -> int:
         """The most that so many units more cost, without set-up."""
-        return bill_nanoton(self.billed + units, self.rate) - bill_nanoton(self.billed, self.rate)
+        rate = self.rate
+        return bill_nanoton(self.billed + units, rate) - bill_nanoton(self.billed, rate)
 
     def cost_nanoton(self, units: int) -> int:
         """The most that so many units more cost."""

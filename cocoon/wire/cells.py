@@ -150,6 +150,11 @@ class CellBuilder:
         return Cell(self._value, self._bits, tuple(self._refs))
 
 
+def plain_hash(data: bytes) -> bytes:
+    """Representation hash of a cell without references whose bits are the whole bytes ``data``, 127 of them at most."""
+    return hashlib.sha256(bytes((0, 2 * len(data))) + data).digest()
+
+
 def state_init(code: Cell, data: Cell) -> Cell:
     """Code and data as what deploys an account; its hash is the account's address."""
     return CellBuilder().uint(_STATE_INIT, 5).ref(code).ref(data).end()

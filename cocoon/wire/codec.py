@@ -7,7 +7,9 @@ no extension type.
 
 The reader checks a length against its limit and against the bytes that are left
 before it takes them, so no input makes it allocate more than it holds. Writing
-is left to the ``msgpack`` package, which always chooses the shortest form.
+is left to the ``msgpack`` package, which always chooses the shortest form. So is
+reading what is short: a value that spells the very bytes when it is written again
+was canonical. Everything else is judged by our own reader, which says what is wrong.
 
 Purity: pure. Spec: docs/spec/wire.md, rules WIR-1 to WIR-5.
 """
@@ -20,10 +22,13 @@ import msgpack
 
 from cocoon.core.errors import Malformed, NonCanonical, TooLarge, UsageError
 from cocoon.core.limits import CODEC_DEPTH, CODEC_ITEMS
+from cocoon.core.units import KIB
 from cocoon.core.values import Value
 
 U64_MAX = (1 << 64) - 1
 _I64_MIN = -(1 << 63)
+#: What is no longer may be read before it is judged; at the worst, empty arrays in an array, it becomes 64 times that.
+SHORT_BYTES = 64 * KIB
 
 #: Which keys the maps of a value have: ``int`` between peers, ``str`` on the local control socket.
 Keys = Literal["int", "str"]
@@ -55,10 +60,25 @@ def decode(data: bytes, *, max_bytes: int, keys: Keys = "int") -> Any:
         NonCanonical: a value in a second spelling.
         Malformed: truncated, trailing bytes, a type that we do not have, too deep.
     """
+    if len(data) <= min(max_bytes, SHORT_BYTES):
+        value = unpack_short(data)
+        try:
+            if value is not None and encode(value, keys=keys) == data:
+                return value
+        except UsageError:
+            pass                                        # it is none of ours: the reader says why
     reader = Reader(data, max_bytes)
     value = reader.value(keys)
     reader.end()
     return value
+
+
+def unpack_short(data: bytes) -> Any:
+    """The value that at most ``SHORT_BYTES`` spell in any msgpack, of any types; None if they spell none."""
+    try:
+        return msgpack.unpackb(data, strict_map_key=False)
+    except (ValueError, TypeError):                     # a TypeError is a key that cannot be one
+        return None
 
 
 def pack_plain(value: object) -> bytes:
@@ -98,6 +118,19 @@ def _plain(value: object, keys: Keys, depth: int) -> object:
     """``value`` with sorted maps, after checking every type and range."""
     if depth < 0:
         raise UsageError(f"a value has at most {CODEC_DEPTH} levels")
+    kind = type(value)
+    if kind is bytes or kind is bool:
+        return value
+    if kind is str:
+        checked_utf8(value)                             # type: ignore[arg-type]
+        return value
+    if kind is int and 0 <= value <= U64_MAX:           # type: ignore[operator]
+        return value
+    return _plain_rest(value, keys, depth)
+
+
+def _plain_rest(value: object, keys: Keys, depth: int) -> object:
+    """``_plain`` of what is seldom, or holds others."""
     match value:
         case bool() | bytes():
             return value
@@ -117,9 +150,11 @@ def _plain(value: object, keys: Keys, depth: int) -> object:
 
 def _sorted_keys(value: dict[Any, Any], keys: Keys) -> list[Any]:
     if keys == "str":
-        if not all(isinstance(key, str) for key in value):
-            raise UsageError("every key of this map must be text")
-        return sorted(value, key=checked_utf8)
+        try:
+            checked_utf8("".join(value))
+        except TypeError:
+            raise UsageError("every key of this map must be text") from None
+        return sorted(value)                            # code points, which order as their UTF-8 does
     if not all(type(key) is int and 0 <= key <= U64_MAX for key in value):
         raise UsageError("every key of this map must be an integer in [0, 2**64)")
     return sorted(value)

@@ -25,8 +25,8 @@ from msgspec import StructMeta
 
 from cocoon.core.errors import Malformed, NonCanonical, TooLarge, UnknownKind, UnknownVersion, UsageError
 from cocoon.core.limits import EXTRA_FIELDS_BYTES
-from cocoon.core.values import Value
-from cocoon.wire.codec import Reader, pack_plain
+from cocoon.core.values import Value, astuple
+from cocoon.wire.codec import SHORT_BYTES, Reader, pack_plain, unpack_short
 from cocoon.wire.types import Wire
 
 FIRST_OPTIONAL_KEY = 64
@@ -207,18 +207,27 @@ def _packed(msg: Message) -> bytes:
 
 
 def _body(msg: Message) -> dict[int, object]:
-    body: dict[int, object] = {}
-    for item in msg.shape.fields:
-        value = getattr(msg, item.name)
-        if value is None and not item.required:
-            continue
-        try:
-            body[item.key] = item.wire.write(value)
-        except UsageError as error:
-            raise UsageError(f"{msg.shape.name}.{item.name}: {error.text}") from None
+    values, body = astuple(msg), {}
+    try:
+        for item, value in zip(msg.shape.fields, values, strict=True):
+            if value is not None or item.required:
+                body[item.key] = item.wire.write(value)
+    except UsageError:
+        raise _misfit(msg.shape, values) from None
     if (flaw := msg.flaw()) is not None:
         raise UsageError(f"{msg.shape.name}: {flaw}")
     return body
+
+
+def _misfit(shape: Shape, values: tuple[Any, ...]) -> UsageError:
+    """The error of the first field that cannot be written, with its name."""
+    for item, value in zip(shape.fields, values, strict=True):
+        try:
+            if value is not None or item.required:
+                item.wire.write(value)
+        except UsageError as error:
+            return UsageError(f"{shape.name}.{item.name}: {error.text}")
+    raise AssertionError("unreachable")
 
 
 # --- reading ---------------------------------------------------------------
@@ -246,6 +255,8 @@ def unpack(data: bytes, /, *expected: type[Message]) -> Message:
         if cls.shape.signed_by is not None:
             raise UsageError(f"{cls.shape.name} travels only signed; use wire.signing.open_signed")
         limit = max(limit, cls.shape.max_bytes)
+    if len(data) <= min(limit, SHORT_BYTES) and (short := _unpack_short(data, expected)) is not None:
+        return short
     reader = Reader(data, limit)
     _check_array(reader, 3)
     cls = read_kind(reader, expected)
@@ -253,6 +264,35 @@ def unpack(data: bytes, /, *expected: type[Message]) -> Message:
     found = _read_body(cls, reader)
     reader.end()
     return found
+
+
+def _unpack_short(data: bytes, expected: tuple[type[Message], ...]) -> Message | None:
+    """The expected message that spells the very ``data`` when it is packed; None if none is seen."""
+    value = unpack_short(data)
+    if type(value) is not list or len(value) != 3 or type(value[2]) is not dict:
+        return None
+    kind, version, body = value
+    for cls in expected:
+        if cls.shape.kind == kind and cls.shape.version == version:
+            return _spelled(cls, body, data)
+    return None
+
+
+def _spelled(cls: type[Message], body: dict[Any, Any], data: bytes) -> Message | None:
+    values = [body.get(item.key) for item in cls.shape.fields]
+    for index, value in enumerate(values):
+        if type(value) is list:
+            values[index] = _tuple_of(value)
+    found = cls(*values)
+    try:
+        return found if _packed(found) == data else None
+    except UsageError:
+        return None
+
+
+def _tuple_of(items: list[Any]) -> tuple[Any, ...] | None:
+    """Of plain items; what they would be made into otherwise is left to the types."""
+    return None if any(type(item) is list for item in items) else tuple(items)
 
 
 def unpack_body(cls: type[M], body: bytes) -> M:
