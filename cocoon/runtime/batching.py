@@ -352,7 +352,7 @@ class Batcher:
         if len(batch.members) == 1:
             return self._fail(batch.members[0], code, text)
         if code == MemoryExceeded.code:
-            self._most_rows = max(1, batch.seats[0].rows // 2)
+            self._most_rows = min(self._most_rows, max(1, batch.seats[0].rows // 2))
         self._enter_again([replace(one, again=True) for one in batch.members])
         return []
 

@@ -17,7 +17,7 @@ from cocoon.runtime.batching import (
     WorkerReady,
 )
 from cocoon.runtime.company import Joining
-from tests.unit.runtime.batch_world import GAINS, answer, batch, batcher, numbers, queue, queued
+from tests.unit.runtime.batch_world import FLAT, GAINS, answer, batch, batcher, numbers, queue, queued
 
 MS = MILLISECOND_NS
 
@@ -73,6 +73,18 @@ def test_a_batch_without_memory_is_halved_until_the_curve_is_measured_anew():
     assert numbers(ordered) == [8, 9, 10, 11]
     machine.handle(0, CurveMeasured(GAINS))
     assert numbers(batch(answer(machine, ordered))) == list(range(12, 20))
+
+
+def test_a_batch_without_memory_makes_none_larger_than_the_curve_that_came_meanwhile():
+    machine = batcher()
+    ordered = batch(queue(machine, *(queued(number) for number in range(8))))
+    machine.handle(0, CurveMeasured(FLAT))
+    queue(machine, *(queued(number) for number in range(8, 12)))
+    ordered = batch(fail(machine, ordered, "memory_exceeded"))
+    for number in range(12):
+        assert numbers(ordered) == [number]
+        effects = answer(machine, ordered)
+        ordered = batch(effects) if number < 11 else ordered
 
 
 def test_a_run_that_was_withdrawn_is_not_tried_alone():
