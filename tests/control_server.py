@@ -63,6 +63,7 @@ class Talk:
         self.socket = connection
         self._parser = FrameParser(MAX_BYTES)
         self._inbox: list[bytes] = []
+        self._units: list[dict[str, Any]] = []
 
     def receive(self) -> dict[str, Any] | None:
         """The next frame of the client; None when it hung up."""
@@ -73,6 +74,15 @@ class Talk:
             self._inbox += self._parser.feed(data)
         message: dict[str, Any] = codec.decode(self._inbox.pop(0), max_bytes=MAX_BYTES, keys="str")
         return message
+
+    def unit(self) -> dict[str, Any] | None:
+        """The client's next unit and its inputs; None when it hung up."""
+        if not self._units:
+            if (message := self.receive()) is None:
+                return None
+            units = enumerate(message["inputs"], message["first"])
+            self._units += [{"unit": unit, "inputs": inputs} for unit, inputs in units]
+        return self._units.pop(0)
 
     def send(self, message: dict[str, Any]) -> None:
         """One frame to the client."""
@@ -90,16 +100,22 @@ class Talk:
 Script = Callable[[Talk, str, dict[str, Any]], None]
 
 
-def result_of(unit: int, inputs: bytes, number: int, **changes: Any) -> dict[str, Any]:
-    """An honest result event for one unit; ``changes`` make it dishonest."""
+def result_of(unit: int, inputs: bytes, /, number: int, **changes: Any) -> dict[str, Any]:
+    """An honest event with the result of one unit; ``changes`` make it dishonest, ``...`` leaves a field out."""
     salt = hashlib.sha256(b"salt%d" % unit).digest()[:16]
     outputs = encode_tensors({f"out_{name}": array for name, array in decode_tensors(inputs).items()})
     honest = {
-        "event": "result", "unit": unit, "outputs": outputs, "provider": PROVIDER, "lease": LEASE,
-        "number": number, "price_nanoton": 0, "input_hash": commit(salt, inputs).hash,
-        "output_hash": commit(salt, outputs).hash, "salt": salt, "ran_us": 250,
+        "unit": unit, "outputs": outputs, "number": number, "price_nanoton": 0,
+        "input_hash": commit(salt, inputs).hash, "output_hash": commit(salt, outputs).hash, "salt": salt, "ran_us": 250,
     }
-    return honest | changes
+    of_frame = {"event": "results", "provider": PROVIDER, "lease": LEASE, "results": [honest]}
+    for key, value in changes.items():
+        fields = of_frame if key in of_frame else honest
+        if value is ...:
+            del fields[key]
+        else:
+            fields[key] = value
+    return of_frame
 
 
 def receipt_hash(first: int) -> bytes:
@@ -124,7 +140,7 @@ def run_task(
         talk.event("credit", count=window)
         batch = []
         for _ in range(window):
-            message = talk.receive()
+            message = talk.unit()
             if message is None:
                 return
             batch.append(message)

@@ -9,7 +9,7 @@ Purity: shell. Spec: docs/spec/leases.md, rules LEA-10 to LEA-15.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Protocol
 
@@ -42,7 +42,6 @@ from cocoon.node.tally import Tally
 from cocoon.scheduler import purchase
 from cocoon.scheduler.selection import Terms
 from cocoon.scheduler.spending import LeasePrice
-from cocoon.store.service import Row
 from cocoon.wire.commitment import commit
 from cocoon.wire.judged import Statement
 from cocoon.wire.manifest import pack_manifest
@@ -84,8 +83,8 @@ Say = Callable[[dict[str, object]], Awaitable[None]]
 class Customer(Protocol):
     """A task that has units on this lease."""
 
-    async def delivered(self, unit: int, answer: Answer) -> None:
-        """A verified result."""
+    async def delivered(self, answers: Sequence[tuple[int, Answer]]) -> None:
+        """Verified results of units."""
 
     def spoke(self, unit: int, token: RunToken) -> None:
         """A decoder made a token of a unit: in order, but one that another lease began is begun again."""
@@ -196,16 +195,20 @@ class Purchase:
         if self._lost is not None:
             raise self._lost
 
-    async def order(self, task: TaskId, unit: int, inputs: bytes, customer: Customer) -> None:
-        """Put one unit on the lease; the customer hears of it exactly once."""
+    async def order(self, task: TaskId, units: Mapping[int, bytes], customer: Customer) -> None:
+        """Put units with their inputs on the lease; the customer hears of each exactly once."""
         self._customers[task] = customer
-        if len(inputs) > self._payload_limit_bytes:
-            limit = f"this provider takes {self._payload_limit_bytes} bytes a run"
-            await customer.denied(unit, LimitExceeded.code, f"the inputs have {len(inputs)} bytes, {limit}")
-            return
-        self._inputs[task, unit] = inputs
-        if not await self._driver.post(purchase.RunOrdered(task, unit, len(inputs))):
-            await customer.denied(unit, "released", "the lease has ended")
+        limit_bytes, runs = self._payload_limit_bytes, []
+        for unit, inputs in units.items():
+            if len(inputs) > limit_bytes:
+                text = f"the inputs have {len(inputs)} bytes, this provider takes {limit_bytes} bytes a run"
+                await customer.denied(unit, LimitExceeded.code, text)
+            else:
+                self._inputs[task, unit] = inputs
+                runs.append(purchase.Run(task, unit, len(inputs)))
+        if runs and not await self._driver.post(purchase.RunsOrdered(tuple(runs))):
+            for run in runs:
+                await customer.denied(run.unit, "released", "the lease has ended")
 
     async def close_tranche(self) -> None:
         """Ask for the receipt over everything answered so far."""
@@ -266,16 +269,15 @@ class Purchase:
 
     async def _accept_all(self, results: Sequence[RunResult]) -> None:
         """Check these; what is good is durable before a task hears of it, also if one behind it is bad."""
-        rows: list[Row] = []
-        numbers: list[int] = []
+        accepted: list[receipts.RunAccepted] = []
         try:
             for result in results:
                 self._answers[result.number] = answer = self._verify(result)
-                rows += self.tally.accept(answer.statement)
-                numbers.append(result.number)
+                accepted.append(self.tally.accept(answer.statement))
         finally:
-            await self._purse.journal.append_many(rows)
-            await self._driver.post(purchase.ResultsVerified(tuple(numbers)))
+            await self._purse.journal.append_many(self.tally.rows(accepted))
+            numbers = tuple(event.statement.number for event in accepted)
+            await self._driver.post(purchase.ResultsVerified(numbers))
 
     async def _take(self, message: Message) -> None:
         match message:
@@ -347,12 +349,11 @@ class Purchase:
                 await self._report({"event": "ready", "load_ms": load_us // 1_000})
                 self._progress = None                   # later events belong to the tasks themselves
                 self._state.set()
-            case purchase.SendRun(number, task, unit):
-                await self._send_run(number, task, unit)
-            case purchase.RunDelivered(number, task, unit):
-                answer = self._answers.pop(number)
-                if (customer := self._customers.get(task)) is not None:
-                    await customer.delivered(unit, answer)
+            case purchase.SendRuns(first, runs):
+                for number, run in enumerate(runs, first):
+                    self._send_run(number, run)
+            case purchase.RunsDelivered(numbers, runs):
+                await self._deliver(numbers, runs)
             case purchase.RunDenied(task, unit, code, text):
                 self._inputs.pop((task, unit), None)
                 if (customer := self._customers.get(task)) is not None:
@@ -386,8 +387,8 @@ class Purchase:
         else:
             await self._driver.post(purchase.ModelPartSent())
 
-    async def _send_run(self, number: int, task: TaskId, unit: int) -> None:
-        inputs = self._inputs.pop((task, unit), None)
+    def _send_run(self, number: int, run: purchase.Run) -> None:
+        inputs = self._inputs.pop((run.task, run.unit), None)
         if inputs is None:
             # Its task has ended. Not sent from here: the inbox may be full, and this is its reader.
             gone = purchase.FailureReceived(number, "cancelled", "the task has ended")
@@ -395,6 +396,13 @@ class Purchase:
             return
         request = self._sent[number] = RunRequest(number=number, salt=os.urandom(16), inputs=inputs)
         self._link.post(request)
+
+    async def _deliver(self, numbers: Sequence[int], runs: Sequence[purchase.Run]) -> None:
+        """Give each task its results."""
+        answers = [(run, self._answers.pop(number)) for number, run in zip(numbers, runs, strict=True)]
+        for task, some in groupby(answers, lambda one: one[0].task):
+            if (customer := self._customers.get(task)) is not None:
+                await customer.delivered([(run.unit, answer) for run, answer in some])
 
     async def _report(self, event: dict[str, object]) -> None:
         if self._progress is None:

@@ -8,8 +8,11 @@ Purity: pure. Spec: docs/spec/store.md, rules STO-13 and STO-14.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from cocoon.core.errors import Corrupt
 from cocoon.core.ids import LeaseId, PeerKey, ReceiptHash, TaskId
+from cocoon.core.limits import JOURNAL_ROW_BYTES
 from cocoon.core.values import Value
 from cocoon.wire.codec import decode, encode
 
@@ -51,7 +54,7 @@ def runs_of(lease: LeaseId) -> bytes:
 
 
 def fact_key(lease: LeaseId, index: int) -> bytes:
-    """Unique key of the ``index``-th fact that the receipt machine of a lease took."""
+    """Unique key of the ``index``-th row of facts that the receipt machine of a lease took."""
     return facts_of(lease) + index.to_bytes(4, "big")
 
 
@@ -146,12 +149,17 @@ def unpack_run(body: bytes) -> tuple[LeaseId, int]:
     return LeaseId(lease), number
 
 
-def pack_fact(lease: LeaseId, fact: bytes) -> bytes:
+def pack_facts(lease: LeaseId, facts: Sequence[bytes]) -> bytes:
     """Body of ``RECEIPT_FACT``: what the receipt machine of a lease was told, on either side (``ledger.journal``)."""
-    return encode([lease, fact])
+    return encode([lease, *facts])
 
 
-def unpack_fact(body: bytes) -> tuple[LeaseId, bytes]:
+def unpack_facts(body: bytes) -> tuple[LeaseId, list[bytes]]:
     """Read a body of ``RECEIPT_FACT``."""
-    lease, fact = decode(body, max_bytes=4_096)
-    return LeaseId(lease), fact
+    lease, *facts = decode(body, max_bytes=JOURNAL_ROW_BYTES)
+    return LeaseId(lease), facts
+
+
+def facts_in(bodies: Iterable[bytes]) -> list[bytes]:
+    """The facts of all these bodies, one after the other."""
+    return [fact for body in bodies for fact in unpack_facts(body)[1]]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from itertools import groupby
 
 import trio
 
@@ -86,7 +87,8 @@ class Sale:
         self._terms = terms_of(lease)
         self._issuer = ReceiptIssuer(Tab(self._terms, entry.opening), proven=entry.proven)
         self._receipts: dict[int, Signed[Receipt]] = {}
-        self._facts = 0
+        #: Rows of facts in the journal.
+        self._rows = 0
         self._hears = True
         self._receipt_news = trio.Event()
         # Runs below this may never have reached the requester; those of this link did.
@@ -152,11 +154,23 @@ class Sale:
     async def _read(self) -> None:
         try:
             while True:
-                await self._take(await self._link.receive(*_FROM_REQUESTER))
+                await self._take_all(await self._link.receive_all(*_FROM_REQUESTER))
         except CocoonError as error:
             self._hears = False
             self._tell_news()
             await self._driver.post(sale.LeaseBroke(error.code, error.text))
+
+    async def _take_all(self, messages: Sequence[Message]) -> None:
+        """In their order, and requests that follow each other as one."""
+        for is_request, some in groupby(messages, lambda message: isinstance(message, RunRequest)):
+            if is_request:
+                requests = [one for one in some if isinstance(one, RunRequest)]
+                for request in requests:
+                    self._execution.take(request)
+                await self._driver.post(sale.RunsRequested(tuple((one.number, len(one.inputs)) for one in requests)))
+            else:
+                for message in some:
+                    await self._take(message)
 
     async def _take(self, message: Message) -> None:
         match message:
@@ -166,9 +180,6 @@ class Sale:
                 self._delivery.expect(file, hashes)
             case Chunk(file, index, data):
                 await self._delivery.store(file, index, data)
-            case RunRequest(number):
-                self._execution.take(message)
-                await self._driver.post(sale.RunRequested(number, len(message.inputs)))
             case RunCancel(number):
                 self._execution.cancel(number)
             case TrancheClose(through):
@@ -202,18 +213,22 @@ class Sale:
                 case sale.StartRuns(numbers):
                     body = records.pack_run(self._id, numbers[-1])
                     rows.append(Row(records.RUN_STARTED, body, records.run_key(self._id, numbers[-1])))
-                case sale.AnswerRun(number):
-                    job, statement = self._execution.recorded(number)
-                    made = StatementMade(statement)
+                case sale.AnswerRuns(numbers):
                     # Taken and queued for the disk without a pause between: a replay sees the same order (REC-18).
-                    job.orders = self._issuer.handle(self._shop.clock.now_ns(), made)
-                    rows.append(self._fact(made))
+                    rows.append(self._row([self._state(number) for number in numbers]))
         await self._shop.journal.append_many(rows)
 
-    def _fact(self, event: ProviderEvent) -> Row:
-        self._facts += 1
-        key = records.fact_key(self._id, self._facts)
-        return Row(records.RECEIPT_FACT, records.pack_fact(self._id, pack_event(event)), key)
+    def _state(self, number: int) -> ProviderEvent:
+        """Put the statement of a finished run on the tab."""
+        job, statement = self._execution.recorded(number)
+        made = StatementMade(statement)
+        job.orders = self._issuer.handle(self._shop.clock.now_ns(), made)
+        return made
+
+    def _row(self, events: Sequence[ProviderEvent]) -> Row:
+        self._rows += 1
+        body = records.pack_facts(self._id, [pack_event(event) for event in events])
+        return Row(records.RECEIPT_FACT, body, records.fact_key(self._id, self._rows))
 
     async def _perform(self, effect: Effect) -> None:
         match effect:
@@ -225,8 +240,9 @@ class Sale:
                 self._link.post(ModelReady(load_us=load_us))
             case sale.StartRuns(numbers):
                 self._execution.begin(self._nursery, numbers)
-            case sale.AnswerRun(number):
-                await self._answer(number)
+            case sale.AnswerRuns(numbers):
+                for number in numbers:
+                    await self._answer(number)
             case sale.FailRun(number, code, text):
                 self._execution.pop(number)
                 if code == "run_lost" and number <= self._doubtful_through:
@@ -283,7 +299,7 @@ class Sale:
 
     async def _answer(self, number: int) -> None:
         job = self._execution.pop(number)
-        assert job is not None and job.result is not None   # AnswerRun follows RunsFinished
+        assert job is not None and job.result is not None   # AnswerRuns follows RunsFinished
         # From here on a number asked again is a replay, which must not make us forget what is owed.
         self._doubtful_through = 0
         self._link.post(job.result)
@@ -293,12 +309,11 @@ class Sale:
 
     async def _resume(self) -> None:
         """Bring the receipt machine to where it stood before the link, or this peer, was lost."""
-        entries = self._shop.journal.under(records.facts_of(self._id))
-        facts = [records.unpack_fact(entry.body)[1] for entry in entries]
-        self._facts = len(facts)
+        bodies = [entry.body for entry in self._shop.journal.under(records.facts_of(self._id))]
+        self._rows = len(bodies)
         now_ns = self._shop.clock.now_ns()
         # What a crash kept from being recorded is recorded now; what was said then is not said again.
-        orders = replay(self._issuer, now_ns, facts)
+        orders = replay(self._issuer, now_ns, records.facts_in(bodies))
         await self._settle(orders, aloud=False)
         if not self._entry.settles:
             await self._settle(self._issuer.handle(now_ns, LinkResumed()))
@@ -310,7 +325,7 @@ class Sale:
         before = self._issuer.mark()
         effects = self._issuer.handle(now_ns, event)
         if self._issuer.mark() != before:               # a replayed word must not cost us a row of the journal
-            await self._shop.journal.append_many([self._fact(event)])
+            await self._shop.journal.append_many([self._row([event])])
         await self._settle(effects)
 
     async def _settle(self, effects: Sequence[Effect], *, aloud: bool = True) -> None:

@@ -47,7 +47,8 @@ class Tally:
         self._lease = lease
         self._say = say
         self._settled = settled
-        self._facts = 0
+        #: Rows of facts in the journal.
+        self._rows = 0
 
     @property
     def tab(self) -> Tab:
@@ -56,20 +57,19 @@ class Tally:
 
     def restore(self) -> None:
         """Take what an earlier life of this lease recorded."""
-        entries = self._purse.journal.under(records.facts_of(self.id))
-        facts = [records.unpack_fact(entry.body)[1] for entry in entries]
-        self._facts = len(facts)
+        bodies = [entry.body for entry in self._purse.journal.under(records.facts_of(self.id))]
+        self._rows = len(bodies)
         # Every order among them left or is asked for again: a countersignature by the provider, a receipt by us.
-        replay(self.verifier, self._purse.clock.now_ns(), facts)
+        replay(self.verifier, self._purse.clock.now_ns(), records.facts_in(bodies))
 
-    def accept(self, statement: Statement) -> Sequence[Row]:
-        """Take a statement that was checked; the rows that must be durable before anything rests on it.
+    def accept(self, statement: Statement) -> receipts.RunAccepted:
+        """Take a statement that was checked; a fact whose row must be durable before anything rests on it.
 
         On a paid lease it is owed from there on.
         """
         event = receipts.RunAccepted(statement)
         self.verifier.handle(self._purse.clock.now_ns(), event)
-        return self._fact(event)
+        return event
 
     async def tell(self, event: receipts.RequesterEvent, accept: Signed[LeaseAccept]) -> None:
         """Tell the receipt machine a fact and do what it orders.
@@ -86,7 +86,7 @@ class Tally:
         signatures = {effect.voucher: self._sign(effect.voucher) for effect in signed}
         rows = [self._row(effect, accept, signatures[effect.voucher]) for effect in signed]
         if self.verifier.mark() != before:              # a replayed word must not cost a row of the journal
-            rows += self._fact(event)
+            rows += self.rows([event])
         await self._purse.journal.append_many(rows)
         for effect in effects:
             match effect:
@@ -103,13 +103,13 @@ class Tally:
         if self.verifier.promised is not None:
             self._promise(self.verifier.promised, self._sign(self.verifier.promised))
 
-    def _fact(self, event: receipts.RequesterEvent) -> Sequence[Row]:
-        """The fact as a row. Price-0 leases are not resumed: nothing is owed for them."""
-        if self.lane == 0 or not isinstance(event, JOURNALLED):
+    def rows(self, events: Sequence[receipts.RequesterEvent]) -> list[Row]:
+        """These facts as one row. Price-0 leases are not resumed: nothing is owed for them."""
+        facts = [pack_event(event) for event in events if isinstance(event, JOURNALLED)]
+        if self.lane == 0 or not facts:
             return []
-        self._facts += 1
-        key = records.fact_key(self.id, self._facts)
-        return [Row(records.RECEIPT_FACT, records.pack_fact(self.id, pack_event(event)), key)]
+        self._rows += 1
+        return [Row(records.RECEIPT_FACT, records.pack_facts(self.id, facts), records.fact_key(self.id, self._rows))]
 
     def _row(self, effect: receipts.Countersign, accept: Signed[LeaseAccept], signature: bytes) -> Row:
         """The record that makes the promise provable, durable before the promise leaves."""

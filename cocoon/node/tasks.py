@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 
 from cocoon.core.errors import BidExpired, CocoonError, from_code
 from cocoon.core.groups import single_error
 from cocoon.core.ids import LeaseId, PeerKey, TaskId, peer_id
-from cocoon.core.limits import USUAL_CEILING_NANOTON
+from cocoon.core.limits import JOURNAL_BATCH, USUAL_CEILING_NANOTON
 from cocoon.core.machine import Effect, Event
 from cocoon.core.units import MILLISECOND_NS
 from cocoon.core.values import Value, replace
@@ -37,6 +37,7 @@ from cocoon.scheduler.selection import (
     slowest_run_us,
 )
 from cocoon.store.service import Row
+from cocoon.wire.framing import together
 from cocoon.wire.messages import Receipt, RunToken
 from cocoon.wire.signing import Signed
 
@@ -69,9 +70,9 @@ class _Part:
     lease: Purchase
     attempt: int
 
-    async def delivered(self, unit: int, answer: Answer) -> None:
-        """A verified result."""
-        await self.run.delivered(self.attempt, unit, answer)
+    async def delivered(self, answers: Sequence[tuple[int, Answer]]) -> None:
+        """Verified results of units."""
+        await self.run.delivered(self.attempt, answers)
 
     def spoke(self, unit: int, token: RunToken) -> None:
         """A token of a unit."""
@@ -188,10 +189,10 @@ class TaskRun:
             await self._driver.run()
             nursery.cancel_scope.cancel()
 
-    async def arrived(self, unit: int, inputs: bytes) -> None:
-        """The user handed in the next unit."""
-        self._inputs[unit] = inputs
-        await self.post(task.UnitArrived())
+    async def arrived(self, first: int, inputs: Sequence[bytes]) -> None:
+        """The user handed in the next units."""
+        self._inputs.update(enumerate(inputs, first))
+        await self.post(task.UnitsArrived(len(inputs)))
 
     async def fault(self, code: str, text: str) -> None:
         """The user went away, or broke the conversation."""
@@ -205,10 +206,11 @@ class TaskRun:
 
     # --- what a lease tells ------------------------------------------------
 
-    async def delivered(self, attempt: int, unit: int, answer: Answer) -> None:
-        """A verified result of this task's unit."""
-        self._answers[attempt, unit] = answer
-        await self.post(task.UnitAnswered(attempt, unit, answer.statement.price_nanoton))
+    async def delivered(self, attempt: int, answers: Sequence[tuple[int, Answer]]) -> None:
+        """Verified results of this task's units."""
+        self._answers.update({(attempt, unit): answer for unit, answer in answers})
+        prices = tuple(answer.statement.price_nanoton for _, answer in answers)
+        await self.post(task.UnitsAnswered(attempt, tuple(unit for unit, _ in answers), prices))
 
     def spoke(self, event: task.UnitSpoke) -> None:
         """A token, for whoever reads along; the result has them all, so a client that is slow misses some."""
@@ -248,9 +250,12 @@ class TaskRun:
     # --- what the task machine orders --------------------------------------
 
     async def _record(self, effects: Sequence[Effect]) -> None:
-        await self._purse.journal.append_many([
-            self._accepted(effect.attempt, effect.unit) for effect in effects if isinstance(effect, task.AcceptUnit)
-        ])
+        rows = [
+            self._accepted(effect.attempt, unit)
+            for effect in effects if isinstance(effect, task.AcceptUnits) for unit in effect.units
+        ]
+        for first in range(0, len(rows), JOURNAL_BATCH):
+            await self._purse.journal.append_many(rows[first : first + JOURNAL_BATCH])
 
     def _accepted(self, attempt: int, unit: int) -> Row:
         lease, answer = self._parts[attempt].lease, self._answers[attempt, unit]
@@ -270,13 +275,13 @@ class TaskRun:
                 self._nursery.start_soon(self._open, attempt, quote)
             case task.GrantCredit(count):
                 self._client.post({"event": "credit", "count": count})
-            case task.OrderRun(attempt, unit):
+            case task.OrderRuns(attempt, units):
                 part = self._parts[attempt]             # the machine orders only on an open lease
-                await part.lease.order(self.id, unit, self._inputs[unit], part)
+                await part.lease.order(self.id, {unit: self._inputs[unit] for unit in units}, part)
             case task.TellToken(unit, place, token, head):
                 self._client.post({"event": "token", "unit": unit, "place": place, "token": token, "head": head})
-            case task.AcceptUnit(attempt, unit):
-                self._deliver(attempt, unit)
+            case task.AcceptUnits(attempt, units):
+                self._deliver(attempt, units)
             case task.ReportFailure(unit, code, text):
                 self._inputs.pop(unit, None)
                 self._client.post({"event": "failed", "unit": unit, "code": code, "text": text})
@@ -354,21 +359,31 @@ class TaskRun:
         self._shares.setdefault(lease.provider, _Share())
         await self._client.say({"event": "lease", "provider": peer_id(lease.provider), "lease": lease.id, "warm": warm})
 
-    def _deliver(self, attempt: int, unit: int) -> None:
-        lease, answer = self._parts[attempt].lease, self._answers.pop((attempt, unit))
-        self._inputs.pop(unit, None)
-        self._delivered += 1
-        statement = answer.statement
-        (self._owed if lease.id in self._over else self._uncovered).add((lease.id, statement.number))
-        share = self._shares[lease.provider]
-        share.units += 1
-        share.price_nanoton += statement.price_nanoton
-        self._client.post({
-            "event": "result", "unit": unit, "outputs": answer.outputs, "salt": answer.salt,
-            "provider": peer_id(lease.provider), "lease": lease.id, "number": statement.number,
-            "price_nanoton": statement.price_nanoton, "ran_us": statement.ran_us,
-            "input_hash": statement.input, "output_hash": statement.output,
-        })
+    def _deliver(self, attempt: int, units: Sequence[int]) -> None:
+        lease = self._parts[attempt].lease
+        share, entries = self._shares[lease.provider], self._owed if lease.id in self._over else self._uncovered
+        told: list[dict[str, Any]] = []
+        for unit in units:
+            answer = self._answers.pop((attempt, unit))
+            self._inputs.pop(unit, None)
+            statement = answer.statement
+            entries.add((lease.id, statement.number))
+            share.price_nanoton += statement.price_nanoton
+            told.append({
+                "unit": unit, "outputs": answer.outputs, "salt": answer.salt, "number": statement.number,
+                "price_nanoton": statement.price_nanoton, "ran_us": statement.ran_us,
+                "input_hash": statement.input, "output_hash": statement.output,
+            })
+        share.units += len(units)
+        self._delivered += len(units)
+        provider = peer_id(lease.provider)
+        for some in together(told, _outputs):
+            self._client.post({"event": "results", "provider": provider, "lease": lease.id, "results": some})
+
+
+def _outputs(told: dict[str, Any]) -> bytes:
+    found: bytes = told["outputs"]
+    return found
 
 
 def stretches(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:

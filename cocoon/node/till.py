@@ -132,7 +132,7 @@ class Till:
             return
         terms = terms_of(open_signed(entry.body, Lease))
         issuer = ReceiptIssuer(Tab(terms, lane.opening))
-        facts = [records.unpack_fact(row.body)[1] for row in self._journal.under(records.facts_of(lane.lease))]
+        facts = records.facts_in(row.body for row in self._journal.under(records.facts_of(lane.lease)))
         replay(issuer, self._clock.now_ns(), facts)
         await self.leave(terms, issuer)
 

@@ -214,13 +214,14 @@ async def _take_units(caller: Caller, task: TaskRun, units: int) -> None:
     try:
         while True:
             message = await caller.hear()
-            inputs = message.get("inputs")
-            if message.get("unit") != expected or expected >= units or not isinstance(inputs, bytes):
+            first, inputs = message.get("first"), message.get("inputs")
+            if first != expected or not isinstance(inputs, list) or not 0 < len(inputs) <= units - expected:
                 raise UsageError(f"unit {expected} was due")
-            if len(inputs) > PAYLOAD_BYTES:
-                raise LimitExceeded(f"unit {expected} has {len(inputs)} bytes, above {PAYLOAD_BYTES}")
+            for unit, one in enumerate(inputs, expected):
+                if not isinstance(one, bytes) or len(one) > PAYLOAD_BYTES:
+                    raise LimitExceeded(f"unit {unit} is more than {PAYLOAD_BYTES} bytes")
             await task.arrived(expected, inputs)
-            expected += 1
+            expected += len(inputs)
     except LocalPeerLost as error:
         await task.fault("cancelled", error.text)
     except CocoonError as error:

@@ -100,14 +100,18 @@ class Attempts:
         """Of these leases."""
         return [one.window for one in self.live.values() if one.step is Step.RUNNING]
 
-    def accept(self, now_ns: int, number: int, unit: int, price_nanoton: int) -> None:
-        """Take the answer of a unit that is out on this lease."""
-        one = self.live[number]
-        one.answer(now_ns)
-        one.out.remove(unit)
-        one.accepted += 1
-        one.price = one.price.after(price_nanoton)
-        self.spent_nanoton += price_nanoton
+    def accept(self, now_ns: int, number: int, answers: Iterable[tuple[int, int]]) -> tuple[int, ...]:
+        """Take answers of units with their prices in nanoton; which of them were out on this lease."""
+        one, taken = self.live[number], []
+        for unit, price_nanoton in answers:
+            if unit in one.out:
+                one.out.remove(unit)
+                one.answer(now_ns)
+                one.price = one.price.after(price_nanoton)
+                self.spent_nanoton += price_nanoton
+                taken.append(unit)
+        one.accepted += len(taken)
+        return tuple(taken)
 
     def wants_more(self, rest: int) -> bool:
         """Whether one lease more may be open, and would have something to do."""

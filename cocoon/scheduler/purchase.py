@@ -6,7 +6,7 @@ provider; the deadlines here notice one that lives and does not answer.
 
 Invariants
     A number is used once; at most ``RUNS_IN_FLIGHT`` are unanswered, with ``FLIGHT_BYTES`` of inputs, or one.
-    Every ordered unit ends in exactly one of ``RunDelivered`` and ``RunDenied``.
+    Every ordered unit ends in exactly one ``RunsDelivered`` or ``RunDenied``.
 
 Purity: pure. Spec: docs/spec/leases.md, rules LEA-10 to LEA-15.
 """
@@ -14,6 +14,7 @@ Purity: pure. Spec: docs/spec/leases.md, rules LEA-10 to LEA-15.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -30,6 +31,7 @@ from cocoon.core.limits import (
 )
 from cocoon.core.machine import DeadlinePassed, Effect, Event
 from cocoon.core.units import MILLISECOND_NS, SECOND_NS
+from cocoon.core.values import Value
 
 #: What a provider may take beyond the run's own limit: queueing, two commits, the network.
 ANSWER_GRACE_NS = 4 * SECOND_NS
@@ -61,12 +63,18 @@ class ModelReady(Event):
     load_us: int
 
 
-class RunOrdered(Event):
-    """A task wants this unit run."""
+class Run(Value):
+    """A unit that a task wants run."""
 
     task: TaskId
     unit: int
     input_bytes: int
+
+
+class RunsOrdered(Event):
+    """A task wants these units run."""
+
+    runs: tuple[Run, ...]
 
 
 class ResultsVerified(Event):
@@ -116,20 +124,18 @@ class LeaseIsReady(Effect):
     load_us: int
 
 
-class SendRun(Effect):
-    """Send the unit's inputs as run ``number``."""
+class SendRuns(Effect):
+    """Send the units' inputs under the numbers from ``first`` on."""
 
-    number: int
-    task: TaskId
-    unit: int
+    first: int
+    runs: tuple[Run, ...]
 
 
-class RunDelivered(Effect):
-    """Give the verified result to its task."""
+class RunsDelivered(Effect):
+    """Give the verified results under these numbers to their tasks."""
 
-    number: int
-    task: TaskId
-    unit: int
+    numbers: tuple[int, ...]
+    runs: tuple[Run, ...]
 
 
 class RunDenied(Effect):
@@ -172,8 +178,8 @@ class LeasePurchase:
     quiet_since_ns: int = 0
     parts_asked: int = 0
     next_number: int = 1
-    sent: dict[int, RunOrdered] = field(default_factory=dict)
-    queued: deque[RunOrdered] = field(default_factory=deque)
+    sent: dict[int, Run] = field(default_factory=dict)
+    queued: deque[Run] = field(default_factory=deque)
     #: Inputs of those that are sent.
     flight_bytes: int = 0
 
@@ -183,19 +189,14 @@ class LeasePurchase:
     def handle(self, now_ns: int, event: Event) -> list[Effect]:
         """Take one fact; after the end an ordered unit is denied at once."""
         match event:
-            case RunOrdered(task, unit) if self.step is Step.ENDED:
-                return [RunDenied(task, unit, "released", "the lease has ended")]
+            case RunsOrdered(runs) if self.step is Step.ENDED:
+                return [RunDenied(one.task, one.unit, "released", "the lease has ended") for one in runs]
             case _ if self.step is Step.ENDED:
                 return []
             case DeadlinePassed():
                 return self._late() if now_ns >= self.deadline_ns() else []
-            case RunOrdered(task, unit) if self.exhausted:
-                return [RunDenied(task, unit, "released", "no run is left on this lease")]
-            case RunOrdered():
-                if not self.sent and not self.queued:
-                    self.quiet_since_ns = now_ns
-                self.queued.append(event)
-                return self._send()
+            case RunsOrdered(runs):
+                return self._ordered(now_ns, runs)
         self.quiet_since_ns = now_ns
         return self._progress(event)
 
@@ -216,8 +217,9 @@ class LeasePurchase:
                 self.step = Step.READY
                 return [LeaseIsReady(load_us), *self._send()]
             case ResultsVerified(numbers):
-                done = [(number, self._answered(number)) for number in numbers if number in self.sent]
-                return [*(RunDelivered(number, one.task, one.unit) for number, one in done), *self._send()]
+                known = tuple(number for number in numbers if number in self.sent)
+                done = [RunsDelivered(known, tuple(map(self._answered, known)))] if known else []
+                return [*done, *self._send()]
             case FailureReceived(number, code, text) if number in self.sent:
                 one = self._answered(number)
                 return [RunDenied(one.task, one.unit, code, text), *self._send()]
@@ -245,21 +247,29 @@ class LeasePurchase:
         """No number is left; a new unit needs a new lease."""
         return self.next_number + len(self.queued) > self.max_runs
 
-    def _answered(self, number: int) -> RunOrdered:
+    def _ordered(self, now_ns: int, runs: Sequence[Run]) -> list[Effect]:
+        if not self.sent and not self.queued:
+            self.quiet_since_ns = now_ns
+        left = max(0, self.max_runs - self.next_number + 1 - len(self.queued))
+        self.queued.extend(runs[:left])
+        spent = [RunDenied(one.task, one.unit, "released", "no run is left on this lease") for one in runs[left:]]
+        return [*spent, *self._send()]
+
+    def _answered(self, number: int) -> Run:
         one = self.sent.pop(number)
         self.flight_bytes -= one.input_bytes
         return one
 
     def _send(self) -> list[Effect]:
-        orders: list[Effect] = []
+        first, going = self.next_number, []
         while self.step is Step.READY and self.queued and self._has_room(self.queued[0]):
             one = self.sent[self.next_number] = self.queued.popleft()
             self.flight_bytes += one.input_bytes
-            orders.append(SendRun(self.next_number, one.task, one.unit))
             self.next_number += 1
-        return orders
+            going.append(one)
+        return [SendRuns(first, tuple(going))] if going else []
 
-    def _has_room(self, one: RunOrdered) -> bool:
+    def _has_room(self, one: Run) -> bool:
         is_light = not self.sent or self.flight_bytes + one.input_bytes <= FLIGHT_BYTES
         return len(self.sent) < RUNS_IN_FLIGHT and is_light
 

@@ -15,9 +15,9 @@ Purity: pure. Spec: docs/spec/leases.md, rules LEA-1 to LEA-9.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import islice
 from typing import ClassVar
 
 from cocoon.core.limits import (
@@ -60,11 +60,10 @@ class ModelLoaded(Event):
     load_us: int
 
 
-class RunRequested(Event):
-    """The requester asks for run ``number``."""
+class RunsRequested(Event):
+    """The requester asks for runs: the number of each, and how long its inputs are."""
 
-    number: int
-    input_bytes: int
+    runs: tuple[tuple[int, int], ...]
 
 
 class RunsFinished(Event):
@@ -117,10 +116,10 @@ class StartRuns(Effect):
     durable: ClassVar[bool] = True
 
 
-class AnswerRun(Effect):
-    """Send outputs and statement of run ``number``."""
+class AnswerRuns(Effect):
+    """Send outputs and statement of each of these runs, in this order."""
 
-    number: int
+    numbers: tuple[int, ...]
     durable: ClassVar[bool] = True
 
 
@@ -161,9 +160,9 @@ class LeaseSale:
     stage: Stage = Stage.NAMED
     quiet_since_ns: int = 0
     running: set[int] = field(default_factory=set)
-    waiting: deque[int] = field(default_factory=deque)
-    #: Inputs of those that wait.
-    waiting_bytes: dict[int, int] = field(default_factory=dict)
+    #: By rising number, with the length of the inputs.
+    waiting: dict[int, int] = field(default_factory=dict)
+    waiting_bytes: int = 0
     draining: bool = False
     speaks: bool = False
 
@@ -187,12 +186,13 @@ class LeaseSale:
             case ModelLoaded(load_us) if self.stage is Stage.LOADING:
                 self.stage = Stage.READY
                 return [SayReady(load_us)]
-            case RunRequested(number, input_bytes):
-                return self._requested(number, input_bytes)
+            case RunsRequested(runs):
+                refused = [refusal for number, input_bytes in runs for refusal in self._requested(number, input_bytes)]
+                return [*refused, *self._next()]
             case RunsFinished(numbers):
-                finished = [number for number in numbers if number in self.running]
+                finished = tuple(number for number in numbers if number in self.running)
                 self.running.difference_update(finished)
-                return [*(AnswerRun(number) for number in finished), *self._next()]
+                return [*([AnswerRuns(finished)] if finished else []), *self._next()]
             case RunBroke(number, code, text, worker_lost) if number in self.running:
                 self.running.discard(number)
                 return [FailRun(number, code, text), *(self._end(code, text) if worker_lost else self._next())]
@@ -215,6 +215,7 @@ class LeaseSale:
         return ends_ns if self.running else min(ends_ns, self.quiet_since_ns + patience_ns)
 
     def _requested(self, number: int, input_bytes: int) -> list[Effect]:
+        """Let it wait for its turn, or say why it has none."""
         if self.stage is not Stage.READY:
             return [FailRun(number, "out_of_order", "the model is not ready")]
         if number in self.running or number in self.waiting:
@@ -225,21 +226,20 @@ class LeaseSale:
             return [FailRun(number, "run_lost", f"run {number} was begun before and is never executed twice")]
         if len(self.waiting) >= RUNS_IN_FLIGHT:
             return [FailRun(number, "limit_exceeded", f"{RUNS_IN_FLIGHT} runs wait already")]
-        if (held_bytes := sum(self.waiting_bytes.values())) and held_bytes + input_bytes > FLIGHT_BYTES:
-            return [FailRun(number, "limit_exceeded", f"runs with {held_bytes} bytes of inputs wait already")]
-        self.waiting_bytes[number] = input_bytes
-        self.waiting.append(number)
+        if self.waiting_bytes and self.waiting_bytes + input_bytes > FLIGHT_BYTES:
+            return [FailRun(number, "limit_exceeded", f"runs with {self.waiting_bytes} bytes of inputs wait already")]
+        self.waiting[number] = input_bytes
+        self.waiting_bytes += input_bytes
         self.highest = number
-        return self._next()
+        return []
 
     def _next(self) -> list[Effect]:
         if (room := self._room()) <= 0:
             return []
         if self.waiting:
-            batch = tuple([self.waiting.popleft() for _ in range(min(len(self.waiting), room))])
+            batch = tuple(islice(self.waiting, room))
+            self.waiting_bytes -= sum(map(self.waiting.pop, batch))
             self.running.update(batch)
-            for number in batch:
-                del self.waiting_bytes[number]
             return [StartRuns(batch)]
         return self._end("draining", "the provider is shutting down") if self.draining and not self.running else []
 
@@ -260,5 +260,5 @@ class LeaseSale:
         self.stage = Stage.ENDED
         self.running.clear()
         self.waiting.clear()
-        self.waiting_bytes.clear()
+        self.waiting_bytes = 0
         return [EndSale(code, text)]

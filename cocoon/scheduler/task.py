@@ -10,7 +10,7 @@ to whoever a new search finds.
 
 Invariants
     A task ends exactly once, at the latest at its deadline.
-    ``AcceptUnit`` happens at most once per unit, and is durable before the
+    ``AcceptUnits`` names a unit at most once, and is durable before the
     result is delivered: from then on this unit is owed to this provider.
     A unit is out on one lease at a time, and accepted from no other.
     What was accepted, and all that is out on all leases, costs no more than the ceiling.
@@ -99,16 +99,18 @@ class LeaseFailed(Event):
     text: str
 
 
-class UnitArrived(Event):
-    """The user handed in the inputs of the next unit."""
+class UnitsArrived(Event):
+    """The user handed in the inputs of the next units."""
+
+    count: int = 1
 
 
-class UnitAnswered(Event):
-    """A verified result of a unit, and what it costs."""
+class UnitsAnswered(Event):
+    """Verified results of units, and what each costs."""
 
     attempt: int
-    unit: int
-    price_nanoton: int
+    units: tuple[int, ...]
+    prices_nanoton: tuple[int, ...]
 
 
 class UnitSpoke(Event):
@@ -158,11 +160,11 @@ class GrantCredit(Effect):
     count: int
 
 
-class OrderRun(Effect):
-    """Put the unit on the lease of this attempt."""
+class OrderRuns(Effect):
+    """Put these units on the lease of this attempt."""
 
     attempt: int
-    unit: int
+    units: tuple[int, ...]
 
 
 class TellToken(Effect):
@@ -174,11 +176,11 @@ class TellToken(Effect):
     head: bytes
 
 
-class AcceptUnit(Effect):
-    """Record that this unit is accepted from this provider, then deliver it."""
+class AcceptUnits(Effect):
+    """Record that these units are accepted from this provider, then deliver them."""
 
     attempt: int
-    unit: int
+    units: tuple[int, ...]
     durable: ClassVar[bool] = True
 
 
@@ -362,13 +364,13 @@ class Task:
     def _unit(self, now_ns: int, event: Event) -> list[Effect]:
         attempts = self.attempts
         match event:
-            case UnitArrived() if self.arrived < self.granted:
-                self.waiting.add(self.arrived)
-                self.arrived += 1
-            case UnitAnswered(number, unit, price_nanoton) if attempts.holds(number, unit):
-                attempts.accept(now_ns, number, unit, price_nanoton)
-                self.accepted += 1
-                return [AcceptUnit(number, unit), *self._part(number)]
+            case UnitsArrived(count):
+                before, self.arrived = self.arrived, min(self.arrived + count, self.granted)
+                self.waiting.update(range(before, self.arrived))
+            case UnitsAnswered(number, units, prices_nanoton) if number in attempts.live:
+                accepted = attempts.accept(now_ns, number, zip(units, prices_nanoton, strict=True))
+                self.accepted += len(accepted)
+                return [AcceptUnits(number, accepted), *self._part(number)] if accepted else []
             case UnitDenied(number, unit, code, text) if attempts.holds(number, unit):
                 attempts.live[number].out.remove(unit)
                 if code in UNIT_CODES:
@@ -398,15 +400,17 @@ class Task:
 
     def _hand_out(self) -> list[Effect]:
         """Put units on leases as these have room: whoever is faster has room more often."""
-        orders: list[Effect] = []
+        if not self.waiting:
+            return []
+        orders: dict[int, list[int]] = {}
         for unit in sorted(self.waiting):
             number = self.attempts.roomiest(self._rest)
             if number is None:
                 break
             self.waiting.remove(unit)
             self.attempts.live[number].out.add(unit)
-            orders.append(OrderRun(number, unit))
-        return orders
+            orders.setdefault(number, []).append(unit)
+        return [OrderRuns(number, tuple(units)) for number, units in orders.items()]
 
     def _lease_more(self) -> list[Effect]:
         orders: list[Effect] = []

@@ -20,15 +20,16 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from cocoon.core import limits
-from cocoon.core.errors import LimitExceeded, Malformed, from_code, wrong
-from cocoon.sdk.fields import take_bytes, take_hex, take_int, take_map, take_peer, take_text
+from cocoon.core.errors import LimitExceeded, Malformed, UsageError, from_code, wrong
+from cocoon.sdk.fields import take_bytes, take_hex, take_int, take_map, take_maps, take_peer, take_text
 from cocoon.sdk.results import Failure, Outcome, Result
 from cocoon.wire.commitment import commit
+from cocoon.wire.framing import together
 from cocoon.wire.tensors import decode_tensors
 
 Message = dict[str, Any]
 _U32 = (1 << 32) - 1
-#: Receipts are at most a window of units away from their results.
+#: Receipts are at most a window of units away from their results, some of them of one unit each.
 _RECEIPTS_KEPT = 4 * limits.CLIENT_WINDOW_UNITS
 
 
@@ -56,19 +57,32 @@ class Flow:
         light = self._bytes < limits.CLIENT_WINDOW_BYTES or not self._open
         return self.credit > 0 and self.next_unit < self.units and room and light
 
-    def send(self, payload: bytes) -> Message:
-        """Take the next unit's encoded inputs and return its frame."""
-        if len(payload) > limits.PAYLOAD_BYTES:
-            raise LimitExceeded(f"the inputs take {len(payload)} bytes, more than {limits.PAYLOAD_BYTES}")
-        unit = self.next_unit
-        self._open[unit] = payload
-        self._bytes += len(payload)
-        self.next_unit += 1
-        self.credit -= 1
-        return {"unit": unit, "inputs": payload}
+    def send(self, payloads: Iterator[bytes]) -> Message | None:
+        """The frame with the encoded inputs of the next units; None if none may leave now.
 
-    def handle(self, message: Message) -> Message:
-        """Take one event of the peer and return it for people: without payloads, units renumbered.
+        Raises:
+            LimitExceeded: the inputs of one unit are too large.
+            UsageError: there are fewer units than were promised.
+        """
+        first = self.next_unit
+        part = next(together(self._next(payloads), bytes), None)
+        return None if part is None else {"first": first, "inputs": part}
+
+    def _next(self, payloads: Iterator[bytes]) -> Iterator[bytes]:
+        while self.may_send():
+            payload = next(payloads, None)
+            if payload is None:
+                raise UsageError(f"the inputs ended after {self.next_unit} units; their length promised {self.units}")
+            if len(payload) > limits.PAYLOAD_BYTES:
+                raise LimitExceeded(f"the inputs take {len(payload)} bytes, more than {limits.PAYLOAD_BYTES}")
+            self._open[self.next_unit] = payload
+            self._bytes += len(payload)
+            self.next_unit += 1
+            self.credit -= 1
+            yield payload
+
+    def handle(self, message: Message) -> None:
+        """Take one event of the peer.
 
         Raises:
             Malformed: fields missing, or a unit that is not open.
@@ -79,26 +93,33 @@ class Flow:
             case "credit":
                 # Wider than any honest grant, yet it keeps the sum small.
                 self.credit = min(self.credit + take_int(message, "count", high=_U32), self.units)
-            case "result":
-                self._answer(self._result(message), len(take_bytes(message, "outputs")))
+            case "results":
+                provider, lease = take_peer(message, "provider"), take_hex(message, "lease")
+                for one in take_maps(message, "results"):
+                    self._answer(self._result(one, provider, lease), len(one["outputs"]))
             case "failed":
                 text = take_text(message, "text", chars=1 << 16)[: limits.ERROR_TEXT_CHARS]
                 error = from_code(take_text(message, "code", chars=64), text)
                 self._answer(Failure(self._unit(message) + self.offset, error), 0)
             case "receipt":
                 self._receipt(message)
-        shown = {key: value for key, value in message.items() if key not in ("outputs", "salt")}
-        if "unit" in shown:
-            shown["unit"] = take_int(message, "unit") + self.offset
-        return shown
 
-    def finish(self, message: Message) -> Message:
+    def shown(self, message: Message) -> Iterator[Message]:
+        """A message that was taken, for people: one event a result, without payloads, units renumbered."""
+        if message["event"] != "results":
+            yield {**message, "unit": take_int(message, "unit") + self.offset} if "unit" in message else message
+            return
+        common = {"event": "result", "provider": message["provider"], "lease": message["lease"]}
+        for one in message["results"]:
+            kept = {key: value for key, value in one.items() if key not in ("outputs", "salt")}
+            yield {**common, **kept, "unit": one["unit"] + self.offset}
+
+    def finish(self, message: Message) -> None:
         """Take the peer's ``done``; every unit must have been answered by now."""
         self.done = take_map(message, "done")
         missing = self.units - self.next_out - len(self._held)
         if missing:
             raise Malformed(f"the local peer ended the task with {missing} of {self.units} units unanswered")
-        return {"event": "done", **self.done}
 
     def ready(self) -> Iterator[Outcome]:
         """Hand on what can be handed on in order; drops it from the window."""
@@ -119,14 +140,14 @@ class Flow:
         self._bytes += size_bytes - len(self._open.pop(unit))
         self._held[unit] = (outcome, size_bytes)
 
-    def _result(self, message: Message) -> Result:
+    def _result(self, message: Message, provider: str, lease: str) -> Result:
         unit = self._unit(message)
         salt, outputs = take_bytes(message, "salt", size=16), take_bytes(message, "outputs")
         result = Result(
             unit=unit + self.offset,
             outputs={},
-            provider=take_peer(message, "provider"),
-            lease=take_hex(message, "lease"),
+            provider=provider,
+            lease=lease,
             number=take_int(message, "number", high=_U32),
             price_nanoton=take_int(message, "price_nanoton"),
             input_hash=take_hex(message, "input_hash"),

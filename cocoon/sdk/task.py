@@ -11,11 +11,10 @@ from itertools import islice
 from typing import Any
 
 from cocoon.core import limits
-from cocoon.core.errors import UsageError
 from cocoon.core.units import MILLISECOND_NS
 from cocoon.sdk.arrays import plain_tensors
 from cocoon.sdk.control import Connection, Message, error_of
-from cocoon.sdk.fields import plain
+from cocoon.sdk.fields import plain, take_map
 from cocoon.sdk.flow import Flow
 from cocoon.sdk.home import Contact
 from cocoon.sdk.results import Outcome
@@ -36,27 +35,31 @@ def stream(
         offset: Added to the units that the caller sees.
     """
     flow = Flow(units=args["units"], offset=offset)
-    tell = on_event or (lambda event: None)
     end_ns = time.monotonic_ns() + args["deadline_ms"] * MILLISECOND_NS + limits.CONTROL_GRACE_NS
     with Connection(contact) as connection:
         connection.request("run", args)
         while flow.done is None:
-            while connection.roomy and flow.may_send():
-                connection.send(flow.send(_next_payload(payloads, flow)))
+            while connection.roomy and (frame := flow.send(payloads)) is not None:
+                connection.send(frame)
             message = connection.step(end_ns)
             if message is None:
                 continue
             if error := error_of(message):
                 raise error
-            tell(plain(flow.finish(message) if "done" in message else flow.handle(message)))
+            _take(flow, message, on_event)
             yield from flow.ready()
 
 
-def _next_payload(payloads: Iterator[bytes], flow: Flow) -> bytes:
-    payload = next(payloads, None)
-    if payload is None:
-        raise UsageError(f"the inputs ended after {flow.next_unit} units; their length promised {flow.units}")
-    return payload
+def _take(flow: Flow, message: Message, on_event: OnEvent | None) -> None:
+    if "done" in message:
+        flow.finish(message)
+        shown: Iterable[Message] = ({"event": "done", **take_map(message, "done")},)
+    else:
+        flow.handle(message)
+        shown = flow.shown(message)
+    if on_event is not None:
+        for event in shown:
+            on_event(plain(event))
 
 
 def batches(inputs: Iterable[Inputs]) -> Iterator[tuple[int, Iterator[bytes]]]:

@@ -8,7 +8,13 @@ Purity: pure. Spec: docs/spec/wire.md, rules WIR-17 and WIR-18.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
 from cocoon.core.errors import Malformed, TooLarge, UsageError
+from cocoon.core.limits import PAYLOAD_FIELDS_BYTES, TOGETHER_BYTES
+
+T = TypeVar("T")
 
 PREFIX_BYTES = 4
 _LENGTH_MAX = (1 << 32) - 1
@@ -35,6 +41,20 @@ def frame_length(prefix: bytes, max_bytes: int) -> int:
     if length > max_bytes:
         raise TooLarge(f"a frame of {length} bytes was announced where at most {max_bytes} are allowed")
     return length
+
+
+def together(items: Iterable[T], payload: Callable[[T], bytes]) -> Iterator[list[T]]:
+    """Cut into parts that travel as one frame of the control socket. No more is taken than what was given."""
+    part: list[T] = []
+    left_bytes = TOGETHER_BYTES
+    for item in items:
+        part.append(item)
+        left_bytes -= len(payload(item)) + PAYLOAD_FIELDS_BYTES
+        if left_bytes <= 0:
+            yield part
+            part, left_bytes = [], TOGETHER_BYTES
+    if part:
+        yield part
 
 
 class FrameParser:

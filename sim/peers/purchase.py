@@ -5,7 +5,7 @@ Purity: pure. Spec: docs/spec/leases.md, rules LEA-10 to LEA-15; receipts.md, ru
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cocoon.core.errors import CocoonError, OutOfOrder, for_peer, from_code, from_peer
@@ -81,14 +81,14 @@ class Tally:
         self.id = LeaseId(lease.digest)
         self.lane = lease.message.lane
         self._shop, self._lease, self._say, self._settled = shop, lease, say, settled
-        self._facts = 0
+        self._rows = 0
 
     def restore(self) -> None:
         """Take what an earlier life of this lease recorded."""
         journal = self._shop.peer.journal
-        facts = [records.unpack_fact(row.body)[1] for row in journal.under(records.facts_of(self.id))]
-        self._facts = len(facts)
-        replay(self.verifier, self._shop.peer.now_ns(), facts)
+        bodies = [row.body for row in journal.under(records.facts_of(self.id))]
+        self._rows = len(bodies)
+        replay(self.verifier, self._shop.peer.now_ns(), records.facts_in(bodies))
 
     async def accept(self, statement: Statement) -> None:
         """Take a statement that was checked; on a paid lease it is owed from here on."""
@@ -134,9 +134,9 @@ class Tally:
     def _fact(self, event: Any) -> list[Row]:
         if self.lane == 0 or not isinstance(event, JOURNALLED):
             return []
-        self._facts += 1
-        key = records.fact_key(self.id, self._facts)
-        return [Row(records.RECEIPT_FACT, records.pack_fact(self.id, pack_event(event)), key)]
+        self._rows += 1
+        key = records.fact_key(self.id, self._rows)
+        return [Row(records.RECEIPT_FACT, records.pack_facts(self.id, [pack_event(event)]), key)]
 
     def _row(self, effect: receipts.Countersign, accept: Signed[LeaseAccept], signature: bytes) -> Row:
         words = Countersigned.of(self._lease, accept, effect.receipt, effect.voucher.pack(), signature)
@@ -227,12 +227,14 @@ class Purchase:
         if self.ending is not None:
             raise self.ending
 
-    def order(self, task: TaskId, unit: int, inputs: bytes, customer: Customer) -> None:
-        """Put one unit on the lease; the customer hears of it exactly once."""
+    def order(self, task: TaskId, units: Mapping[int, bytes], customer: Customer) -> None:
+        """Put units with their inputs on the lease; the customer hears of each exactly once."""
         self._customers[task] = customer
-        self._inputs[task, unit] = inputs
-        if not self._driver.post(purchase.RunOrdered(task, unit, len(inputs))):
-            customer.denied(unit, "released", "the lease has ended")
+        self._inputs.update({(task, unit): inputs for unit, inputs in units.items()})
+        runs = tuple(purchase.Run(task, unit, len(inputs)) for unit, inputs in units.items())
+        if not self._driver.post(purchase.RunsOrdered(runs)):
+            for unit in units:
+                customer.denied(unit, "released", "the lease has ended")
 
     def close_tranche(self) -> None:
         """Ask for the receipt over everything answered so far."""
@@ -318,12 +320,14 @@ class Purchase:
                 self.scope.spawn(self._send_model(file, first, count))
             case purchase.LeaseIsReady():
                 self._ready.set(None)
-            case purchase.SendRun(number, task, unit):
-                self._send_run(number, task, unit)
-            case purchase.RunDelivered(number, task, unit):
-                statement, salt = self._answers.pop(number)
-                if (customer := self._customers.get(task)) is not None:
-                    customer.delivered(unit, statement, salt)
+            case purchase.SendRuns(first, runs):
+                for number, run in enumerate(runs, first):
+                    self._send_run(number, run.task, run.unit)
+            case purchase.RunsDelivered(numbers, runs):
+                for number, run in zip(numbers, runs, strict=True):
+                    statement, salt = self._answers.pop(number)
+                    if (customer := self._customers.get(run.task)) is not None:
+                        customer.delivered(run.unit, statement, salt)
             case purchase.RunDenied(task, unit, code, text):
                 self._inputs.pop((task, unit), None)
                 if (customer := self._customers.get(task)) is not None:

@@ -106,7 +106,7 @@ class Sale:
         self._driver = Driver(machine, self._scope, peer, self._perform, self._record)
         self._jobs: dict[int, _Job] = {}
         self._receipts: dict[int, Signed[Receipt]] = {}
-        self._facts = 0
+        self._rows = 0
         #: Statements that were made and are not on the tab yet.
         self._made = 0
         self._doubtful_through = highest
@@ -163,7 +163,7 @@ class Sale:
                     self._driver.post(sale.ModelFetched())
             case RunRequest(number):
                 self._jobs.setdefault(number, _Job(message, self.peer.now_ns()))
-                self._driver.post(sale.RunRequested(number, len(message.inputs)))
+                self._driver.post(sale.RunsRequested(((number, len(message.inputs)),)))
             case TrancheClose(through):
                 await self._close_tranche(through)
             case Countersign(voucher, signature):
@@ -204,19 +204,22 @@ class Sale:
                 case sale.StartRuns(numbers):
                     body, key = records.pack_run(self.id, numbers[-1]), records.run_key(self.id, numbers[-1])
                     rows.append(Row(records.RUN_STARTED, body, key))
-                case sale.AnswerRun(number):
-                    job = self._jobs[number]
-                    assert job.statement is not None
-                    self._made -= 1
-                    made = StatementMade(job.statement)
-                    job.orders = self._handle(made)
-                    rows.append(self._fact(made))
+                case sale.AnswerRuns(numbers):
+                    rows += [self._fact(self._state(self._jobs[number])) for number in numbers]
         await self.peer.journal.append(*rows)
 
+    def _state(self, job: _Job) -> StatementMade:
+        """Put the statement of a finished run on the tab."""
+        assert job.statement is not None
+        self._made -= 1
+        made = StatementMade(job.statement)
+        job.orders = self._handle(made)
+        return made
+
     def _fact(self, event: Any) -> Row:
-        self._facts += 1
-        key = records.fact_key(self.id, self._facts)
-        return Row(records.RECEIPT_FACT, records.pack_fact(self.id, pack_event(event)), key)
+        self._rows += 1
+        key = records.fact_key(self.id, self._rows)
+        return Row(records.RECEIPT_FACT, records.pack_facts(self.id, [pack_event(event)]), key)
 
     async def _perform(self, effect: Effect) -> None:
         match effect:
@@ -228,12 +231,13 @@ class Sale:
                 self._end.send(ModelReady(load_us=load_us))
             case sale.StartRuns(numbers):
                 self._scope.spawn(self._execute(numbers))
-            case sale.AnswerRun(number):
-                job = self._jobs.pop(number)
-                self._doubtful_through = 0
-                assert job.result is not None
-                self._end.send(job.result)
-                await self._settle(job.orders)
+            case sale.AnswerRuns(numbers):
+                for number in numbers:
+                    job = self._jobs.pop(number)
+                    self._doubtful_through = 0
+                    assert job.result is not None
+                    self._end.send(job.result)
+                    await self._settle(job.orders)
             case sale.FailRun(number, code, text):
                 self._jobs.pop(number, None)
                 if code == "run_lost" and number <= self._doubtful_through:
@@ -326,9 +330,9 @@ class Sale:
 
     async def _resume(self) -> None:
         """Bring the receipt machine to where it stood before the link, or this peer, was lost."""
-        facts = [records.unpack_fact(row.body)[1] for row in self.peer.journal.under(records.facts_of(self.id))]
-        self._facts = len(facts)
-        await self._settle(replay(self.issuer, self.peer.now_ns(), facts), aloud=False)
+        bodies = [row.body for row in self.peer.journal.under(records.facts_of(self.id))]
+        self._rows = len(bodies)
+        await self._settle(replay(self.issuer, self.peer.now_ns(), records.facts_in(bodies)), aloud=False)
         if not self._entry.settles:
             await self._settle(self._handle(LinkResumed()))
 

@@ -50,7 +50,7 @@ class _Part:
     def delivered(self, unit: int, statement: Statement, salt: bytes) -> None:
         """A verified result."""
         self.run.answers[self.attempt, unit] = statement, salt
-        self.run.post(task.UnitAnswered(self.attempt, unit, statement.price_nanoton))
+        self.run.post(task.UnitsAnswered(self.attempt, (unit,), (statement.price_nanoton,)))
 
     def denied(self, unit: int, code: str, text: str) -> None:
         """No result for this unit on this lease."""
@@ -118,7 +118,8 @@ class TaskRun:
 
     async def _record(self, effects: Sequence[Effect]) -> None:
         await self.peer.journal.append(*(
-            self._accepted(effect.attempt, effect.unit) for effect in effects if isinstance(effect, task.AcceptUnit)
+            self._accepted(effect.attempt, unit)
+            for effect in effects if isinstance(effect, task.AcceptUnits) for unit in effect.units
         ))
 
     def _accepted(self, attempt: int, unit: int) -> Row:
@@ -137,13 +138,13 @@ class TaskRun:
                 self.peer.ground.checks.task_matched(self.id)
                 self.peer.spawn(self._open(attempt, quote))
             case task.GrantCredit(count):
-                for _ in range(count):
-                    self.post(task.UnitArrived())
-            case task.OrderRun(attempt, unit):
+                self.post(task.UnitsArrived(count))
+            case task.OrderRuns(attempt, units):
                 part = self._parts[attempt]
-                part.lease.order(self.id, unit, self.id + unit.to_bytes(4, "big"), part)
-            case task.AcceptUnit(attempt, unit):
-                self._deliver(attempt, unit)
+                part.lease.order(self.id, {unit: self.id + unit.to_bytes(4, "big") for unit in units}, part)
+            case task.AcceptUnits(attempt, units):
+                for unit in units:
+                    self._deliver(attempt, unit)
             case task.CloseTranche():
                 for part in self._parts.values():
                     if not part.lease.gone.came:

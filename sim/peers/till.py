@@ -98,7 +98,7 @@ class Till:
             return
         terms = self.peer.ground.words.terms(self.peer.ground.words.open(row.body, Lease))
         issuer = ReceiptIssuer(Tab(terms, lane.opening))
-        facts = [records.unpack_fact(row.body)[1] for row in self.peer.journal.under(records.facts_of(lane.lease))]
+        facts = records.facts_in(row.body for row in self.peer.journal.under(records.facts_of(lane.lease)))
         replay(issuer, self.peer.now_ns(), facts)
         await self.leave(terms, issuer)
 

@@ -35,8 +35,8 @@ class Bought:
 def bought(home: Path) -> Bought:
     """Read a requester's home."""
     with journal(home) as reader:
-        facts = [records.unpack_fact(entry.body) for entry in reader.entries(records.RECEIPT_FACT)]
-        events = [(lease, unpack_event(body)) for lease, body in facts]
+        rows = [records.unpack_facts(entry.body) for entry in reader.entries(records.RECEIPT_FACT)]
+        events = [(lease, unpack_event(fact)) for lease, facts in rows for fact in facts]
         return Bought(
             tuple(accepted(home)),
             tuple((lease, event.statement.number) for lease, event in events if isinstance(event, RunAccepted)),

@@ -107,8 +107,8 @@ def set_trap(trap: Trap) -> None:
     PeerStream.send = trap.around(
         PeerStream.send, lambda stream, payload: [(f"sent:{name}", bytes(payload)) for name in spoken(payload)]
     )
-    WorkLink.receive = trap.behind(
-        WorkLink.receive, lambda message: [(f"heard:{type(message).__name__}", pack(message))]
+    WorkLink.receive_all = trap.behind(
+        WorkLink.receive_all, lambda messages: [(f"heard:{type(one).__name__}", pack(one)) for one in messages]
     )
     PeerStream.receive = trap.behind(
         PeerStream.receive, lambda payload: [(f"heard:{name}", bytes(payload)) for name in spoken(payload)]

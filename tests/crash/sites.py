@@ -38,7 +38,7 @@ class Names:
             case records.TILL_FACT:
                 return f"{row.kind}:{type(TILL_FACTS.unpack(row.body)).__name__}"
             case records.RECEIPT_FACT:
-                return f"{row.kind}:{type(unpack_event(records.unpack_fact(row.body)[1])).__name__}"
+                return f"{row.kind}:{type(unpack_event(records.unpack_facts(row.body)[1][0])).__name__}"
             case rows.OUTBOX_QUEUED:
                 queued = QueuedRow.unpack(row.body)
                 self._intentions[queued.place] = intention(queued.key)

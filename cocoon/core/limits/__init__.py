@@ -153,6 +153,11 @@ OFFER_BYTES = 400
 """A signed offer's body (MSG-5)."""
 BID_BYTES = 512
 """A bid's body: three hashes, prices of each kind of unit, and room (D9 allows 4 KiB)."""
+TOGETHER_BYTES = 48 * KIB
+"""Payloads that travel as one between a client and its peer, and the one with which they are so many. Small ones make
+a frame that is read in C; with a largest one behind them they are no more than MESSAGE_BYTES."""
+PAYLOAD_FIELDS_BYTES = 512
+"""What counts there for the fields around each payload."""
 LINK_FRAME_BYTES = 256 * KIB
 """Plaintext of one sealed frame; larger frames gain nothing (265 MB/s at 256 KiB)."""
 LINK_FRAMES = 1 << 32

@@ -23,7 +23,7 @@ def second_fails(talk: Talk, verb: str, args: dict[str, Any]) -> None:
     """Of three units the second does not fit the model."""
     talk.event("credit", count=3)
     for _ in range(3):
-        message = talk.receive()
+        message = talk.unit()
         assert message is not None
         if message["unit"] == 1:
             talk.event("failed", unit=1, code="inputs_mismatch", text="x should be float32")
@@ -109,7 +109,7 @@ def test_a_failed_unit_does_not_take_the_others_with_it(command: Command, home: 
 def test_a_peer_that_dies_keeps_what_came_before(command: Command, home: Path, files: Path) -> None:
     def dies(talk: Talk, verb: str, args: dict[str, Any]) -> None:
         talk.event("credit", count=1)
-        message = talk.receive()
+        message = talk.unit()
         assert message is not None
         talk.send(result_of(0, message["inputs"], number=1))
 
@@ -140,7 +140,7 @@ def test_the_number_of_providers_reaches_the_peer_and_the_split_is_told_in_one_l
     def split(talk: Talk, verb: str, args: dict[str, Any]) -> None:
         talk.event("credit", count=3)
         for number in range(3):
-            message = talk.receive()
+            message = talk.unit()
             assert message is not None
             talk.send(result_of(message["unit"], message["inputs"], number=number))
         talk.send({"done": {"units": 3, "failed": 0, "providers": providers}})
@@ -171,7 +171,7 @@ def test_results_of_a_lease_that_ended_are_told_without_waiting_and_those_of_oth
     def script(talk: Talk, verb: str, args: dict[str, Any]) -> None:
         talk.event("credit", count=3)
         for lease in (gone, lives, lives):
-            message = talk.receive()
+            message = talk.unit()
             assert message is not None
             unit = message["unit"]
             talk.send(result_of(unit, message["inputs"], number=unit, lease=lease))

@@ -61,7 +61,8 @@ async def owe(purse: Purse, buyer: Buyer, provider: Provider, lane: int) -> Leas
     lease = sign(body, REQUESTER)
     fact = pack_event(RunAccepted(parties.next_statement(Tab(terms_of(lease)))))
     lease_id = LeaseId(lease.digest)
-    await purse.journal.append(records.RECEIPT_FACT, records.pack_fact(lease_id, fact), records.fact_key(lease_id, 1))
+    body, key = records.pack_facts(lease_id, [fact]), records.fact_key(lease_id, 1)
+    await purse.journal.append(records.RECEIPT_FACT, body, key)
     reserve(purse.treasury, lane, provider.keys.key, lease)
     buyer.debts.owe(lease)
     return lease_id

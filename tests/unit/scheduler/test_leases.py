@@ -29,6 +29,15 @@ def ready_purchase() -> purchase.LeasePurchase:
     return machine
 
 
+def ordered(*runs: tuple[int, int]) -> purchase.RunsOrdered:
+    """Units with the bytes of their inputs."""
+    return purchase.RunsOrdered(tuple(purchase.Run(TASK, unit, input_bytes) for unit, input_bytes in runs))
+
+
+def sent(first: int, *runs: tuple[int, int]) -> purchase.SendRuns:
+    return purchase.SendRuns(first, ordered(*runs).runs)
+
+
 def codes(effects: list[Effect]) -> list[str]:
     return [effect.code for effect in effects if isinstance(effect, (sale.FailRun, sale.EndSale))]
 
@@ -36,80 +45,81 @@ def codes(effects: list[Effect]) -> list[str]:
 def test_a_model_that_is_not_held_is_fetched_then_loaded() -> None:
     machine = sale.LeaseSale(opened_ns=0, duration_s=600, max_runs=10)
     assert machine.handle(0, sale.ModelNamed(held=False)) == [sale.FetchModel()]
-    assert machine.handle(0, sale.RunRequested(1, 1)) == [sale.FailRun(1, "out_of_order", "the model is not ready")]
+    early = machine.handle(0, sale.RunsRequested(((1, 1),)))
+    assert early == [sale.FailRun(1, "out_of_order", "the model is not ready")]
     assert machine.handle(0, sale.ModelFetched()) == [sale.LoadModel()]
 
 
 def test_a_run_begun_before_a_crash_is_lost_and_never_started_again() -> None:
     restarted = ready_sale(highest=4)
     for number in (1, 4):
-        assert codes(restarted.handle(0, sale.RunRequested(number, 1))) == ["run_lost"]
-    assert restarted.handle(0, sale.RunRequested(5, 1)) == [sale.StartRuns((5,))]
+        assert codes(restarted.handle(0, sale.RunsRequested(((number, 1),)))) == ["run_lost"]
+    assert restarted.handle(0, sale.RunsRequested(((5, 1),))) == [sale.StartRuns((5,))]
 
 
 def test_a_run_asked_twice_while_under_way_changes_nothing() -> None:
     machine = ready_sale()
-    machine.handle(0, sale.RunRequested(1, 1))
-    machine.handle(0, sale.RunRequested(2, 1))
-    assert machine.handle(0, sale.RunRequested(1, 1)) == []
-    assert machine.handle(0, sale.RunRequested(2, 1)) == []
-    assert machine.handle(0, sale.RunsFinished((1,))) == [sale.AnswerRun(1), sale.StartRuns((2,))]
+    machine.handle(0, sale.RunsRequested(((1, 1),)))
+    machine.handle(0, sale.RunsRequested(((2, 1),)))
+    assert machine.handle(0, sale.RunsRequested(((1, 1),))) == []
+    assert machine.handle(0, sale.RunsRequested(((2, 1),))) == []
+    assert machine.handle(0, sale.RunsFinished((1,))) == [sale.AnswerRuns((1,)), sale.StartRuns((2,))]
 
 
 def test_what_waits_while_a_batch_runs_is_the_next_batch() -> None:
     machine = ready_sale()
-    assert machine.handle(0, sale.RunRequested(1, 1)) == [sale.StartRuns((1,))]
-    assert [machine.handle(0, sale.RunRequested(number, 1)) for number in (2, 3, 4)] == [[], [], []]
-    assert machine.handle(0, sale.RunsFinished((1,))) == [sale.AnswerRun(1), sale.StartRuns((2, 3, 4))]
+    assert machine.handle(0, sale.RunsRequested(((1, 1),))) == [sale.StartRuns((1,))]
+    assert [machine.handle(0, sale.RunsRequested(((number, 1),))) for number in (2, 3, 4)] == [[], [], []]
+    assert machine.handle(0, sale.RunsFinished((1,))) == [sale.AnswerRuns((1,)), sale.StartRuns((2, 3, 4))]
     assert machine.handle(0, sale.RunBroke(3, "run_failed", "x", worker_lost=False)) == [
         sale.FailRun(3, "run_failed", "x")
     ]
-    machine.handle(0, sale.RunRequested(5, 1))
+    machine.handle(0, sale.RunsRequested(((5, 1),)))
     assert machine.handle(0, sale.RunsFinished((2, 4))) == [
-        sale.AnswerRun(2), sale.AnswerRun(4), sale.StartRuns((5,))
+        sale.AnswerRuns((2, 4)), sale.StartRuns((5,))
     ]
 
 
 def test_runs_beyond_the_lease_and_beyond_the_window_are_refused() -> None:
-    assert codes(ready_sale(max_runs=2).handle(0, sale.RunRequested(3, 1))) == ["limit_exceeded"]
+    assert codes(ready_sale(max_runs=2).handle(0, sale.RunsRequested(((3, 1),)))) == ["limit_exceeded"]
     machine = ready_sale()
     for number in range(1, RUNS_IN_FLIGHT + 2):
-        machine.handle(0, sale.RunRequested(number, 1))
-    assert codes(machine.handle(0, sale.RunRequested(RUNS_IN_FLIGHT + 2, 1))) == ["limit_exceeded"]
+        machine.handle(0, sale.RunsRequested(((number, 1),)))
+    assert codes(machine.handle(0, sale.RunsRequested(((RUNS_IN_FLIGHT + 2, 1),)))) == ["limit_exceeded"]
 
 
 def test_large_inputs_wait_only_up_to_a_bound_or_alone() -> None:
     machine = ready_sale()
     half = FLIGHT_BYTES // 2
-    assert machine.handle(0, sale.RunRequested(1, FLIGHT_BYTES)) == [sale.StartRuns((1,))]
-    assert [machine.handle(0, sale.RunRequested(number, half)) for number in (2, 3)] == [[], []]
-    assert codes(machine.handle(0, sale.RunRequested(4, 1))) == ["limit_exceeded"]
+    assert machine.handle(0, sale.RunsRequested(((1, FLIGHT_BYTES),))) == [sale.StartRuns((1,))]
+    assert [machine.handle(0, sale.RunsRequested(((number, half),))) for number in (2, 3)] == [[], []]
+    assert codes(machine.handle(0, sale.RunsRequested(((4, 1),)))) == ["limit_exceeded"]
     machine.handle(0, sale.RunsFinished((1,)))
-    assert machine.handle(0, sale.RunRequested(5, FLIGHT_BYTES + 1)) == []
+    assert machine.handle(0, sale.RunsRequested(((5, FLIGHT_BYTES + 1),))) == []
 
 
 def test_a_dead_worker_ends_the_lease_and_a_refused_run_does_not() -> None:
     machine = ready_sale()
-    machine.handle(0, sale.RunRequested(1, 1))
+    machine.handle(0, sale.RunsRequested(((1, 1),)))
     assert codes(machine.handle(0, sale.RunBroke(1, "inputs_mismatch", "x", worker_lost=False))) == ["inputs_mismatch"]
-    machine.handle(0, sale.RunRequested(2, 1))
+    machine.handle(0, sale.RunsRequested(((2, 1),)))
     assert codes(machine.handle(0, sale.RunBroke(2, "run_timeout", "x", worker_lost=True))) == ["run_timeout"] * 2
-    assert machine.handle(0, sale.RunRequested(3, 1)) == []
+    assert machine.handle(0, sale.RunsRequested(((3, 1),))) == []
 
 
 def test_a_drain_finishes_what_is_under_way_and_then_ends() -> None:
     machine = ready_sale()
-    machine.handle(0, sale.RunRequested(1, 1))
-    machine.handle(0, sale.RunRequested(2, 1))
+    machine.handle(0, sale.RunsRequested(((1, 1),)))
+    machine.handle(0, sale.RunsRequested(((2, 1),)))
     assert machine.handle(0, sale.DrainAsked()) == []
-    assert machine.handle(0, sale.RunsFinished((1,))) == [sale.AnswerRun(1), sale.StartRuns((2,))]
+    assert machine.handle(0, sale.RunsFinished((1,))) == [sale.AnswerRuns((1,)), sale.StartRuns((2,))]
     assert codes(machine.handle(0, sale.RunsFinished((2,)))) == ["draining"]
     assert codes(ready_sale().handle(0, sale.DrainAsked())) == ["draining"]
 
 
 def test_a_sale_waits_for_a_running_model_but_not_for_an_idle_or_stalled_requester() -> None:
     machine = ready_sale()
-    machine.handle(0, sale.RunRequested(1, 1))
+    machine.handle(0, sale.RunsRequested(((1, 1),)))
     assert machine.handle(LEASE_IDLE_NS, DeadlinePassed()) == []
     machine.handle(LEASE_IDLE_NS, sale.RunsFinished((1,)))
     assert codes(machine.handle(2 * LEASE_IDLE_NS, DeadlinePassed())) == ["idle"]
@@ -122,14 +132,14 @@ def test_a_sale_waits_for_a_running_model_but_not_for_an_idle_or_stalled_request
 
 def test_a_provider_that_does_not_countersign_is_given_up() -> None:
     machine = purchase.LeasePurchase(opened_ns=0, duration_s=600, max_runs=10, run_ms=1_000)
-    machine.handle(0, purchase.RunOrdered(TASK, 0, 1))
+    machine.handle(0, ordered((0, 1)))
     effects = machine.handle(LEASE_REPLY_NS, DeadlinePassed())
     assert [type(effect) for effect in effects] == [purchase.RunDenied, purchase.EndPurchase]
 
 
 def test_a_provider_that_beats_but_does_not_answer_is_given_up() -> None:
     machine = ready_purchase()
-    assert machine.handle(10, purchase.RunOrdered(TASK, 0, 1)) == [purchase.SendRun(1, TASK, 0)]
+    assert machine.handle(10, ordered((0, 1))) == [sent(1, (0, 1))]
     due_ns = machine.deadline_ns()
     assert due_ns == 10 + SECOND_NS + purchase.ANSWER_GRACE_NS
     effects = machine.handle(due_ns, DeadlinePassed())
@@ -138,18 +148,36 @@ def test_a_provider_that_beats_but_does_not_answer_is_given_up() -> None:
 
 def test_large_inputs_are_sent_only_up_to_a_bound_or_alone() -> None:
     machine = ready_purchase()
-    sent = [machine.handle(0, purchase.RunOrdered(TASK, unit, FLIGHT_BYTES // 2)) for unit in range(3)]
-    assert sent == [[purchase.SendRun(1, TASK, 0)], [purchase.SendRun(2, TASK, 1)], []]
-    assert machine.handle(0, purchase.RunOrdered(TASK, 3, FLIGHT_BYTES + 1)) == []
-    assert purchase.SendRun(3, TASK, 2) in machine.handle(0, purchase.ResultsVerified((1,)))
+    half = FLIGHT_BYTES // 2
+    assert machine.handle(0, ordered((0, half))) == [sent(1, (0, half))]
+    assert machine.handle(0, ordered((1, half), (2, half))) == [sent(2, (1, half))]
+    assert machine.handle(0, ordered((3, FLIGHT_BYTES + 1))) == []
+    assert sent(3, (2, half)) in machine.handle(0, purchase.ResultsVerified((1,)))
     assert machine.handle(0, purchase.ResultsVerified((2,)))[1:] == []
-    assert purchase.SendRun(4, TASK, 3) in machine.handle(0, purchase.ResultsVerified((3,)))
+    assert sent(4, (3, FLIGHT_BYTES + 1)) in machine.handle(0, purchase.ResultsVerified((3,)))
+
+
+def test_what_is_ordered_together_is_sent_and_delivered_together() -> None:
+    machine = ready_purchase()
+    assert machine.handle(0, ordered((5, 1), (7, 2), (8, 3))) == [sent(1, (5, 1), (7, 2), (8, 3))]
+    assert machine.handle(0, purchase.ResultsVerified((1, 3, 9))) == [
+        purchase.RunsDelivered((1, 3), ordered((5, 1), (8, 3)).runs)
+    ]
+
+
+def test_a_lease_takes_as_many_of_a_batch_as_it_has_numbers_left() -> None:
+    machine = purchase.LeasePurchase(opened_ns=0, duration_s=600, max_runs=2, run_ms=1_000)
+    machine.handle(0, purchase.LeaseAgreed())
+    machine.handle(0, purchase.ModelReady(5))
+    denied, going = machine.handle(0, ordered((0, 1), (1, 1), (2, 1)))
+    assert going == sent(1, (0, 1), (1, 1)) and machine.exhausted
+    assert denied == purchase.RunDenied(TASK, 2, "released", "no run is left on this lease")
 
 
 def test_an_idle_warm_lease_is_given_back() -> None:
     machine = ready_purchase()
     assert machine.handle(LEASE_IDLE_NS // 2, DeadlinePassed()) == [purchase.EndPurchase("released", "idle")]
-    assert machine.handle(LEASE_IDLE_NS, purchase.RunOrdered(TASK, 0, 1)) == [
+    assert machine.handle(LEASE_IDLE_NS, ordered((0, 1))) == [
         purchase.RunDenied(TASK, 0, "released", "the lease has ended")
     ]
 
@@ -176,12 +204,12 @@ class LeaseUnderAnyWeather(RuleBasedStateMachine):
                     assert list(numbers) == sorted(numbers) and len(numbers) <= BATCH_RUNS
                     self.started += numbers
                     self.durable_highest = max(self.durable_highest, numbers[-1])
-                case sale.AnswerRun(number):
-                    self.answered.append(number)
+                case sale.AnswerRuns(numbers):
+                    self.answered += numbers
 
-    @rule(number=st.integers(1, 30), input_bytes=SIZES)
-    def ask(self, number: int, input_bytes: int) -> None:
-        self.take(self.sale.handle(self.now_ns, sale.RunRequested(number, input_bytes)))
+    @rule(runs=st.lists(st.tuples(st.integers(1, 30), SIZES), max_size=4))
+    def ask(self, runs: list[tuple[int, int]]) -> None:
+        self.take(self.sale.handle(self.now_ns, sale.RunsRequested(tuple(runs))))
 
     @precondition(lambda self: self.sale.running)
     @rule(lost=st.booleans())
@@ -213,9 +241,10 @@ class LeaseUnderAnyWeather(RuleBasedStateMachine):
     @invariant()
     def the_queue_is_bounded(self) -> None:
         if hasattr(self, "sale"):
-            held_bytes = self.sale.waiting_bytes
-            assert list(held_bytes) == list(self.sale.waiting) and len(held_bytes) <= RUNS_IN_FLIGHT
-            assert len(held_bytes) == 1 or sum(held_bytes.values()) <= FLIGHT_BYTES
+            waiting = self.sale.waiting
+            assert list(waiting) == sorted(waiting) and len(waiting) <= RUNS_IN_FLIGHT
+            assert sum(waiting.values()) == self.sale.waiting_bytes
+            assert self.sale.waiting_bytes <= FLIGHT_BYTES
 
 
 class PurchaseUnderAnyWeather(RuleBasedStateMachine):
@@ -232,16 +261,18 @@ class PurchaseUnderAnyWeather(RuleBasedStateMachine):
     def take(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
-                case purchase.SendRun(number, _, _):
-                    self.numbers.append(number)
-                case purchase.RunDelivered(_, _, unit) | purchase.RunDenied(_, unit, _, _):
+                case purchase.SendRuns(first, runs):
+                    self.numbers += range(first, first + len(runs))
+                case purchase.RunsDelivered(_, runs):
+                    self.settled += [run.unit for run in runs]
+                case purchase.RunDenied(_, unit, _, _):
                     self.settled.append(unit)
 
-    @rule(input_bytes=SIZES)
-    def order(self, input_bytes: int) -> None:
-        unit = len(self.ordered)
-        self.ordered.add(unit)
-        self.take(self.machine.handle(self.now_ns, purchase.RunOrdered(TASK, unit, input_bytes)))
+    @rule(sizes=st.lists(SIZES, max_size=4))
+    def order(self, sizes: list[int]) -> None:
+        runs = list(enumerate(sizes, len(self.ordered)))
+        self.ordered.update(unit for unit, _ in runs)
+        self.take(self.machine.handle(self.now_ns, ordered(*runs)))
 
     @rule(number=st.integers(1, 20), ok=st.booleans())
     def answer(self, number: int, ok: bool) -> None:

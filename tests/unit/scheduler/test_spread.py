@@ -44,12 +44,12 @@ def spread(units: int, sellers: Sequence[Quote], *, ceiling: int = 1 << 40, most
 
 def arrive(machine: task.Task, units: int) -> list[Effect]:
     """So many units come in."""
-    return [effect for _ in range(units) for effect in machine.handle(0, task.UnitArrived())]
+    return [effect for _ in range(units) for effect in machine.handle(0, task.UnitsArrived())]
 
 
 def ordered(effects: Sequence[Effect]) -> list[tuple[int, int]]:
     """(attempt, unit) of each order."""
-    return [(effect.attempt, effect.unit) for effect in effects if isinstance(effect, task.OrderRun)]
+    return [(effect.attempt, unit) for effect in effects if isinstance(effect, task.OrderRuns) for unit in effect.units]
 
 
 def leased(effects: Sequence[Effect]) -> list[PeerKey]:
@@ -95,7 +95,7 @@ def test_units_go_to_who_has_least_to_do_and_a_faster_provider_gets_more() -> No
     assert ordered(arrive(machine, 3)) == [], "more than a lease takes is out on it"
     next_unit = 2 * RUNS_AT_FIRST
     for now_ns, unit in ((RUNS_AHEAD_NS, 1), (2 * RUNS_AHEAD_NS, 3)):
-        assert ordered(machine.handle(now_ns, task.UnitAnswered(2, unit, 0))) == [(2, next_unit)]
+        assert ordered(machine.handle(now_ns, task.UnitsAnswered(2, (unit,), (0,)))) == [(2, next_unit)]
         next_unit += 1
 
 
@@ -160,9 +160,9 @@ def test_a_lease_that_ends_takes_nothing_of_the_others_with_it() -> None:
     machine.handle(0, task.LeaseOpened(2))
     arrive(machine, 2)
     assert ordered(machine.handle(0, task.LeaseFailed(2, "provider_lost", "x"))) == [(1, 1)]
-    assert machine.handle(0, task.UnitAnswered(2, 1, 0)) == [], "it is out elsewhere, and owed there"
-    assert machine.handle(0, task.UnitAnswered(1, 1, 0))[0] == task.AcceptUnit(1, 1)
-    assert machine.handle(0, task.UnitAnswered(1, 1, 0)) == [], "once"
+    assert machine.handle(0, task.UnitsAnswered(2, (1,), (0,))) == [], "it is out elsewhere, and owed there"
+    assert machine.handle(0, task.UnitsAnswered(1, (1,), (0,)))[0] == task.AcceptUnits(1, (1,))
+    assert machine.handle(0, task.UnitsAnswered(1, (1,), (0,))) == [], "once"
 
 
 def test_when_the_last_of_several_is_lost_a_search_finds_others() -> None:
@@ -179,7 +179,8 @@ def test_all_providers_are_asked_for_their_receipts_and_who_is_lost_then_is_sett
     machine.handle(0, task.LeaseOpened(1))
     machine.handle(0, task.LeaseOpened(2))
     out = ordered(arrive(machine, 2 * RUNS_AT_FIRST))
-    effects = [effect for number, unit in out for effect in machine.handle(0, task.UnitAnswered(number, unit, 0))]
+    answers = [task.UnitsAnswered(number, (unit,), (0,)) for number, unit in out]
+    effects = [effect for answer in answers for effect in machine.handle(0, answer)]
     assert effects[-1] == task.CloseTranche()
     assert machine.handle(0, task.LeaseFailed(1, "provider_lost", "x")) == []
     assert ends(machine.handle(0, task.LeaseFailed(2, "provider_lost", "x"))) == ["receipt_missing"]
@@ -198,13 +199,13 @@ def test_the_exact_price_of_one_provider_is_enough_for_it_alone_however_it_is_ro
     machine = spread(1_000, (seller(1, 7, 333), seller(2, 7, 333)), ceiling=7 + 333)
     assert list(machine.attempts.live) == [1]
     machine.handle(0, task.LeaseOpened(1))
-    spent, unit, effects = 0, 0, machine.handle(0, task.UnitArrived())
+    spent, unit, effects = 0, 0, machine.handle(0, task.UnitsArrived())
     while not machine.settle_at_ns:
         assert ordered(effects) == [(1, unit)]
         price = bill_nanoton(unit + 1, 333) - bill_nanoton(unit, 333) + (0 if unit else 7)
         spent, unit = spent + price, unit + 1
-        machine.handle(0, task.UnitAnswered(1, unit - 1, price))
-        effects = [] if machine.settle_at_ns else machine.handle(0, task.UnitArrived())
+        machine.handle(0, task.UnitsAnswered(1, (unit - 1,), (price,)))
+        effects = [] if machine.settle_at_ns else machine.handle(0, task.UnitsArrived())
     assert spent == 7 + 333 and machine.accepted == 1_000
 
 
@@ -215,7 +216,7 @@ def test_after_a_loss_the_ceiling_counts_what_was_paid_and_what_is_out_on_every_
     machine.handle(0, task.LeaseOpened(1))
     machine.handle(0, task.LeaseOpened(2))
     arrive(machine, 4)
-    machine.handle(0, task.UnitAnswered(2, 1, 100))
+    machine.handle(0, task.UnitsAnswered(2, (1,), (100,)))
     assert ordered(machine.handle(0, task.LeaseFailed(1, "provider_lost", "x"))) == [(2, 0), (2, 2)]
     lower = spread(20, (cheap, dear), ceiling=100 * 20 - 1)
     assert lower.attempts.live[1].provider == cheap.provider and len(lower.attempts.live) == 1
@@ -231,9 +232,9 @@ def test_a_runner_up_is_asked_only_if_it_fits_into_what_is_left_of_the_ceiling(p
     machine = spread(20, (cheap, dear), ceiling=300, most=1)
     machine.handle(0, task.LeaseOpened(1))
     for attempt, unit in ordered(arrive(machine, 10)):
-        machine.handle(0, task.UnitAnswered(attempt, unit, 10))
+        machine.handle(0, task.UnitsAnswered(attempt, (unit,), (10,)))
     for unit in (8, 9):
-        machine.handle(0, task.UnitAnswered(1, unit, 10))
+        machine.handle(0, task.UnitsAnswered(1, (unit,), (10,)))
     effects = machine.handle(0, task.LeaseFailed(1, "provider_lost", "x"))
     assert machine.attempts.spent_nanoton == 100
     assert effects == ([task.OpenLease(2, dear)] if taken else [task.FindSellers()])
@@ -336,16 +337,17 @@ class SpreadUnderAnyWeather(RuleBasedStateMachine):
     def take(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
-                case task.AcceptUnit(attempt, unit):
-                    assert self.on.pop(unit) == attempt, "accepted from a lease on which it is not out"
-                    self.accepted.append(unit)
+                case task.AcceptUnits(attempt, units):
+                    for unit in units:
+                        assert self.on.pop(unit) == attempt, "accepted from a lease on which it is not out"
+                    self.accepted += units
                 case task.OpenLease(attempt, chosen):
                     self.leases[attempt] = (chosen.provider, 0)
                     self.opening.add(attempt)
-                case task.OrderRun(attempt, unit):
-                    assert unit not in self.on and unit not in self.accepted, "a unit goes out twice"
+                case task.OrderRuns(attempt, units):
+                    assert not {*units} & {*self.on, *self.accepted}, "a unit goes out twice"
                     assert attempt in self.open
-                    self.on[unit] = attempt
+                    self.on.update(dict.fromkeys(units, attempt))
                     assert list(self.on.values()).count(attempt) <= RUNS_IN_FLIGHT
                 case task.GrantCredit(count):
                     self.credit += count
@@ -403,9 +405,9 @@ class SpreadUnderAnyWeather(RuleBasedStateMachine):
     @precondition(lambda self: self.credit > 0)
     @rule(count=st.integers(1, 60))
     def units_arrive(self, count: int) -> None:
-        for _ in range(min(count, self.credit)):
-            self.credit -= 1
-            self.tell(task.UnitArrived())
+        arrived = min(count, self.credit)
+        self.credit -= arrived
+        self.tell(task.UnitsArrived(arrived))
 
     @precondition(lambda self: self.on)
     @rule(data=st.data(), count=st.integers(1, 8), again=st.booleans())
@@ -418,14 +420,13 @@ class SpreadUnderAnyWeather(RuleBasedStateMachine):
             price = self.bill(attempt, billed, billed + 1)
             self.leases[attempt] = (provider, billed + 1)
             self.spent += price
-            for _ in range(1 + again):
-                self.tell(task.UnitAnswered(attempt, unit, price))
+            self.tell(task.UnitsAnswered(attempt, (unit,) * (1 + again), (price,) * (1 + again)))
             self.on.pop(unit, None)                     # of a task that has ended
 
     @rule(unit=st.integers(0, 60), attempt=st.integers(0, 8), price=st.integers(0, 9))
     def answered_by_who_does_not_have_it(self, unit: int, attempt: int, price: int) -> None:
         if self.on.get(unit) != attempt:
-            self.tell(task.UnitAnswered(attempt, unit, price))
+            self.tell(task.UnitsAnswered(attempt, (unit,), (price,)))
             self.tell(task.UnitDenied(attempt, unit, "provider_lost", "x"))
 
     @precondition(lambda self: self.on)

@@ -34,8 +34,8 @@ def ends(effects: list[Effect]) -> list[str | None]:
 
 def test_one_unit_from_submit_to_receipt() -> None:
     machine = running()
-    assert machine.handle(1, task.UnitArrived()) == [task.OrderRun(1, 0)]
-    assert machine.handle(2, task.UnitAnswered(1, 0, 0)) == [task.AcceptUnit(1, 0), task.CloseTranche()]
+    assert machine.handle(1, task.UnitsArrived()) == [task.OrderRuns(1, (0,))]
+    assert machine.handle(2, task.UnitsAnswered(1, (0,), (0,))) == [task.AcceptUnits(1, (0,)), task.CloseTranche()]
     assert machine.deadline_ns() == 2 + RECEIPT_REPLY_NS
     assert ends(machine.handle(3, task.ReceiptsSettled())) == [None]
     assert machine.deadline_ns() is None
@@ -110,12 +110,12 @@ def test_who_meets_only_dear_offers_is_told_the_max_price_that_would_do() -> Non
 
 def test_a_unit_that_was_never_begun_moves_to_a_new_lease() -> None:
     machine = running(units=2)
-    machine.handle(0, task.UnitArrived())
-    machine.handle(0, task.UnitArrived())
+    machine.handle(0, task.UnitsArrived())
+    machine.handle(0, task.UnitsArrived())
     assert machine.handle(0, task.UnitDenied(1, 0, "idle", "x")) == []
     assert machine.handle(0, task.UnitDenied(1, 1, "idle", "x")) == [task.FindSellers()]
     machine.handle(0, task.SellersRanked(Ranked((SECOND,))))
-    assert machine.handle(0, task.LeaseOpened(2)) == [task.OrderRun(2, 0), task.OrderRun(2, 1)]
+    assert machine.handle(0, task.LeaseOpened(2)) == [task.OrderRuns(2, (0, 1))]
 
 
 # --- failover ------------------------------------------------------------------
@@ -124,28 +124,28 @@ def test_a_unit_that_was_never_begun_moves_to_a_new_lease() -> None:
 def test_what_a_lost_provider_did_not_deliver_goes_to_the_runner_up() -> None:
     machine = running(units=3)
     for _ in range(3):
-        machine.handle(0, task.UnitArrived())
-    machine.handle(0, task.UnitAnswered(1, 1, 0))
+        machine.handle(0, task.UnitsArrived())
+    machine.handle(0, task.UnitsAnswered(1, (1,), (0,)))
     assert machine.handle(0, task.UnitDenied(1, 0, "provider_lost", "x")) == []
     assert machine.handle(0, task.UnitDenied(1, 2, "provider_lost", "x")) == [task.OpenLease(2, SECOND)]
     assert machine.handle(0, task.LeaseFailed(1, "provider_lost", "x")) == []
-    assert machine.handle(0, task.LeaseOpened(2)) == [task.OrderRun(2, 0), task.OrderRun(2, 2)]
-    machine.handle(1, task.UnitAnswered(2, 2, 0))
-    assert machine.handle(1, task.UnitAnswered(2, 0, 0)) == [task.AcceptUnit(2, 0), task.CloseTranche()]
+    assert machine.handle(0, task.LeaseOpened(2)) == [task.OrderRuns(2, (0, 2))]
+    machine.handle(1, task.UnitsAnswered(2, (2,), (0,)))
+    assert machine.handle(1, task.UnitsAnswered(2, (0,), (0,))) == [task.AcceptUnits(2, (0,)), task.CloseTranche()]
 
 
 def test_a_provider_lost_between_two_units_is_replaced_before_the_next_one_comes() -> None:
     machine = running(units=2)
-    machine.handle(0, task.UnitArrived())
-    machine.handle(0, task.UnitAnswered(1, 0, 0))
+    machine.handle(0, task.UnitsArrived())
+    machine.handle(0, task.UnitsAnswered(1, (0,), (0,)))
     assert machine.handle(0, task.LeaseFailed(1, "provider_lost", "x")) == [task.OpenLease(2, SECOND)]
-    assert machine.handle(0, task.UnitArrived()) == []
-    assert machine.handle(0, task.LeaseOpened(2)) == [task.OrderRun(2, 1)]
+    assert machine.handle(0, task.UnitsArrived()) == []
+    assert machine.handle(0, task.LeaseOpened(2)) == [task.OrderRuns(2, (1,))]
 
 
 def test_after_the_last_seller_a_search_finds_others_and_who_was_lost_is_out_of_the_task() -> None:
     machine = running()
-    machine.handle(0, task.UnitArrived())
+    machine.handle(0, task.UnitsArrived())
     assert machine.handle(0, task.UnitDenied(1, 0, "bad_seal", "x")) == [task.OpenLease(2, SECOND)]
     machine.handle(0, task.LeaseOpened(2))
     assert machine.handle(0, task.UnitDenied(2, 0, "provider_lost", "x")) == [task.FindSellers()]
@@ -159,28 +159,29 @@ def test_what_is_out_on_a_lease_that_is_left_comes_first_and_nothing_more_is_ord
     """Else two providers would work on one task, and it could cost more than its ceiling."""
     machine = running(units=4)
     for _ in range(3):
-        machine.handle(0, task.UnitArrived())
+        machine.handle(0, task.UnitsArrived())
     assert machine.handle(0, task.UnitDenied(1, 0, "worker_lost", "x")) == []
-    assert machine.handle(0, task.UnitArrived()) == []
-    assert machine.handle(0, task.UnitAnswered(1, 1, 0)) == [task.AcceptUnit(1, 1)]
-    assert machine.handle(0, task.UnitAnswered(1, 2, 0)) == [task.AcceptUnit(1, 2), task.OpenLease(2, SECOND)]
-    assert machine.handle(0, task.LeaseOpened(2)) == [task.OrderRun(2, 0), task.OrderRun(2, 3)]
+    assert machine.handle(0, task.UnitsArrived()) == []
+    assert machine.handle(0, task.UnitsAnswered(1, (1,), (0,))) == [task.AcceptUnits(1, (1,))]
+    answered = machine.handle(0, task.UnitsAnswered(1, (2,), (0,)))
+    assert answered == [task.AcceptUnits(1, (2,)), task.OpenLease(2, SECOND)]
+    assert machine.handle(0, task.LeaseOpened(2)) == [task.OrderRuns(2, (0, 3))]
 
 
 def test_a_lease_that_ends_while_it_is_left_keeps_nobody_waiting() -> None:
     machine = running(units=2)
-    machine.handle(0, task.UnitArrived())
-    machine.handle(0, task.UnitArrived())
+    machine.handle(0, task.UnitsArrived())
+    machine.handle(0, task.UnitsArrived())
     machine.handle(0, task.UnitDenied(1, 0, "worker_lost", "x"))
     assert machine.handle(0, task.LeaseFailed(1, "provider_lost", "x")) == [task.OpenLease(2, SECOND)]
-    assert machine.handle(0, task.LeaseOpened(2)) == [task.OrderRun(2, 0), task.OrderRun(2, 1)]
+    assert machine.handle(0, task.LeaseOpened(2)) == [task.OrderRuns(2, (0, 1))]
 
 
 def test_a_late_word_of_an_earlier_lease_is_not_taken_for_the_present_ones() -> None:
     machine = running()
-    machine.handle(0, task.UnitArrived())
+    machine.handle(0, task.UnitsArrived())
     machine.handle(0, task.UnitDenied(1, 0, "worker_lost", "x"))
-    assert machine.handle(0, task.LeaseOpened(2)) == [task.OrderRun(2, 0)]
+    assert machine.handle(0, task.LeaseOpened(2)) == [task.OrderRuns(2, (0,))]
     for late in (task.UnitDenied(1, 0, "provider_lost", "x"), task.LeaseFailed(1, "idle", "x"), task.LeaseOpened(1)):
         assert machine.handle(0, late) == []
     assert machine.attempts.at(2, Step.RUNNING)
@@ -188,14 +189,14 @@ def test_a_late_word_of_an_earlier_lease_is_not_taken_for_the_present_ones() -> 
 
 def test_a_unit_on_which_every_worker_dies_ends_the_task_after_a_few() -> None:
     machine = running()
-    machine.handle(0, task.UnitArrived())
+    machine.handle(0, task.UnitsArrived())
     attempt, effects = 1, machine.handle(0, task.UnitDenied(1, 0, "worker_lost", "x"))
     while not ends(effects):
         if effects == [task.FindSellers()]:
             another = quote(PeerKey(bytes([50 + attempt]) * 32))
             effects = machine.handle(0, task.SellersRanked(Ranked((another,))))
         attempt += 1
-        assert machine.handle(0, task.LeaseOpened(attempt)) == [task.OrderRun(attempt, 0)]
+        assert machine.handle(0, task.LeaseOpened(attempt)) == [task.OrderRuns(attempt, (0,))]
         effects = machine.handle(0, task.UnitDenied(attempt, 0, "worker_lost", "x"))
     assert ends(effects) == ["worker_lost"] and attempt == TASK_LEASES_LOST + 1
 
@@ -212,50 +213,50 @@ def test_a_task_that_finds_nobody_to_take_over_ends_with_what_its_provider_was_l
 
 def test_what_every_provider_would_say_ends_the_task_at_once() -> None:
     machine = running()
-    machine.handle(0, task.UnitArrived())
+    machine.handle(0, task.UnitsArrived())
     assert ends(machine.handle(0, task.UnitDenied(1, 0, "model_refused", "x"))) == ["model_refused"]
-    assert machine.handle(0, task.UnitAnswered(1, 0, 0)) == []
+    assert machine.handle(0, task.UnitsAnswered(1, (0,), (0,))) == []
 
 
 def test_a_lease_given_back_between_two_units_is_replaced() -> None:
     machine = running(units=2)
-    machine.handle(0, task.UnitArrived())
-    machine.handle(0, task.UnitAnswered(1, 0, 0))
+    machine.handle(0, task.UnitsArrived())
+    machine.handle(0, task.UnitsAnswered(1, (0,), (0,)))
     assert machine.handle(0, task.LeaseFailed(1, "draining", "x")) == [task.FindSellers()]
-    assert machine.handle(0, task.UnitArrived()) == []
+    assert machine.handle(0, task.UnitsArrived()) == []
     machine.handle(0, task.SellersRanked(Ranked((SECOND,))))
-    assert machine.handle(0, task.LeaseOpened(2)) == [task.OrderRun(2, 1)]
+    assert machine.handle(0, task.LeaseOpened(2)) == [task.OrderRuns(2, (1,))]
 
 
 def test_providers_that_give_every_lease_back_do_not_keep_a_task_busy() -> None:
     machine = running()
-    machine.handle(0, task.UnitArrived())
+    machine.handle(0, task.UnitsArrived())
     for attempt in range(1, TASK_SEARCHES + 1):
         assert machine.handle(0, task.UnitDenied(attempt, 0, "draining", "x")) == [task.FindSellers()]
         machine.handle(0, task.SellersRanked(Ranked((FIRST,))))
-        assert machine.handle(0, task.LeaseOpened(attempt + 1)) == [task.OrderRun(attempt + 1, 0)]
+        assert machine.handle(0, task.LeaseOpened(attempt + 1)) == [task.OrderRuns(attempt + 1, (0,))]
     assert ends(machine.handle(0, task.UnitDenied(attempt + 1, 0, "draining", "x"))) == ["draining"]
 
 
 def test_a_faulty_unit_does_not_stop_the_others() -> None:
     machine = running(units=2)
-    machine.handle(0, task.UnitArrived())
-    machine.handle(0, task.UnitArrived())
+    machine.handle(0, task.UnitsArrived())
+    machine.handle(0, task.UnitsArrived())
     denied = machine.handle(0, task.UnitDenied(1, 0, "inputs_mismatch", "x"))
     assert denied == [task.ReportFailure(0, "inputs_mismatch", "x")]
-    assert machine.handle(0, task.UnitAnswered(1, 1, 0)) == [task.AcceptUnit(1, 1), task.CloseTranche()]
+    assert machine.handle(0, task.UnitsAnswered(1, (1,), (0,))) == [task.AcceptUnits(1, (1,)), task.CloseTranche()]
 
 
 def test_only_failed_units_need_no_receipt() -> None:
     machine = running()
-    machine.handle(0, task.UnitArrived())
+    machine.handle(0, task.UnitsArrived())
     assert ends(machine.handle(0, task.UnitDenied(1, 0, "inputs_mismatch", "x"))) == [None]
 
 
 def test_a_missing_receipt_ends_the_task_with_its_code() -> None:
     machine = running()
-    machine.handle(0, task.UnitArrived())
-    machine.handle(0, task.UnitAnswered(1, 0, 0))
+    machine.handle(0, task.UnitsArrived())
+    machine.handle(0, task.UnitsAnswered(1, (0,), (0,)))
     assert ends(machine.handle(RECEIPT_REPLY_NS, DeadlinePassed())) == ["receipt_missing"]
 
 

@@ -120,7 +120,7 @@ def test_a_slow_reader_holds_no_more_than_a_window(home: Path, model: Path) -> N
 
     def generous(talk: Talk, verb: str, args: dict[str, Any]) -> None:
         talk.event("credit", count=1_000_000)
-        while (message := talk.receive()) is not None:
+        while (message := talk.unit()) is not None:
             talk.send(result_of(message["unit"], message["inputs"], number=message["unit"]))
 
     with serving(home, generous):
@@ -184,7 +184,7 @@ def test_a_failed_unit_raises_its_error_or_is_a_value(home: Path, model: Path) -
     def second_fails(talk: Talk, verb: str, args: dict[str, Any]) -> None:
         talk.event("credit", count=3)
         for _ in range(3):
-            if (message := talk.receive()) is None:
+            if (message := talk.unit()) is None:
                 return  # the client gave up after the failure
             if message["unit"] == 1:
                 talk.event("failed", unit=1, code="inputs_mismatch", text="x should be float32")
@@ -236,7 +236,7 @@ def test_events_are_told_without_payloads_and_with_readable_ids(home: Path, mode
 def test_a_receipt_may_overtake_its_results(home: Path, model: Path) -> None:
     def early(talk: Talk, verb: str, args: dict[str, Any]) -> None:
         talk.event("credit", count=2)
-        first, second = talk.receive(), talk.receive()
+        first, second = talk.unit(), talk.unit()
         assert first is not None and second is not None
         talk.event("receipt", hash=receipt_hash(7), seq=1, lease=LEASE, runs=2, first_number=7, verified=True)
         talk.send(result_of(0, first["inputs"], number=7))
@@ -250,7 +250,7 @@ def test_a_receipt_may_overtake_its_results(home: Path, model: Path) -> None:
 def test_an_unverified_receipt_is_none(home: Path, model: Path) -> None:
     def unsure(talk: Talk, verb: str, args: dict[str, Any]) -> None:
         talk.event("credit", count=1)
-        message = talk.receive()
+        message = talk.unit()
         assert message is not None
         talk.send(result_of(0, message["inputs"], number=1))
         unsigned = {"hash": receipt_hash(1), "seq": 1, "lease": LEASE, "runs": 1, "first_number": 1}

@@ -104,10 +104,9 @@ def one_result(**changes: Any) -> Callable[[Talk, str, dict[str, Any]], None]:
 
     def script(talk: Talk, verb: str, args: dict[str, Any]) -> None:
         talk.event("credit", count=1)
-        message = talk.receive()
+        message = talk.unit()
         assert message is not None
-        event = result_of(0, message["inputs"], number=1) | changes
-        talk.send({key: value for key, value in event.items() if value != "left out"})
+        talk.send(result_of(message["unit"], message["inputs"], **{"number": 1, **changes}))
         talk.send({"done": {}})
 
     return script
@@ -124,7 +123,12 @@ def one_result(**changes: Any) -> Callable[[Talk, str, dict[str, Any]], None]:
     ({"unit": 1}, Malformed),
     ({"unit": -1}, Malformed),
     ({"unit": True}, Malformed),
-    ({"unit": "left out"}, Malformed),
+    ({"unit": ...}, Malformed),
+    ({"outputs": ...}, Malformed),
+    ({"lease": ...}, Malformed),
+    ({"results": ...}, Malformed),
+    ({"results": 5}, Malformed),
+    ({"results": [5]}, Malformed),
     ({"provider": b"short"}, Malformed),
     ({"provider": "12D3KooW"}, Malformed),
     ({"lease": "G" * 64}, Malformed),
@@ -152,7 +156,7 @@ def test_outputs_that_fit_their_commitment_but_are_no_tensors_are_refused(
 
     def script(talk: Talk, verb: str, args: dict[str, Any]) -> None:
         talk.event("credit", count=1)
-        message = talk.receive()
+        message = talk.unit()
         assert message is not None
         talk.send(result_of(
             0, message["inputs"], number=1, outputs=payload, salt=salt,
@@ -166,7 +170,7 @@ def test_outputs_that_fit_their_commitment_but_are_no_tensors_are_refused(
 def test_a_unit_answered_twice_is_refused(home: Path, model: Path) -> None:
     def twice(talk: Talk, verb: str, args: dict[str, Any]) -> None:
         talk.event("credit", count=2)
-        message = talk.receive()
+        message = talk.unit()
         assert message is not None
         for _ in range(2):
             talk.send(result_of(0, message["inputs"], number=1))
@@ -251,7 +255,7 @@ def test_closing_the_iterator_hangs_up(home: Path, model: Path) -> None:
 
     def watching(talk: Talk, verb: str, args: dict[str, Any]) -> None:
         talk.event("credit", count=1)
-        message = talk.receive()
+        message = talk.unit()
         assert message is not None
         talk.send(result_of(0, message["inputs"], number=1))
         if talk.receive() is None:
