@@ -21,7 +21,7 @@ from cocoon.ledger.events import (
     TrancheClosed,
 )
 from cocoon.ledger.receipt import ReceiptIssuer, ReceiptVerifier
-from cocoon.wire.codec import decode, encode
+from cocoon.wire.codec import decode, encode, pack_plain
 from cocoon.wire.judged import Statement, Voucher
 from cocoon.wire.messages import Receipt
 from cocoon.wire.signing import open_signed
@@ -36,13 +36,13 @@ def pack_event(event: Event) -> bytes:
     """The journal body of one of the ``JOURNALLED`` facts."""
     match event:
         case StatementMade(statement):
-            return encode(["made", statement.pack()])
+            return pack_plain(["made", statement.pack()])
         case StatementsWithdrawn(after):
             return encode(["withdrawn", after])
         case CountersignReceived(voucher, signature):
             return encode(["countersigned", voucher.pack(), signature])
         case RunAccepted(statement):
-            return encode(["accepted", statement.pack()])
+            return pack_plain(["accepted", statement.pack()])
         case ReceiptReceived(receipt):
             return encode(["received", receipt.pack()])
         case LeaseResumed():

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from cocoon.core.errors import Corrupt
 from cocoon.core.ids import LeaseId, PeerKey, ReceiptHash, TaskId
 from cocoon.core.limits import JOURNAL_ROW_BYTES
-from cocoon.core.values import Value
-from cocoon.wire.codec import decode, encode
+from cocoon.core.values import Value, astuple
+from cocoon.wire.codec import decode, encode, pack_plain
 
 LEASE_SOLD = "lease_sold"
 RUN_STARTED = "run_started"
@@ -109,10 +109,7 @@ class UnitAccepted(Value):
 
     def pack(self) -> bytes:
         """Canonical body of the journal entry."""
-        return encode([
-            self.task, self.unit, self.slot, self.provider, self.lease, self.number,
-            self.price_nanoton, self.salt, self.statement,
-        ])
+        return pack_plain(astuple(self))
 
     @classmethod
     def unpack(cls, body: bytes) -> UnitAccepted:
@@ -151,7 +148,7 @@ def unpack_run(body: bytes) -> tuple[LeaseId, int]:
 
 def pack_facts(lease: LeaseId, facts: Sequence[bytes]) -> bytes:
     """Body of ``RECEIPT_FACT``: what the receipt machine of a lease was told, on either side (``ledger.journal``)."""
-    return encode([lease, *facts])
+    return pack_plain([lease, *facts])
 
 
 def unpack_facts(body: bytes) -> tuple[LeaseId, list[bytes]]:

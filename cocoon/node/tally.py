@@ -105,8 +105,8 @@ class Tally:
 
     def rows(self, events: Sequence[receipts.RequesterEvent]) -> list[Row]:
         """These facts as one row. Price-0 leases are not resumed: nothing is owed for them."""
-        facts = [pack_event(event) for event in events if isinstance(event, JOURNALLED)]
-        if self.lane == 0 or not facts:
+        facts = [pack_event(event) for event in events if isinstance(event, JOURNALLED)] if self.lane else []
+        if not facts:
             return []
         self._rows += 1
         return [Row(records.RECEIPT_FACT, records.pack_facts(self.id, facts), records.fact_key(self.id, self._rows))]

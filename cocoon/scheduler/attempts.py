@@ -5,7 +5,8 @@ Purity: pure. Spec: docs/spec/scheduling.md, rules SCH-24 to SCH-26.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -122,7 +123,26 @@ class Attempts:
         takers = self._takers(rest)
         return self._fits([*takers.values(), Stake(price, 0)], self._others(takers), rest)
 
-    def roomiest(self, rest: int) -> int | None:
+    def hand_out(self, waiting: Sequence[int], rest: int) -> dict[int, list[int]]:
+        """Put units that wait on leases as these have room; what each got.
+
+        Args:
+            rest: With those that wait.
+        """
+        handed: dict[int, list[int]] = {}
+        left = deque(waiting)
+        while left and (number := self._roomiest(rest)) is not None:
+            one = self.live[number]
+            # The ceiling holds for all that a lease without others takes if it holds for one: units cost the same
+            # whether they are out on it or in the rest.
+            count = min(one.room, len(left)) if len(self.live) == 1 else 1
+            units = [left.popleft() for _ in range(count)]
+            one.out.update(units)
+            handed.setdefault(number, []).extend(units)
+            rest -= count
+        return handed
+
+    def _roomiest(self, rest: int) -> int | None:
         """The lease that takes the next unit: who has least to do, then who is cheapest."""
         free = [number for number, one in self.live.items() if one.step is Step.RUNNING and one.room]
         if not free:

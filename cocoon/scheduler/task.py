@@ -400,17 +400,10 @@ class Task:
 
     def _hand_out(self) -> list[Effect]:
         """Put units on leases as these have room: whoever is faster has room more often."""
-        if not self.waiting:
-            return []
-        orders: dict[int, list[int]] = {}
-        for unit in sorted(self.waiting):
-            number = self.attempts.roomiest(self._rest)
-            if number is None:
-                break
-            self.waiting.remove(unit)
-            self.attempts.live[number].out.add(unit)
-            orders.setdefault(number, []).append(unit)
-        return [OrderRuns(number, tuple(units)) for number, units in orders.items()]
+        handed = self.attempts.hand_out(sorted(self.waiting), self._rest)
+        for units in handed.values():
+            self.waiting.difference_update(units)
+        return [OrderRuns(number, tuple(units)) for number, units in handed.items()]
 
     def _lease_more(self) -> list[Effect]:
         orders: list[Effect] = []

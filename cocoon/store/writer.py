@@ -13,9 +13,10 @@ import os
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from cocoon.core.errors import CocoonError, Corrupt, Duplicate, StorageFull, Unavailable
 from cocoon.core.limits import (
@@ -31,6 +32,8 @@ from cocoon.store import reserve, schema
 from cocoon.store.chain import link
 from cocoon.store.reader import Reader
 
+T = TypeVar("T")
+
 _PRIMARY = 0xFF
 #: A failed flush may have dropped pages from the cache: trying again would lie.
 _NEVER_AGAIN = (sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC)
@@ -39,6 +42,8 @@ _SMALLEST_LIMIT_BYTES = MIB
 _LOG_BYTES = 4 * MIB
 #: The smallest page of SQLite: a shorter file that is not empty has lost something.
 _SMALLEST_FILE_BYTES = 512
+#: Of six values each; SQLite before 3.32 takes 999 values in a statement.
+_STATEMENT_ROWS = 128
 #: Its traceback is on stderr, where threading puts it.
 _DEFECT = "the journal's thread ended by a defect"
 
@@ -79,6 +84,11 @@ class Room(Value):
 
 class Full(Exception):
     """The disk, the quota or the page limit is used up; the transaction was rolled back."""
+
+
+def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """What goes into one statement: each statement gives the interpreter's lock away, and waits for it again."""
+    return (items[first : first + _STATEMENT_ROWS] for first in range(0, len(items), _STATEMENT_ROWS))
 
 
 class Writer:
@@ -249,20 +259,25 @@ class Writer:
         if taken is not None:
             ticket.error = Duplicate(f"journal record {taken} has this unique key")
             return 0
-        for row in ticket.rows:
-            self._hash = link(self._hash, self._seq + 1, row.kind, row.unique, row.body)
-            self._seq += 1
-            values = (self._seq, row.kind, row.unique, row.body, self._hash, self._clock_ns())
-            connection.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", values)
-            ticket.seqs.append(self._seq)
+        at_ns = self._clock_ns()
+        for rows in _chunks(ticket.rows):
+            values: list[object] = []
+            for row in rows:
+                self._hash = link(self._hash, self._seq + 1, row.kind, row.unique, row.body)
+                self._seq += 1
+                values += (self._seq, row.kind, row.unique, row.body, self._hash, at_ns)
+                ticket.seqs.append(self._seq)
+            places = ", ".join(["(?, ?, ?, ?, ?, ?)"] * len(rows))
+            connection.execute(f"INSERT INTO entries VALUES {places}", values)
         return len(ticket.rows)
 
     @staticmethod
     def _taken(connection: sqlite3.Connection, rows: Sequence[Row]) -> int | None:
         """Sequence number of a record that already has one of the rows' unique keys."""
-        for key in (row.unique for row in rows if row.unique is not None):
-            found = connection.execute("SELECT seq FROM entries WHERE unique_key = ?", (key,)).fetchone()
-            if found is not None:
+        for some in _chunks([row.unique for row in rows if row.unique is not None]):
+            places = ", ".join("?" * len(some))
+            asked = f"SELECT seq FROM entries WHERE unique_key IN ({places}) LIMIT 1"
+            if (found := connection.execute(asked, some).fetchone()) is not None:
                 return int(found[0])
         return None
 
