@@ -42,16 +42,23 @@ print(median(took) * 1e3)
 """
 
 
+#: Of a provider that is paid, per 1,000 runs; and what both wallets begin with. A run is a thousandth of a tranche.
+_PAID = {"COCOON_PRICE_RUN_NANOTON": "1000000"}
+_FUNDS_NANOTON = 10_000_000_000
+
+
 @contextmanager
-def three_peers() -> Iterator[tuple[Crew, dict[str, Peer], dict[str, float]]]:
-    """Bootstrap, provider and requester, ready, with the seconds that each took."""
+def three_peers(*, paid: bool = False) -> Iterator[tuple[Crew, dict[str, Peer], dict[str, float]]]:
+    """Bootstrap, provider and requester, ready, with the seconds that each took; runs cost nothing unless ``paid``."""
     with crew(Interrupts()) as members:
         peers = {"bootstrap": members.start("bootstrap", "up", "--role", "bootstrap")}
         link = members.wait_link(peers["bootstrap"])
         took = {"bootstrap": members.wait_ready(peers["bootstrap"])}
         for name, *flags in (("provider", "--provide"), ("requester",)):
-            peers[name] = members.start(name, "up", *flags, "--join", link)
+            peers[name] = members.start(name, "up", *flags, "--join", link, **(_PAID if paid and flags else {}))
             took[name] = members.wait_ready(peers[name])
+            if paid:
+                cocoon.connect(peers[name].home).fund(_FUNDS_NANOTON)
         yield members, peers, took
 
 

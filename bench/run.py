@@ -24,6 +24,7 @@ from bench.rivals.run import rivals
 from bench.rows import ROOT, Row
 from bench.simulator import simulator
 from bench.spoken import spoken
+from bench.stream import stream
 from bench.tokens import tokens
 from bench.workers import workers
 
@@ -58,7 +59,7 @@ def install() -> list[Row]:
 
 
 MEASURES: tuple[Callable[[], list[Row]], ...] = (
-    help_time, peers, rivals, boundary, workers, batching, tokens, spoken, match, vouchers, anchor, first_task,
+    help_time, peers, stream, rivals, boundary, workers, batching, tokens, spoken, match, vouchers, anchor, first_task,
     simulator, demo, install,
 )
 

@@ -59,7 +59,7 @@ def _rival(rival: contest.Rival) -> Iterator[Row]:
 
 def _cocoon() -> Iterator[Row]:
     """Buyer, provider and bootstrap, sealed, paid and receipted; the client is this process."""
-    with three_peers() as (_, started, _), tempfile.TemporaryDirectory(prefix="cocoon-bench-") as folder:
+    with three_peers(paid=True) as (_, started, _), tempfile.TemporaryDirectory(prefix="cocoon-bench-") as folder:
         model = Path(folder, "relu.onnx")
         model.write_bytes(relu())
         client = cocoon.connect(started["requester"].home)

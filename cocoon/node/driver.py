@@ -2,8 +2,8 @@
 
     events = all facts that wait, or ``DeadlinePassed`` when the machine's own time is up
     effects = machine.handle(now, event), for one after the other
-    if any of them is durable: what they are about goes into the journal first, in one commit
     each effect is performed, in order; what they posted on a link is sent
+    before the first that is durable: what all durable ones are about goes into the journal, in one commit
 
 Purity: shell. Spec: docs/spec/machines.md, rule MAC-4.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from itertools import takewhile
 from typing import Protocol
 
 import trio
@@ -88,11 +89,14 @@ class Driver:
         effects: list[Effect] = []
         for event in events:
             effects += self._machine.handle(self._clock.now_ns(), event)
+        ahead = list(takewhile(lambda effect: not effect.durable, effects))
+        for effect in ahead:                            # the disk has nothing to do with it
+            await self._perform(effect)
         if durable := [effect for effect in effects if effect.durable]:
             if self._record is None:
                 raise UsageError(f"{type(self._machine).__name__} has durable effects but no journal")
             await self._record(durable)
-        for effect in effects:
+        for effect in effects[len(ahead) :]:
             await self._perform(effect)
         if effects and self._flush is not None:
             await self._flush()

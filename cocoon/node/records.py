@@ -17,7 +17,7 @@ from cocoon.core.values import Value, astuple
 from cocoon.wire.codec import decode, encode, pack_plain
 
 LEASE_SOLD = "lease_sold"
-RUN_STARTED = "run_started"
+RUNS_RESERVED = "runs_reserved"
 RECEIPT_FACT = "receipt_fact"
 RECEIPT_ISSUED = "receipt_issued"
 RECEIPT_SETTLED = "receipt_settled"
@@ -43,13 +43,13 @@ def lease_key(lease: LeaseId) -> bytes:
     return b"lease:" + lease
 
 
-def run_key(lease: LeaseId, number: int) -> bytes:
-    """Unique key of the start of one run (LEA-3)."""
-    return runs_of(lease) + number.to_bytes(4, "big")
+def runs_key(lease: LeaseId, through: int) -> bytes:
+    """Unique key of the word that runs up to this number may have been begun (LEA-3)."""
+    return runs_of(lease) + through.to_bytes(4, "big")
 
 
 def runs_of(lease: LeaseId) -> bytes:
-    """What the unique keys of all runs of a lease begin with; they rise with the number."""
+    """What these keys of a lease begin with; they rise with the number."""
     return b"run:" + lease
 
 
@@ -135,15 +135,15 @@ class OutcomeRow(Value):
         return cls(*decode(body, max_bytes=1_024))
 
 
-def pack_run(lease: LeaseId, number: int) -> bytes:
-    """Body of ``RUN_STARTED``."""
-    return encode([lease, number])
+def pack_runs(lease: LeaseId, through: int) -> bytes:
+    """Body of ``RUNS_RESERVED``."""
+    return encode([lease, through])
 
 
-def unpack_run(body: bytes) -> tuple[LeaseId, int]:
-    """Read a body of ``RUN_STARTED``."""
-    lease, number = decode(body, max_bytes=128)
-    return LeaseId(lease), number
+def unpack_runs(body: bytes) -> tuple[LeaseId, int]:
+    """Read a body of ``RUNS_RESERVED``."""
+    lease, through = decode(body, max_bytes=128)
+    return LeaseId(lease), through
 
 
 def pack_facts(lease: LeaseId, facts: Sequence[bytes]) -> bytes:

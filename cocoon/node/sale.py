@@ -77,7 +77,7 @@ class Sale:
         self, shop: Shop, lease: Signed[Lease], accept: Signed[LeaseAccept], link: WorkLink, highest: int,
         entry: Entry = FREE,
     ) -> None:
-        """``highest`` is the last run number ever begun, ``entry`` where the lane of a paid lease stands."""
+        """``highest`` is the last run that may have been begun, ``entry`` where the lane of a paid lease stands."""
         terms = lease.message
         self._shop = shop
         self._lease = lease
@@ -210,9 +210,9 @@ class Sale:
         rows = []
         for effect in effects:
             match effect:
-                case sale.StartRuns(numbers):
-                    body = records.pack_run(self._id, numbers[-1])
-                    rows.append(Row(records.RUN_STARTED, body, records.run_key(self._id, numbers[-1])))
+                case sale.ReserveRuns(through):
+                    body = records.pack_runs(self._id, through)
+                    rows.append(Row(records.RUNS_RESERVED, body, records.runs_key(self._id, through)))
                 case sale.AnswerRuns(numbers):
                     # Taken and queued for the disk without a pause between: a replay sees the same order (REC-18).
                     rows.append(self._row([self._state(number) for number in numbers]))

@@ -208,7 +208,7 @@ class Seller:
 
     def _highest(self, lease: LeaseId) -> int:
         last = self._shop.journal.last_under(records.runs_of(lease))
-        return 0 if last is None else records.unpack_run(last.body)[1]
+        return 0 if last is None else records.unpack_runs(last.body)[1]
 
     async def _accept(
         self, opened: PeerStream, lease: Signed[Lease], keys: LinkKeys, keybox: bytes, *, resumed: bool

@@ -1,14 +1,15 @@
 """A lease, seen by the provider: get the model, run what is asked, once each.
 
 Runs are numbered by the requester in rising order, so one number tells which
-runs were ever begun. A run that was begun before a crash is answered with
-``run_lost`` and never executed again.
+runs may ever have been begun: it is recorded ahead of them, as far as there were
+any, so that a busy lease hardly ever waits for the disk. A run up to it is answered
+with ``run_lost`` after a crash, and never executed again.
 
 Invariants
     A run number is started at most once, over all restarts.
     One batch of runs is with the worker, at most ``BATCH_RUNS``, or ``LEASE_SEQUENCES`` of a decoder.
     At most ``RUNS_IN_FLIGHT`` wait, with ``FLIGHT_BYTES`` of inputs, or one.
-    ``StartRuns`` leaves only after the start is durable.
+    ``StartRuns`` names only numbers up to one that is durable.
 
 Purity: pure. Spec: docs/spec/leases.md, rules LEA-1 to LEA-9.
 """
@@ -28,6 +29,7 @@ from cocoon.core.limits import (
     MODEL_LOAD_NS,
     MODEL_STALL_NS,
     RUNS_IN_FLIGHT,
+    RUNS_RESERVED,
     WORKER_START_NS,
 )
 from cocoon.core.machine import DeadlinePassed, Effect, Event
@@ -106,6 +108,13 @@ class SayReady(Effect):
     load_us: int
 
 
+class ReserveRuns(Effect):
+    """Record that runs up to this number may have been begun."""
+
+    through: int
+    durable: ClassVar[bool] = True
+
+
 class StartRuns(Effect):
     """Give these runs to the worker, together; ascending. All that waited: nothing waits for company.
 
@@ -113,7 +122,6 @@ class StartRuns(Effect):
     """
 
     numbers: tuple[int, ...]
-    durable: ClassVar[bool] = True
 
 
 class AnswerRuns(Effect):
@@ -150,13 +158,15 @@ class Stage(Enum):
 
 @dataclass(slots=True)
 class LeaseSale:
-    """One lease of one requester; ``highest`` is the last run number ever begun."""
+    """One lease of one requester; ``highest`` is the last number that was asked for, or may have been begun before."""
 
     opened_ns: int
     duration_s: int
     max_runs: int
     idle_ns: int = LEASE_IDLE_NS
     highest: int = 0
+    #: Numbers up to this one are recorded as begun.
+    reserved: int = field(init=False)
     stage: Stage = Stage.NAMED
     quiet_since_ns: int = 0
     running: set[int] = field(default_factory=set)
@@ -168,6 +178,7 @@ class LeaseSale:
 
     def __post_init__(self) -> None:
         self.quiet_since_ns = self.opened_ns
+        self.reserved = self.highest
 
     def handle(self, now_ns: int, event: Event) -> list[Effect]:
         """Take one fact; nothing happens after the end."""
@@ -192,7 +203,11 @@ class LeaseSale:
             case RunsFinished(numbers):
                 finished = tuple(number for number in numbers if number in self.running)
                 self.running.difference_update(finished)
-                return [*([AnswerRuns(finished)] if finished else []), *self._next()]
+                answers = [AnswerRuns(finished)] if finished else []
+                going = self._next()
+                # What can begin does not wait until the answers are recorded; the end does.
+                is_end = any(isinstance(effect, EndSale) for effect in going)
+                return [*answers, *going] if is_end else [*going, *answers]
             case RunBroke(number, code, text, worker_lost) if number in self.running:
                 self.running.discard(number)
                 return [FailRun(number, code, text), *(self._end(code, text) if worker_lost else self._next())]
@@ -240,8 +255,17 @@ class LeaseSale:
             batch = tuple(islice(self.waiting, room))
             self.waiting_bytes -= sum(map(self.waiting.pop, batch))
             self.running.update(batch)
-            return [StartRuns(batch)]
+            return self._start(batch)
         return self._end("draining", "the provider is shutting down") if self.draining and not self.running else []
+
+    def _start(self, batch: tuple[int, ...]) -> list[Effect]:
+        """Reserve as many numbers ahead as there were: before these begin if need be, or while they run."""
+        last, ahead = batch[-1], min(batch[-1], RUNS_RESERVED)
+        if self.reserved == self.max_runs or self.reserved - last >= ahead // 2:
+            return [StartRuns(batch)]
+        is_due, self.reserved = last > self.reserved, min(last + ahead - 1, self.max_runs)
+        reserve = ReserveRuns(self.reserved)
+        return [reserve, StartRuns(batch)] if is_due else [StartRuns(batch), reserve]
 
     def _room(self) -> int:
         """How many runs may begin now."""

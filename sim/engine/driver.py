@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import takewhile
 from typing import Any, Protocol
 
 from cocoon.core.errors import UsageError
@@ -116,11 +117,14 @@ class Driver(_Shell):
         return None
 
     async def _carry_out(self, effects: Sequence[Effect]) -> None:
+        ahead = list(takewhile(lambda effect: not effect.durable, effects))
+        for effect in ahead:
+            await self._perform(effect)
         if durable := [effect for effect in effects if effect.durable]:
             if self._record is None:
                 raise UsageError(f"{type(self.machine).__name__} has durable effects but no journal")
             await self._record(durable)
-        for effect in effects:
+        for effect in effects[len(ahead) :]:
             await self._perform(effect)
         self.arm()
 

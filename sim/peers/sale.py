@@ -201,9 +201,9 @@ class Sale:
         rows = []
         for effect in effects:
             match effect:
-                case sale.StartRuns(numbers):
-                    body, key = records.pack_run(self.id, numbers[-1]), records.run_key(self.id, numbers[-1])
-                    rows.append(Row(records.RUN_STARTED, body, key))
+                case sale.ReserveRuns(through):
+                    body, key = records.pack_runs(self.id, through), records.runs_key(self.id, through)
+                    rows.append(Row(records.RUNS_RESERVED, body, key))
                 case sale.AnswerRuns(numbers):
                     rows += [self._fact(self._state(self._jobs[number])) for number in numbers]
         await self.peer.journal.append(*rows)

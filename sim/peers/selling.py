@@ -208,7 +208,7 @@ class Selling:
             self.peer.ground.checks.lease_sold(lease)
             await self.peer.journal.append(Row(records.LEASE_SOLD, lease.pack(), records.lease_key(lease_id)))
         runs = self.peer.journal.under(records.runs_of(lease_id))
-        highest = records.unpack_run(runs[-1].body)[1] if runs else 0
+        highest = records.unpack_runs(runs[-1].body)[1] if runs else 0
         sale = self.sales[lease_id] = Sale(self, lease, accept, end, highest, entry)
         end.send(accept)
         try:

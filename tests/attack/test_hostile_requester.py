@@ -200,11 +200,11 @@ async def test_a_proposal_replayed_after_the_end_executes_no_run_twice(seller: S
         lost = await again.run(1)
         assert isinstance(lost, RunFailure) and lost.code == "run_lost"
         assert isinstance(await again.run(2), RunResult)
-        assert started(seller, lease) == [1, 2]
+        assert reserved(seller, lease) == [1, 3]
         for frame in recorded:                          # sealed for the link before
             await again.stream.send(frame)
         assert await again.last_word() == "bad_seal"
-        assert started(seller, lease) == [1, 2]
+        assert reserved(seller, lease) == [1, 3]
 
 
 async def test_a_run_asked_again_is_neither_executed_nor_forgotten(seller: Seller) -> None:
@@ -221,7 +221,7 @@ async def test_a_run_asked_again_is_neither_executed_nor_forgotten(seller: Selle
         await deal.say(TrancheClose(through=2))
         receipt = open_signed((await deal.hear(ReceiptIssued)).receipt, Receipt).message
         assert (receipt.first_number, receipt.runs) == (1, 2)
-        assert started(seller, deal.lease) == [1, 2]
+        assert reserved(seller, deal.lease) == [1, 3]
 
 
 async def test_numbers_outside_of_the_lease_are_refused_and_begun_by_nobody(seller: Seller) -> None:
@@ -465,10 +465,10 @@ async def test_a_countersignature_replayed_settles_once(seller: Seller) -> None:
         await deal.part()
 
 
-def started(seller: Seller, lease: Signed[Lease]) -> list[int]:
-    """Run numbers of ``lease`` that the provider ever began."""
+def reserved(seller: Seller, lease: Signed[Lease]) -> list[int]:
+    """Up to which numbers the provider has said that runs of ``lease`` may have been begun, in order."""
     with open_reader(seller.peer.home / JOURNAL_FILE) as reader:
-        rows = [records.unpack_run(entry.body) for entry in reader.entries(records.RUN_STARTED)]
+        rows = [records.unpack_runs(entry.body) for entry in reader.entries(records.RUNS_RESERVED)]
     return [number for of, number in rows if of == LeaseId(lease.digest)]
 
 

@@ -64,10 +64,10 @@ def _scalar(name: str, kind: int = T.INT64) -> onnx.ValueInfoProto:
     return h.make_tensor_value_info(name, kind, [])
 
 
-def starts(home: Path, lease: Signed[Lease]) -> list[int]:
-    """Run numbers of ``lease`` whose start is in the journal, in order."""
+def reserved(home: Path, lease: Signed[Lease]) -> list[int]:
+    """Up to which numbers the journal has said that runs of ``lease`` may have been begun, in order."""
     with open_reader(home / JOURNAL_FILE) as reader:
-        rows = [records.unpack_run(entry.body) for entry in reader.entries(records.RUN_STARTED)]
+        rows = [records.unpack_runs(entry.body) for entry in reader.entries(records.RUNS_RESERVED)]
     return [number for of, number in rows if of == LeaseId(lease.digest)]
 
 
@@ -90,7 +90,7 @@ async def test_a_run_that_a_crash_cut_off_is_lost_and_the_next_one_runs(tmp_path
             # Refused at once, and only after the start of run 1 is durable: facts are taken in order.
             refused = await deal.run(RUNS + 1)
             assert isinstance(refused, RunFailure) and refused.code == "limit_exceeded"
-            assert starts(seller.peer.home, lease) == [1]
+            assert reserved(seller.peer.home, lease) == [1]
             workers = [os.pidfd_open(pid) for pid in seller.peer.tree()[1:]]
             assert workers, "no worker is there to execute the run"
             seller.peer.kill()
@@ -109,7 +109,7 @@ async def test_a_run_that_a_crash_cut_off_is_lost_and_the_next_one_runs(tmp_path
             assert isinstance(done, RunResult)
             assert decode_tensors(done.outputs)["y"] == 3
             assert Statement.unpack(done.statement).number == 2
-            assert starts(restarted.peer.home, lease) == [1, 2]
+            assert reserved(restarted.peer.home, lease) == [1, 2]
             await again.say(TrancheClose(through=2))
             receipt = open_signed((await again.hear(ReceiptIssued)).receipt, Receipt).message
             assert (receipt.first_number, receipt.runs) == (2, 1)

@@ -15,7 +15,7 @@ _REQUESTER_ROWS = (
     ("outbox_queued:order", 2), ("outbox_signed:order", 2), ("outbox_ended:order", 2),
 )
 _PROVIDER_ROWS = (
-    ("till_fact:LaneEntered", 1), ("lease_sold", 1), ("run_started", 2), ("receipt_fact:StatementMade", 2),
+    ("till_fact:LaneEntered", 1), ("lease_sold", 1), ("runs_reserved", 2), ("receipt_fact:StatementMade", 2),
     ("receipt_issued", 2), ("receipt_fact:CountersignReceived", 2), ("receipt_settled", 2),
     ("till_fact:LaneLeft", 1), ("till_fact:CloseSigned", 1), ("anchor_fact", 1),
     ("outbox_queued:claim", 1), ("outbox_signed:claim", 1), ("outbox_ended:claim", 1),
@@ -30,7 +30,7 @@ _REQUESTER_EFFECTS = (
     ("external:order", 2, (("outbox_signed:order", 2), ("outbox_ended:order", 1))),
 )
 _PROVIDER_EFFECTS = (
-    ("sent:LeaseAccept", 1, (("lease_sold", 1), ("run_started", 0))),
+    ("sent:LeaseAccept", 1, (("lease_sold", 1), ("runs_reserved", 0))),
     # Its receipt is recorded while it leaves, or before, as the link is free sooner or later.
     ("sent:RunResult", 2, (("receipt_fact:StatementMade", 2), ("receipt_settled", 1))),
     ("sent:ReceiptIssued", 2, (("receipt_issued", 2), ("receipt_settled", 1))),

@@ -284,6 +284,8 @@ GOSSIP_KINDS = 16
 """Kinds of tasks that one peer follows."""
 RUNS_IN_FLIGHT = 128
 """Runs of one lease sent and not yet answered: one batch with the worker, one on its way."""
+RUNS_RESERVED = 4 * RUNS_IN_FLIGHT
+"""Run numbers that a provider records ahead at most: what a crash costs a lease that goes on, in numbers."""
 FLIGHT_BYTES = 2 * PAYLOAD_BYTES
 """Inputs of these runs together, or one run: what a requester can make a provider hold for one lease."""
 RUNS_AT_FIRST = 8

@@ -54,7 +54,7 @@ def test_a_run_begun_before_a_crash_is_lost_and_never_started_again() -> None:
     restarted = ready_sale(highest=4)
     for number in (1, 4):
         assert codes(restarted.handle(0, sale.RunsRequested(((number, 1),)))) == ["run_lost"]
-    assert restarted.handle(0, sale.RunsRequested(((5, 1),))) == [sale.StartRuns((5,))]
+    assert restarted.handle(0, sale.RunsRequested(((5, 1),))) == [sale.ReserveRuns(9), sale.StartRuns((5,))]
 
 
 def test_a_run_asked_twice_while_under_way_changes_nothing() -> None:
@@ -63,21 +63,19 @@ def test_a_run_asked_twice_while_under_way_changes_nothing() -> None:
     machine.handle(0, sale.RunsRequested(((2, 1),)))
     assert machine.handle(0, sale.RunsRequested(((1, 1),))) == []
     assert machine.handle(0, sale.RunsRequested(((2, 1),))) == []
-    assert machine.handle(0, sale.RunsFinished((1,))) == [sale.AnswerRuns((1,)), sale.StartRuns((2,))]
+    assert machine.handle(0, sale.RunsFinished((1,)))[-2:] == [sale.StartRuns((2,)), sale.AnswerRuns((1,))]
 
 
 def test_what_waits_while_a_batch_runs_is_the_next_batch() -> None:
     machine = ready_sale()
-    assert machine.handle(0, sale.RunsRequested(((1, 1),))) == [sale.StartRuns((1,))]
+    assert machine.handle(0, sale.RunsRequested(((1, 1),))) == [sale.ReserveRuns(1), sale.StartRuns((1,))]
     assert [machine.handle(0, sale.RunsRequested(((number, 1),))) for number in (2, 3, 4)] == [[], [], []]
-    assert machine.handle(0, sale.RunsFinished((1,))) == [sale.AnswerRuns((1,)), sale.StartRuns((2, 3, 4))]
+    assert machine.handle(0, sale.RunsFinished((1,)))[1:] == [sale.StartRuns((2, 3, 4)), sale.AnswerRuns((1,))]
     assert machine.handle(0, sale.RunBroke(3, "run_failed", "x", worker_lost=False)) == [
         sale.FailRun(3, "run_failed", "x")
     ]
     machine.handle(0, sale.RunsRequested(((5, 1),)))
-    assert machine.handle(0, sale.RunsFinished((2, 4))) == [
-        sale.AnswerRuns((2, 4)), sale.StartRuns((5,))
-    ]
+    assert machine.handle(0, sale.RunsFinished((2, 4))) == [sale.StartRuns((5,)), sale.AnswerRuns((2, 4))]
 
 
 def test_runs_beyond_the_lease_and_beyond_the_window_are_refused() -> None:
@@ -91,7 +89,7 @@ def test_runs_beyond_the_lease_and_beyond_the_window_are_refused() -> None:
 def test_large_inputs_wait_only_up_to_a_bound_or_alone() -> None:
     machine = ready_sale()
     half = FLIGHT_BYTES // 2
-    assert machine.handle(0, sale.RunsRequested(((1, FLIGHT_BYTES),))) == [sale.StartRuns((1,))]
+    assert machine.handle(0, sale.RunsRequested(((1, FLIGHT_BYTES),)))[1:] == [sale.StartRuns((1,))]
     assert [machine.handle(0, sale.RunsRequested(((number, half),))) for number in (2, 3)] == [[], []]
     assert codes(machine.handle(0, sale.RunsRequested(((4, 1),)))) == ["limit_exceeded"]
     machine.handle(0, sale.RunsFinished((1,)))
@@ -112,8 +110,9 @@ def test_a_drain_finishes_what_is_under_way_and_then_ends() -> None:
     machine.handle(0, sale.RunsRequested(((1, 1),)))
     machine.handle(0, sale.RunsRequested(((2, 1),)))
     assert machine.handle(0, sale.DrainAsked()) == []
-    assert machine.handle(0, sale.RunsFinished((1,))) == [sale.AnswerRuns((1,)), sale.StartRuns((2,))]
-    assert codes(machine.handle(0, sale.RunsFinished((2,)))) == ["draining"]
+    assert machine.handle(0, sale.RunsFinished((1,)))[-2:] == [sale.StartRuns((2,)), sale.AnswerRuns((1,))]
+    answers, end = machine.handle(0, sale.RunsFinished((2,)))
+    assert answers == sale.AnswerRuns((2,)) and codes([end]) == ["draining"], "the end comes behind the last answer"
     assert codes(ready_sale().handle(0, sale.DrainAsked())) == ["draining"]
 
 
@@ -155,6 +154,19 @@ def test_large_inputs_are_sent_only_up_to_a_bound_or_alone() -> None:
     assert sent(3, (2, half)) in machine.handle(0, purchase.ResultsVerified((1,)))
     assert machine.handle(0, purchase.ResultsVerified((2,)))[1:] == []
     assert sent(4, (3, FLIGHT_BYTES + 1)) in machine.handle(0, purchase.ResultsVerified((3,)))
+
+
+def test_a_busy_lease_reserves_numbers_ahead_and_waits_for_the_disk_no_more() -> None:
+    machine, waits, recorded = ready_sale(max_runs=500), 0, []
+    for number in range(1, 501):
+        effects = machine.handle(0, sale.RunsRequested(((number, 1),)))
+        waits += isinstance(effects[0], sale.ReserveRuns)
+        recorded += [effect.through for effect in effects if isinstance(effect, sale.ReserveRuns)]
+        machine.handle(0, sale.RunsFinished((number,)))
+    assert waits == 2 and len(recorded) < 20
+    assert recorded == sorted({*recorded}) and recorded[-1] == 500
+    restarted = ready_sale(max_runs=500, highest=recorded[-2])
+    assert codes(restarted.handle(0, sale.RunsRequested(((recorded[-2], 1),)))) == ["run_lost"]
 
 
 def test_what_is_ordered_together_is_sent_and_delivered_together() -> None:
@@ -200,10 +212,13 @@ class LeaseUnderAnyWeather(RuleBasedStateMachine):
     def take(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
+                case sale.ReserveRuns(through):
+                    assert through > self.durable_highest, "recorded twice"
+                    self.durable_highest = through
                 case sale.StartRuns(numbers):
                     assert list(numbers) == sorted(numbers) and len(numbers) <= BATCH_RUNS
+                    assert numbers[-1] <= self.durable_highest, "a crash now would have it run again"
                     self.started += numbers
-                    self.durable_highest = max(self.durable_highest, numbers[-1])
                 case sale.AnswerRuns(numbers):
                     self.answered += numbers
 

@@ -1,0 +1,94 @@
+"""Figures of runs that cross the market: a stream of them, one alone, and what they cost the peers.
+
+Sealed, paid and receipted; buyer, provider and bootstrap are processes of their own, the client is this one.
+
+Purity: shell.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+import cocoon
+from bench.packaged import relu
+from bench.peers import three_peers
+from bench.rows import Row
+from cocoon.demo.processes import Peer
+
+RUNS, ROUNDS = 8_000, 3
+ALONE = 150
+LARGE_RUNS = 60
+_BOTH = ("provider", "requester")
+_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+class _OneByOne:
+    """Inputs of which the next is asked for when the last one was answered."""
+
+    def __init__(self, inputs: Mapping[str, Any], count: int) -> None:
+        self._inputs, self._count = inputs, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        return (self._inputs for _ in range(self._count))
+
+
+def stream() -> list[Row]:
+    """One model (y = relu(x)), one lease; medians of several rounds."""
+    with three_peers(paid=True) as (_, started, _), tempfile.TemporaryDirectory(prefix="cocoon-bench-") as folder:
+        model = Path(folder, "relu.onnx")
+        model.write_bytes(relu())
+        client = cocoon.connect(started["requester"].home)
+        small, large = ({"x": np.linspace(-1, 1, items, dtype="f4").reshape(1, items)} for items in (256, 1 << 20))
+        client.run(model, small)                        # the auction and the cold model are figures of their own
+        rounds = [_streamed(client, model, small, started) for _ in range(ROUNDS)]
+        rate, peers_us, client_us = (median(one[index] for one in rounds) for index in range(3))
+        alone_ms = median(_alone_ms(client, model, small) for _ in range(ALONE))
+        began = time.perf_counter()
+        for _ in client.map(model, _OneByOne(large, LARGE_RUNS), spread=1):
+            pass
+        large_rate = LARGE_RUNS / (time.perf_counter() - began)
+    return [
+        Row("runs of 1 KiB each way in one map", f"{rate:,.0f}/s", "9,000/s"),
+        Row("  CPU of both peers for one", f"{peers_us:.0f} us", "60 us"),
+        Row("  CPU of the client for one", f"{client_us:.0f} us"),
+        Row("one task of one run, p50", f"{alone_ms:.1f} ms", "0.6 ms"),
+        Row("runs of 4 MiB each way in one map", f"{large_rate:.1f}/s"),
+    ]
+
+
+def _streamed(
+    client: cocoon.Client, model: Path, inputs: Mapping[str, Any], started: Mapping[str, Peer]
+) -> tuple[float, float, float]:
+    """Runs a second; microseconds of CPU of both peers, and of this process, for one."""
+    before_s, own_s, began = _cpu_s(started), time.process_time(), time.perf_counter()
+    for _ in client.map(model, _OneByOne(inputs, RUNS), spread=1):
+        pass
+    took, own_s = time.perf_counter() - began, time.process_time() - own_s
+    return RUNS / took, (_cpu_s(started) - before_s) * 1e6 / RUNS, own_s * 1e6 / RUNS
+
+
+def _alone_ms(client: cocoon.Client, model: Path, inputs: Mapping[str, Any]) -> float:
+    began = time.perf_counter()
+    client.run(model, inputs)
+    return (time.perf_counter() - began) * 1e3
+
+
+def _cpu_s(started: Mapping[str, Peer]) -> float:
+    """Seconds of CPU of both peers so far; their workers are processes of their own."""
+    return sum(_process_s(started[name].pid) for name in _BOTH)
+
+
+def _process_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * _TICK_S
