@@ -260,7 +260,9 @@ class Task:
             case TaskSubmitted(warm) if self.phase is Phase.NEW:
                 return [*self._begin(warm), *self._proceed(now_ns)]
             case _ if self.phase is Phase.OPEN:
-                return [*self._lease(event), *self._unit(now_ns, event), *self._proceed(now_ns)]
+                effects = [*self._lease(event), *self._unit(now_ns, event), *self._proceed(now_ns)]
+                # What runs next does not wait until what was accepted is recorded (MAC-4).
+                return sorted(effects, key=lambda effect: not isinstance(effect, OrderRuns))
         return []
 
     def deadline_ns(self) -> int | None:
