@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import trio
 
@@ -214,18 +214,21 @@ async def _take_units(caller: Caller, task: TaskRun, units: int) -> None:
     try:
         while True:
             message = await caller.hear()
-            first, inputs = message.get("first"), message.get("inputs")
-            if first != expected or not isinstance(inputs, list) or not 0 < len(inputs) <= units - expected:
-                raise UsageError(f"unit {expected} was due")
-            for unit, one in enumerate(inputs, expected):
-                if not isinstance(one, bytes) or len(one) > PAYLOAD_BYTES:
-                    raise LimitExceeded(f"unit {unit} is more than {PAYLOAD_BYTES} bytes")
+            inputs = message.get("inputs")
+            if message.get("first") != expected or not _are_inputs(inputs, units - expected):
+                raise UsageError(f"unit {expected} was due, and at most {units - expected} with it")
+            if (longest_bytes := max(map(len, inputs))) > PAYLOAD_BYTES:
+                raise LimitExceeded(f"the inputs of a unit have {longest_bytes} bytes, above {PAYLOAD_BYTES}")
             await task.arrived(expected, inputs)
             expected += len(inputs)
     except LocalPeerLost as error:
         await task.fault("cancelled", error.text)
     except CocoonError as error:
         await task.fault(error.code, error.text)
+
+
+def _are_inputs(value: object, most: int) -> TypeGuard[list[bytes]]:
+    return isinstance(value, list) and 0 < len(value) <= most and all(isinstance(one, bytes) for one in value)
 
 
 def brief(quote: Quote, standing: Standing) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import random
 import socket
 import struct
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -42,7 +42,7 @@ from cocoon.p2p.links import BEAT_PROTOCOL
 from cocoon.p2p.service import Mesh, MeshSettings, open_mesh
 from cocoon.telemetry.log import get_logger
 from cocoon.wire.codec import decode, encode
-from cocoon.wire.framing import frame
+from cocoon.wire.framing import FrameParser, frame
 from cocoon.wire.messages import Refusal, TrancheClose
 from cocoon.wire.schema import pack, unpack
 from tests.loopback.conftest import Settled
@@ -225,8 +225,15 @@ def test_bytes_that_are_no_handshake_are_hung_up_on(settled: Settled) -> None:
 # --- the control socket --------------------------------------------------------
 
 
-def ask(peer: Peer, data: bytes, *, then_close: bool = True) -> dict[str, object]:
-    """Send raw bytes to the control socket and return the one reply."""
+def ask(peer: Peer, data: bytes) -> dict[str, object]:
+    """Send raw bytes to the control socket and return the first reply, or nothing if there is none."""
+    with talking(peer, data, then_close=True) as replies:
+        return next(replies, {})
+
+
+@contextmanager
+def talking(peer: Peer, data: bytes, *, then_close: bool = False) -> Iterator[Iterator[dict[str, object]]]:
+    """Send raw bytes to the control socket; what is replied, until the peer hangs up."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as raw:
         raw.settimeout(PATIENCE_S)
         folder = os.open(peer.home, os.O_RDONLY)
@@ -235,15 +242,16 @@ def ask(peer: Peer, data: bytes, *, then_close: bool = True) -> dict[str, object
         raw.sendall(data)
         if then_close:
             raw.shutdown(socket.SHUT_WR)
-        said = b""
-        while len(said) < 4 or len(said) < 4 + int.from_bytes(said[:4], "big"):
-            chunk = raw.recv(65_536)
-            if not chunk:
-                return {}
-            said += chunk
-    reply = decode(said[4:], max_bytes=MIB, keys="str")
-    assert isinstance(reply, dict)
-    return reply
+        yield _replies(raw)
+
+
+def _replies(raw: socket.socket) -> Iterator[dict[str, object]]:
+    parser = FrameParser(MIB)
+    while chunk := raw.recv(65_536):
+        for said in parser.feed(chunk):
+            reply = decode(said, max_bytes=MIB, keys="str")
+            assert isinstance(reply, dict)
+            yield reply
 
 
 def request(peer: Peer, verb: object = "status", args: object = None, **changes: object) -> bytes:
@@ -282,6 +290,21 @@ def test_bad_bytes_on_the_control_socket_are_answered_typed(settled: Settled) ->
         assert found["code"] != CocoonError.code, (data[:80], found)
         if error is not CocoonError:
             assert found["code"] == error.code, (data[:80], found)
+
+
+@pytest.mark.parametrize("unit", [
+    {}, {"first": 1, "inputs": [b""]}, {"first": "0", "inputs": [b""]}, {"first": 0}, {"first": 0, "inputs": b""},
+    {"first": 0, "inputs": []}, {"first": 0, "inputs": ["x"]}, {"first": 0, "inputs": [b"", 7]},
+    {"first": 0, "inputs": [b"", b"", b""]}, {"unit": 0, "inputs": b""},
+], ids=str)
+def test_units_of_another_form_end_the_task_and_no_peer(settled: Settled, unit: dict[str, object]) -> None:
+    peer = settled.requester
+    run = {"model": "/etc/hostname", "units": 2, "max_price_nanoton": 0, "deadline_ms": 5_000}
+    with talking(peer, request(peer, "run", run) + frame(encode(unit, keys="str"))) as replies:
+        last = list(replies)[-1]
+    found = last["error"]
+    assert isinstance(found, dict) and (found["code"], found["text"][:11]) == (UsageError.code, "unit 0 was ")
+    assert cocoon.connect(peer.home).status()["tasks_open"] == 0
 
 
 def test_a_client_that_hangs_up_in_the_middle_is_forgotten(settled: Settled) -> None:
