@@ -15,7 +15,7 @@ _REQUESTER_ROWS = (
     ("outbox_queued:order", 2), ("outbox_signed:order", 2), ("outbox_ended:order", 2),
 )
 _PROVIDER_ROWS = (
-    ("till_fact:LaneEntered", 1), ("lease_sold", 1), ("runs_reserved", 2), ("receipt_fact:StatementMade", 2),
+    ("till_fact:LaneEntered", 1), ("lease_sold", 1), ("runs_reserved", 1), ("receipt_fact:StatementMade", 2),
     ("receipt_issued", 2), ("receipt_fact:CountersignReceived", 2), ("receipt_settled", 2),
     ("till_fact:LaneLeft", 1), ("till_fact:CloseSigned", 1), ("anchor_fact", 1),
     ("outbox_queued:claim", 1), ("outbox_signed:claim", 1), ("outbox_ended:claim", 1),

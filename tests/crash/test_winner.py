@@ -31,7 +31,7 @@ UNIT_NANOTON = {"winner": 1_000_000, "runner": 4_000_000}
 CEILING_NANOTON = 2 * UNITS * UNIT_NANOTON["runner"]
 _WALLET = {"wallet_hour_nanoton": str(10**15), "wallet_day_nanoton": str(10**15)}
 
-#: Where in a task's life; the second of several runs, so that one unit is delivered before and others are open.
+#: Where in a task's life; mostly the second of several runs, so that one unit is delivered before and others are open.
 STEPS = {
     "call-heard": Case("winner", "heard:Call", "after"),
     "bid-signed": Case("winner", "sent:BidReply", "before"),
@@ -43,8 +43,8 @@ STEPS = {
     "accept-sent": Case("winner", "sent:LeaseAccept", "after", 1, (("lease_sold", 1), ("runs_reserved", 0))),
     "model-received": Case("winner", "heard:Chunk", "after", 1, (("lease_sold", 1), ("runs_reserved", 0))),
     "model-loaded": Case("winner", "sent:ModelReady", "before", 1, (("lease_sold", 1), ("runs_reserved", 0))),
-    "run-not-journalled": Case("winner", "row:runs_reserved", "before", 2),
-    "run-journalled": Case("winner", "row:runs_reserved", "after", 2),
+    "run-not-journalled": Case("winner", "row:runs_reserved", "before"),
+    "run-journalled": Case("winner", "row:runs_reserved", "after"),
     "statement-not-journalled": Case("winner", "row:receipt_fact:StatementMade", "before", 2),
     "statement-journalled": Case("winner", "row:receipt_fact:StatementMade", "after", 2),
     "result-sent": Case("winner", "sent:RunResult", "after", 2, (("receipt_fact:StatementMade", 2),)),
