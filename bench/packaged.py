@@ -173,3 +173,19 @@ def _sound(dice: Dice, rows: int) -> Feeds:
 
 def _hidden(dice: Dice, rows: int) -> Feeds:
     return {"x": dice.standard_normal((rows, _TOKENS, _HIDDEN), dtype="f4")}
+
+
+def dense(items: int, layers: int) -> bytes:
+    """``y`` of so many layers of ``items`` x ``items`` float32 weights with a ReLU behind each; (n, items) each way."""
+    dice = np.random.default_rng(1)
+    nodes, weights, before = [], [], "x"
+    for layer in range(layers):
+        drawn = (dice.standard_normal((items, items)) / np.sqrt(items)).astype("f4")
+        weights.append(nh.from_array(drawn, f"w{layer}"))
+        after = "y" if layer == layers - 1 else f"h{layer}"
+        nodes += [
+            h.make_node("MatMul", [before, f"w{layer}"], [f"s{layer}"]), h.make_node("Relu", [f"s{layer}"], [after])
+        ]
+        before = after
+    x, y = (h.make_tensor_value_info(name, T.FLOAT, ["n", items]) for name in ("x", "y"))
+    return _model(nodes, [x], [y], weights)

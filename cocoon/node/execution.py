@@ -91,7 +91,10 @@ class Execution:
         """Take a worker and load the model; the microseconds that it took."""
         run_ns = self._lease.message.run_ms * MILLISECOND_NS
         self._worker = await self._shop.runtime.take(replace(self._shop.runtime.limits, run_ns=run_ns))
-        return (await self._worker.load(model.main_path, self._pieces(model))).load_us
+        joinable = model.manifest.joinable
+        tolerance = (joinable.relative_ppm, joinable.absolute_nano) if joinable is not None else (0, 0)
+        may_join = self._shop.runtime.may_join(self._lease.message.model)
+        return (await self._worker.load(model.main_path, self._pieces(model), tolerance if may_join else None)).load_us
 
     def cancel(self, number: int) -> None:
         """The requester wants no more of this run: nothing to do, a run of tensors is over soon."""
@@ -165,6 +168,8 @@ class Execution:
         try:
             outcomes = await worker.run_all([self._jobs[number].request.inputs for number in batch])
         except CocoonError as error:
+            if len(batch) > 1 and not worker.alive:
+                self._shop.runtime.keep_apart(self._lease.message.model)
             await self._post(sale.RunBroke(batch[0], error.code, error.text, not worker.alive))
             return 0
         finished: list[int] = []
@@ -194,6 +199,7 @@ class Execution:
             lease=LeaseId(self._lease.digest), number=number, input_alg=given.alg, input=given.hash,
             output_alg=made.alg, output=made.hash, units=1, price_nanoton=self._issuer.tab.price_nanoton(1, self._made),
             ran_us=outcome.ran_us, queued_us=(started_ns - job.received_ns) // MICROSECOND_NS,
+            joined=outcome.joined, place=outcome.place,
         )
         self._made += 1
         self._finished_bytes += len(outputs)

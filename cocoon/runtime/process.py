@@ -125,6 +125,9 @@ class RunReport(Value):
 
     outputs: memoryview
     ran_us: int
+    #: As ``Made`` has them.
+    joined: int = 1
+    place: int = 0
 
 
 class Answer(Value):
@@ -132,6 +135,9 @@ class Answer(Value):
 
     outputs: bytes
     ran_us: int
+    #: A sequence is an execution of its own for its statement, whoever shared its steps.
+    joined: int = 1
+    place: int = 0
 
 
 class TurnReport(Value):
@@ -198,11 +204,15 @@ class Worker:
         """The end of its stderr, for a person's diagnosis. May quote data: never log it."""
         return self._last_words.decode("utf-8", "replace")
 
-    async def load(self, model_file: Path, pieces_file: Path | None = None) -> LoadReport:
+    async def load(
+        self, model_file: Path, pieces_file: Path | None = None, tolerance: tuple[int, int] | None = (0, 0)
+    ) -> LoadReport:
         """Give the worker its one model; its descriptor is passed, the worker opens no path.
 
         Args:
             pieces_file: The bytes of a decoder's tokens (TOK-4): it takes turns then, and no runs.
+            tolerance: What runs that are joined may differ from the same alone, relative in ppm and absolute in 1e-9;
+                None if none may be joined.
 
         Raises:
             ModelRefused, DtypeUnsupported, LimitExceeded, MemoryExceeded: the model's fault.
@@ -221,7 +231,10 @@ class Worker:
                     files.append(opened := open_model(path))
                     stack.callback(os.close, opened[0])
             self._shared = Shared.of(memory)
-            order = Load(files[0][1], limits.memory_bytes, limits.threads, limits.load_ns, limits.run_ns)
+            order = Load(
+                files[0][1], limits.memory_bytes, limits.threads, limits.load_ns, limits.run_ns,
+                0, 0, int(tolerance is not None), *(tolerance or ()),
+            )
             if pieces_file is not None:
                 order = replace(order, pieces_bytes=files[1][1], rows=SPOKEN_ROWS)
             descriptors = (memory, *(descriptor for descriptor, _ in files))
@@ -271,8 +284,9 @@ class Worker:
         outputs = self._shared.outputs
         for outcome in reply.outcomes:
             match outcome:
-                case Made(ran_us, (offset, size_bytes)):
-                    reports.append(RunReport(outputs[offset : offset + size_bytes], min(ran_us, wall_us)))
+                case Made(ran_us, (offset, size_bytes), joined, place):
+                    made = outputs[offset : offset + size_bytes]
+                    reports.append(RunReport(made, min(ran_us, wall_us), joined, place))
                 case Failed():
                     reports.append(outcome.error())
                 case NoRoom():

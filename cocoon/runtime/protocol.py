@@ -45,6 +45,7 @@ from cocoon.wire.codec import encode, pack_plain, unpack_plain
 
 _I64_MAX = (1 << 63) - 1
 _HEAD_BYTES = 32
+_LOAD_NUMBERS = 10
 #: All rows, all that is asked, and all that is cancelled.
 _TURN_ENDS = DECODE_ROWS + 2 * LEASE_SEQUENCES
 #: Answers a worker may blame on the model or its inputs; it can say nothing else.
@@ -66,6 +67,8 @@ class Load(Value):
             them only as a bound of its CPU time, the peer holds the clock.
         pieces_bytes: Of a decoder, size of the file with the bytes of its tokens, which comes along third; else 0.
         rows: Sequences that a decoder continues together; else 0.
+        joins: Whether runs may be executed together at all, 0 or 1.
+        relative_ppm, absolute_nano: What joined runs may differ from the same alone; zeros ask for equal bits.
     """
 
     model_bytes: int
@@ -75,6 +78,9 @@ class Load(Value):
     run_ns: int
     pieces_bytes: int = 0
     rows: int = 0
+    joins: int = 1
+    relative_ppm: int = 0
+    absolute_nano: int = 0
 
 
 #: Offset and length of encoded tensors in the shared inputs or outputs.
@@ -120,10 +126,17 @@ class Loaded(Value):
 
 
 class Made(Value):
-    """One run took ``ran_us`` inside the engine, and its outputs lie there."""
+    """One run took ``ran_us`` inside the engine, and its outputs lie there.
+
+    Attributes:
+        joined: Runs that were executed at once, this one among them; their time is shared.
+        place: Its position among them, from 0.
+    """
 
     ran_us: int
     outputs: Span
+    joined: int = 1
+    place: int = 0
 
 
 class Failed(Value):
@@ -177,7 +190,9 @@ def pack_order(order: Order) -> bytes:
     match order:
         case Load():
             numbers = [order.model_bytes, order.memory_bytes, order.threads, order.load_ns, order.run_ns]
-            return pack_plain([1, *numbers, order.pieces_bytes, order.rows])
+            return pack_plain([
+                1, *numbers, order.pieces_bytes, order.rows, order.joins, order.relative_ppm, order.absolute_nano
+            ])
         case Run(inputs):
             return pack_plain([2, inputs])
         case Turn(asked, cancelled):
@@ -191,8 +206,8 @@ def unpack_order(data: bytes) -> Order:
         Malformed: anything else; only a defect of the peer can cause it.
     """
     match unpack_plain(data):
-        case [1, int(model), int(memory), int(threads), int(load_ns), int(run_ns), int(pieces), int(rows)]:
-            return Load(model, memory, threads, load_ns, run_ns, pieces, rows)
+        case [1, *numbers] if len(numbers) == _LOAD_NUMBERS:
+            return Load(*map(_number, numbers))
         case [2, list(inputs)]:
             return Run(tuple(_span(span) for span in inputs))
         case [3, list(asked), list(cancelled)]:
@@ -266,8 +281,8 @@ def _ending(item: Any) -> tuple[int, Outcome]:
 
 def _plain_outcome(outcome: Outcome) -> list[object]:
     match outcome:
-        case Made(ran_us, outputs):
-            return [ran_us, *outputs]
+        case Made(ran_us, outputs, joined, place):
+            return [ran_us, *outputs, joined, place]
         case Failed(code, text):
             return [code, text]
         case NoRoom():
@@ -276,8 +291,8 @@ def _plain_outcome(outcome: Outcome) -> list[object]:
 
 def _outcome(item: Any) -> Outcome:
     match item:
-        case [ran_us, offset, size]:
-            return Made(_number(ran_us), _span([offset, size]))
+        case [ran_us, offset, size, joined, place] if 0 <= _number(place) < _number(joined) <= BATCH_RUNS:
+            return Made(_number(ran_us), _span([offset, size]), joined, place)
         case [code, text]:
             return _failed(code, text)
         case []:

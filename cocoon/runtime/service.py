@@ -11,6 +11,7 @@ Spec: docs/spec/runtime.md, rules RUN-21 to RUN-23.
 from __future__ import annotations
 
 import tempfile
+from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from pathlib import Path
 import trio
 
 from cocoon.core.errors import CocoonError, ProviderBusy, UsageError
-from cocoon.core.limits import LEASES_SOLD
+from cocoon.core.limits import LEASES_SOLD, MODELS_APART
 from cocoon.core.values import replace
 from cocoon.runtime.process import Answer, DeviceReport, LoadReport, RunReport, Worker, WorkerLimits
 from cocoon.runtime.specs import TensorSpec
@@ -80,8 +81,19 @@ class Runtime:
     _living: list[Worker] = field(default_factory=list)
     _taken: list[Worker] = field(default_factory=list)
     _waiting: int = 0
+    _apart: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
     _offer: trio.MemorySendChannel[Worker | CocoonError] = field(init=False)
     _spares: trio.MemoryReceiveChannel[Worker | CocoonError] = field(init=False)
+
+    def keep_apart(self, model: bytes) -> None:
+        """A worker died with several runs of this model in its order: none of them are joined any more."""
+        self._apart[model] = None
+        while len(self._apart) > MODELS_APART:
+            self._apart.popitem(last=False)
+
+    def may_join(self, model: bytes) -> bool:
+        """Whether runs of this model may be executed together, if its worker finds that this changes nothing."""
+        return model not in self._apart
 
     def __post_init__(self) -> None:
         """A channel without room: the spare waits in its hand-over."""

@@ -20,14 +20,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from cocoon.core.errors import CocoonError, LimitExceeded, Malformed, MemoryExceeded
 from cocoon.core.imports import uncollected
-from cocoon.core.limits import MODEL_COPIES, PAYLOAD_BYTES, WORKER_HEADER_BYTES
+from cocoon.core.limits import BATCH_RUNS, MODEL_COPIES, PAYLOAD_BYTES, WORKER_HEADER_BYTES
+from cocoon.core.units import MICROSECOND_NS, SECOND_NS
 from cocoon.runtime import confine, cores, landlock, seccomp
 from cocoon.runtime.protocol import (
     Load,
     Loaded,
-    Made,
-    NoRoom,
-    Outcome,
     Ran,
     Ready,
     Reply,
@@ -42,10 +40,8 @@ from cocoon.wire.framing import FrameParser, frame
 from cocoon.wire.tokens import unpack_pieces
 
 if TYPE_CHECKING:
-    from cocoon.runtime.room import Room
     from cocoon.runtime.session import Model
     from cocoon.runtime.speaking import Speech
-    from cocoon.wire.tensors import TensorDecoder
 
 #: Orders are shorter than this, so one is received at once.
 _RECEIVED_BYTES = 65_536
@@ -97,13 +93,16 @@ def confined_start(parent_pid: int, gpu: bool) -> Ready:
 def warm_up(provider: str) -> None:
     """Walk the whole path once: what it imports late may be unreadable without privileges."""
     from cocoon.runtime import screen, session
+    from cocoon.runtime.joining import Joiner
     from cocoon.runtime.room import Room
-    from cocoon.wire.tensors import TensorDecoder, encode_tensors
+    from cocoon.wire.tensors import encode_tensors
 
     data = session.probe_model()
-    model = session.Model(data, screen.screen(data), provider, 1, PAYLOAD_BYTES)
-    payload = encode_tensors(session.probe_inputs())
-    run(model, TensorDecoder(), memoryview(payload), Room(memoryview(bytearray(len(payload)))))
+    joiner = Joiner(session.Model(data, screen.screen(data), provider, 1, PAYLOAD_BYTES), absolute_nano=1)
+    payload = memoryview(encode_tensors(session.probe_inputs()))
+    room = Room(memoryview(bytearray(BATCH_RUNS * 2 * len(payload))))
+    for _ in range(2):
+        joiner.execute([payload] * BATCH_RUNS, room, SECOND_NS)
 
 
 def serve(link: Link, provider: str) -> None:
@@ -125,15 +124,16 @@ def serve(link: Link, provider: str) -> None:
 
 def serve_runs(link: Link, order: Load, model: Model, shared: Shared) -> None:
     """Answer runs until the peer is gone."""
+    from cocoon.runtime.joining import Joiner
     from cocoon.runtime.room import Room
-    from cocoon.wire.tensors import TensorDecoder
 
-    decoder, ends_ns = TensorDecoder(), 0
+    joiner, ends_ns = Joiner(model, order.relative_ppm, order.absolute_nano, joins=bool(order.joins)), 0
     while True:
         work = link.receive(Run)
-        ends_ns = confine.limit_cpu(order.run_ns * len(work.inputs), order.threads, ends_ns)
-        inputs, room = shared.inputs, Room(shared.outputs)
-        link.send(Ran(tuple([run(model, decoder, inputs[at : at + size], room) for at, size in work.inputs])))
+        limit_ns = order.run_ns * len(work.inputs)
+        ends_ns = confine.limit_cpu(limit_ns, order.threads, ends_ns)
+        payloads = [shared.inputs[at : at + size] for at, size in work.inputs]
+        link.send(Ran(tuple(joiner.execute(payloads, Room(shared.outputs), limit_ns // MICROSECOND_NS))))
 
 
 def serve_turns(link: Link, order: Load, speech: Speech, shared: Shared) -> None:
@@ -188,20 +188,6 @@ def read(descriptor: int, size_bytes: int) -> bytes:
     if left != 1:
         raise LimitExceeded("a file of the model changed while it was read")
     return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def run(model: Model, decoder: TensorDecoder, payload: memoryview, room: Room) -> Outcome:
-    """Exactly one execution of exactly these tensors; the encoded outputs go where there is room."""
-    try:
-        feeds = decoder.decode(payload)
-        plan = model.plan(feeds)
-        outputs, ran_us = model.run(feeds, plan, room.lend(plan.outputs))
-        span = room.place(outputs)
-    except MemoryError:
-        return failure(MemoryExceeded("the tensors of the run need more memory than the model's limit"))
-    except CocoonError as error:
-        return failure(error)
-    return NoRoom() if span is None else Made(ran_us, span)
 
 
 @dataclass(slots=True)

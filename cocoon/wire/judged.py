@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from cocoon.wire.signing import Signer
 
 VOUCHER_TAG = 0x0C0C7A01
-STATEMENT_TAG = 0x0C0C7A04
+STATEMENT_TAG = 0x0C0C7A05
 VOUCHER_BITS = 715
-STATEMENT_BITS = 1_008
+STATEMENT_BITS = 1_016
 #: Each field of a statement is whole bytes, so that it needs no bit by bit: there are thousands a second.
-_STATEMENT = struct.Struct(">I32sIB32sB32sIQII")
+_STATEMENT = struct.Struct(">I32sIB32s32sIQIIBB")
 #: Cells of the newest words, half a kilobyte each.
 _CELLS_AT_HAND = 1_024
 _ALGS = (ALG_SHA256, ALG_BLAKE3)
@@ -108,6 +108,10 @@ class Statement(Value):
     #: Time in the provider's queue and time in the model, microseconds.
     queued_us: int
     ran_us: int
+    #: Runs that were executed together, this one among them; and its position there, from 0. With as many statements
+    #: before this one on its lease it is told which they were.
+    joined: int = 1
+    place: int = 0
 
     def cell(self) -> Cell:
         """The cell whose hash is the leaf.
@@ -134,9 +138,10 @@ class Statement(Value):
         """
         if len(data) != STATEMENT_BYTES:
             raise Malformed(f"{len(data)} bytes where a statement has {STATEMENT_BYTES}")
-        tag, *fields = _STATEMENT.unpack(data)
+        tag, lease, number, algs, *fields = _STATEMENT.unpack(data)
         _check_tag(tag, STATEMENT_TAG, "statement")
-        found = cls(*fields)
+        inputs, outputs, *rest = fields
+        found = cls(lease, number, algs >> 4, inputs, algs & 0x0F, outputs, *rest)
         if (flaw := found._flaw()) is not None:
             raise Malformed(flaw)
         return found
@@ -144,6 +149,8 @@ class Statement(Value):
     def _flaw(self) -> str | None:
         if self.input_alg not in _ALGS or self.output_alg not in _ALGS:
             return f"no commitment algorithm {self.input_alg} or {self.output_alg}"
+        if not 0 <= self.place < self.joined:
+            return f"position {self.place} among {self.joined} runs"
         return None
 
 
@@ -163,8 +170,9 @@ def _statement_words(statement: Statement) -> tuple[bytes, bytes]:
     for name in ("lease", "input", "output"):           # struct would fill them up, or cut them
         if len(getattr(statement, name)) != HASH_BYTES:
             raise UsageError(f"a statement's {name} has {HASH_BYTES} bytes")
+    lease, number, input_alg, inputs, output_alg, outputs, *rest = astuple(statement)
     try:
-        data = _STATEMENT.pack(STATEMENT_TAG, *astuple(statement))
+        data = _STATEMENT.pack(STATEMENT_TAG, lease, number, input_alg << 4 | output_alg, inputs, outputs, *rest)
     except struct.error as error:
         raise UsageError(f"no statement: {error}") from None
     return data, plain_hash(data)

@@ -119,6 +119,8 @@ class TensorDecoder:
 
     def __init__(self) -> None:
         """Nothing was read yet."""
+        #: How often heads were read: while it stays, payloads are of one form.
+        self.reads = 0
         self._size_bytes = -1
         self._places: list[_Place] = []
         self._heads: list[tuple[int, int, bytes]] = []
@@ -127,6 +129,7 @@ class TensorDecoder:
         """As ``decode_tensors``."""
         if len(data) != self._size_bytes or any(data[at:end] != head for at, end, head in self._heads):
             self._size_bytes = -1
+            self.reads += 1
             self._places = _places(data)
             ends = [0, *(place.end for place in self._places)]
             begins = [*(place.at for place in self._places), len(data)]

@@ -15,7 +15,7 @@ SALT_BYTES = 16
 LINK_NONCE_BYTES = 32
 #: HPKE public key of suite 1: ML-KEM-768 (1,184) and X25519 (32).
 HPKE_PUBLIC_BYTES = 1_216
-#: Data bytes of the judged cells: 715 bits and 499 bits with completion tag, and 1,008 bits.
+#: Data bytes of the judged cells: 715 bits and 499 bits with completion tag, and 1,016 bits.
 VOUCHER_BYTES = 90
 CLOSE_BYTES = 63
-STATEMENT_BYTES = 126
+STATEMENT_BYTES = 127

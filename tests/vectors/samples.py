@@ -134,6 +134,8 @@ STATEMENT = Statement(
     price_nanoton=1 << 40,
     queued_us=15,
     ran_us=30_000_000,
+    joined=8,
+    place=3,
 )
 PROFILE = m.Profile(
     engine="onnxruntime 1.31.0",

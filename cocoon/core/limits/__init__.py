@@ -208,7 +208,7 @@ DHT_MESSAGE_BYTES = 256 * KIB
 """A reply names at most 40 peers of 8 addresses with signed records."""
 PADDING_FLOOR_BYTES = KIB
 RECORD_BYTES = 32 * KIB
-"""A packed receipt record: TRANCHE_RUNS statements of 126 bytes and about 1.5 KiB of signed messages."""
+"""A packed receipt record: TRANCHE_RUNS statements of 127 bytes and about 1.5 KiB of signed messages."""
 ERROR_TEXT_CHARS = 512
 TENSORS = 256
 TENSOR_RANK = 32

@@ -26,6 +26,14 @@ BATCH_REQUESTERS = 2_048
 """Requesters whose credit is kept: the 1,024 that can wait at once, and as many that came and went in this round."""
 JOIN_SIZES = (1, 2, 3, 8)
 """Batches that must give equal bits: the least, an even and an odd one, and one that fills vectors of eight floats."""
+JOIN_TRIALS = (2, 3, 8, 16, 32, 64)
+"""Runs of an order that are tried together, one company after the other; the last is a whole order (BATCH_RUNS)."""
+JOIN_ATTEMPTS = 3
+"""Times that a company is tried which changes nothing and saves no time: one hiccup of the machine decides nothing."""
+MODELS_APART = 1_024
+"""Models whose worker died with several runs in its order, and whose runs are joined no more; then the oldest are."""
+JOIN_FORMS = 64
+"""Forms of inputs of one model of which a worker remembers what it tried; then it begins anew."""
 JOIN_DIFFERENCE = 1e-2
 """Largest difference of a row, alone and in a batch, that is rounding: the largest measured is 1.3e-3 (Magika)."""
 CURVE_NS = 2 * SECOND_NS

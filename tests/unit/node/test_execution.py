@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 
+from cocoon.core.errors import WorkerLost
 from cocoon.core.limits import ORDER_NS
 from cocoon.core.machine import Event
 from cocoon.core.units import MICROSECOND_NS
@@ -42,22 +43,62 @@ class Prolific:
         return [RunReport(memoryview(bytes(OUTPUT_BYTES)), ORDER_NS // MICROSECOND_NS) for _ in inputs]
 
 
-def at_work(worker: Prolific, finished: list[int]) -> Execution:
+def at_work(worker: Prolific, finished: list[int], runtime: object = None) -> Execution:
     """An execution on this worker, asked for ``NUMBERS``."""
     lease: Signed[Lease] = sign(builders.lease(requester=identity(2).key, provider=identity(1).key), identity(2))
 
     async def post(event: Event) -> bool:
-        assert isinstance(event, RunsFinished)
-        finished.extend(event.numbers)
+        if isinstance(event, RunsFinished):
+            finished.extend(event.numbers)
         return True
 
     pace = SimpleNamespace(ran=lambda model, ran_us: None)
-    shop: Any = SimpleNamespace(clock=Clock(), terms=Terms(prices=((1, 0),)), bids=SimpleNamespace(pace=pace))
+    shop: Any = SimpleNamespace(
+        clock=Clock(), terms=Terms(prices=((1, 0),)), bids=SimpleNamespace(pace=pace), runtime=runtime
+    )
     made = Execution(shop, lease, ReceiptIssuer(Tab(terms_of(lease))), trio.Event, post)
     made._worker = worker  # type: ignore[assignment]
     for number in NUMBERS:
         made.take(RunRequest(number=number, salt=bytes(16), inputs=b""))
     return made
+
+
+class Sociable(Prolific):
+    """A worker that executes whatever comes at once."""
+
+    async def run_all(self, inputs: list[bytes]) -> list[RunReport]:
+        await trio.lowlevel.checkpoint()
+        return [RunReport(memoryview(b"y"), 1, len(inputs), place) for place in range(len(inputs))]
+
+
+async def test_a_statement_says_in_whose_company_its_run_was() -> None:
+    lease = at_work(Sociable(), finished := list[int]())
+    await lease.run(NUMBERS)
+    stated = [lease.recorded(number)[1] for number in finished]
+    # The first is taken for a long one; each order is as long as the last ones promise.
+    orders = [(joined, place) for joined in (1, 2, 5) for place in range(joined)]
+    assert [(one.joined, one.place) for one in stated] == orders
+
+
+class Mortal(Prolific):
+    """A worker that dies with its second order."""
+
+    alive = True
+
+    async def run_all(self, inputs: list[bytes]) -> list[RunReport]:
+        await trio.lowlevel.checkpoint()
+        if self.runs:
+            self.alive = False
+            raise WorkerLost("killed")
+        self.runs += len(inputs)
+        return [RunReport(memoryview(b"y"), 1) for _ in inputs]
+
+
+async def test_a_model_whose_worker_dies_in_company_is_kept_apart() -> None:
+    kept: list[bytes] = []
+    lease = at_work(Mortal(), list[int](), SimpleNamespace(keep_apart=kept.append))
+    await lease.run(NUMBERS)
+    assert kept == [lease._lease.message.model]
 
 
 async def test_no_run_is_executed_while_too_many_outputs_have_not_left(

@@ -38,7 +38,7 @@ names = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min
 shapes = st.none() | st.lists(counts | names, max_size=4).map(tuple)
 specs = st.lists(st.builds(TensorSpec, names, names, shapes), max_size=3).map(tuple)
 spans = st.tuples(st.integers(0, SHARED_BYTES - PAYLOAD_BYTES), sizes)
-orders = st.builds(Load, counts, counts, counts, counts, counts) | st.builds(
+orders = st.builds(Load, *[counts] * 10) | st.builds(
     Run, st.lists(spans, max_size=3).map(tuple)
 ) | st.builds(
     Turn, st.lists(st.tuples(counts, spans), max_size=3).map(tuple), st.lists(counts, max_size=3).map(tuple)
@@ -47,7 +47,9 @@ failures = st.builds(Failed, st.sampled_from(["model_refused", "memory_exceeded"
 tokens = st.tuples(
     counts, st.integers(0, CONTEXT_TOKENS), st.integers(0, VOCABULARY - 1), st.binary(min_size=32, max_size=32)
 )
-outcomes = st.builds(Made, counts, spans) | failures | st.just(NoRoom())
+seats = st.integers(1, BATCH_RUNS).flatmap(lambda joined: st.tuples(st.just(joined), st.integers(0, joined - 1)))
+made = st.builds(lambda ran_us, span, seat: Made(ran_us, span, *seat), counts, spans, seats)
+outcomes = made | failures | st.just(NoRoom())
 replies = (
     st.builds(Ready, names, names, names, counts, names, names, st.lists(names, max_size=3).map(tuple))
     | st.builds(Loaded, counts, names, specs, specs)
@@ -86,20 +88,25 @@ def test_random_bytes_are_refused_or_understood_but_never_crash_the_peer(data):
         [4, "model_refused", 7],
         [4, ["model_refused"], "a code that is no text"],
         [3, 0],
-        [3, [[-1, 0, 0]]],
-        [3, [[True, 0, 0]]],
-        [3, [[0, -1, 0]]],
-        [3, [[0, SHARED_BYTES, 1]]],
+        [3, [[-1, 0, 0, 1, 0]]],
+        [3, [[True, 0, 0, 1, 0]]],
+        [3, [[0, -1, 0, 1, 0]]],
+        [3, [[0, SHARED_BYTES, 1, 1, 0]]],
         [3, [[0, 0]]],
+        [3, [[0, 0, 0]]],
+        [3, [[0, 0, 0, 0, 0]]],
+        [3, [[0, 0, 0, 2, 2]]],
+        [3, [[0, 0, 0, 1, -1]]],
+        [3, [[0, 0, 0, BATCH_RUNS + 1, 0]]],
         [3, [["busy", "an error that a worker may not name"]]],
-        [3, [[0, 0, 0]] * (BATCH_RUNS + 1)],
+        [3, [[0, 0, 0, 1, 0]] * (BATCH_RUNS + 1)],
         [3, [7]],
         [5, [[1, 1, 1, bytes(31)]], []],
         [5, [[-1, 1, 1, bytes(32)]], []],
         [5, [[1, CONTEXT_TOKENS + 1, 1, bytes(32)]], []],
         [5, [[1, 1, VOCABULARY, bytes(32)]], []],
         [5, [[1, 1, 1, bytes(32)]] * (DECODE_ROWS + 1), []],
-        [5, [], [[1, [0, SHARED_BYTES, 1]]]],
+        [5, [], [[1, [0, SHARED_BYTES, 1, 1, 0]]]],
         [5, [], [[1, []]] * 1_000],
         [5, [7], []],
         [5, [], [7]],
@@ -120,7 +127,7 @@ def test_an_answer_out_of_bounds_is_refused(lie):
 
 def test_outputs_above_the_payload_limit_are_refused():
     with pytest.raises(TooLarge):
-        unpack_reply(encode([3, [[0, 0, PAYLOAD_BYTES + 1]]]))
+        unpack_reply(encode([3, [[0, 0, PAYLOAD_BYTES + 1, 1, 0]]]))
 
 
 @pytest.mark.parametrize(

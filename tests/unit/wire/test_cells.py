@@ -41,10 +41,10 @@ def their_voucher(v: Voucher) -> TheirCell:
 
 
 def their_statement(s: Statement) -> TheirCell:
-    builder = begin_cell().store_uint(0x0C0C7A04, 32).store_bytes(s.lease).store_uint(s.number, 32)
-    builder.store_uint(s.input_alg, 8).store_bytes(s.input).store_uint(s.output_alg, 8).store_bytes(s.output)
-    builder.store_uint(s.units, 32).store_uint(s.price_nanoton, 64)
-    return builder.store_uint(s.queued_us, 32).store_uint(s.ran_us, 32).end_cell()
+    builder = begin_cell().store_uint(0x0C0C7A05, 32).store_bytes(s.lease).store_uint(s.number, 32)
+    builder.store_uint(s.input_alg, 4).store_uint(s.output_alg, 4).store_bytes(s.input).store_bytes(s.output)
+    builder.store_uint(s.units, 32).store_uint(s.price_nanoton, 64).store_uint(s.queued_us, 32)
+    return builder.store_uint(s.ran_us, 32).store_uint(s.joined, 8).store_uint(s.place, 8).end_cell()
 
 
 @pytest.mark.parametrize("name", samples.VOUCHERS)
@@ -60,7 +60,7 @@ def test_a_voucher_is_the_cell_that_contracts_judge(name: str) -> None:
 def test_a_statement_is_the_cell_that_contracts_judge() -> None:
     theirs = their_statement(STATEMENT)
     assert STATEMENT.hash() == theirs.hash
-    assert STATEMENT.cell().bits == len(theirs.bits) == 1_008
+    assert STATEMENT.cell().bits == len(theirs.bits) == 1_016
     assert STATEMENT.pack() == bytes(theirs.get_data_bytes())
     assert len(STATEMENT.pack()) == STATEMENT_BYTES
     assert Statement.unpack(STATEMENT.pack()) == STATEMENT
@@ -173,14 +173,23 @@ def test_a_voucher_with_a_field_out_of_its_bits_is_never_packed(change: dict[str
 
 
 @pytest.mark.parametrize("name", ["input_alg", "output_alg"])
-@pytest.mark.parametrize("alg", [0, 3, 255])
+@pytest.mark.parametrize("alg", [0, 3, 15])
 def test_a_commitment_algorithm_that_does_not_exist_is_refused(name: str, alg: int) -> None:
     with pytest.raises(UsageError):
         replace(STATEMENT, **{name: alg}).pack()
     data = bytearray(STATEMENT.pack())
-    data[40 if name == "input_alg" else 73] = alg
+    data[40] = data[40] & 0x0F | alg << 4 if name == "input_alg" else data[40] & 0xF0 | alg
     with pytest.raises(Malformed, match="algorithm"):
         Statement.unpack(bytes(data))
+
+
+@pytest.mark.parametrize(("joined", "place"), [(0, 0), (1, 1), (8, 8), (8, 255)])
+def test_a_run_that_stands_outside_of_its_execution_is_refused(joined: int, place: int) -> None:
+    with pytest.raises(UsageError):
+        replace(STATEMENT, joined=joined, place=place).pack()
+    data = STATEMENT.pack()[:-2] + bytes((joined, place))
+    with pytest.raises(Malformed, match="position"):
+        Statement.unpack(data)
 
 
 def test_every_field_of_a_judged_cell_changes_its_hash() -> None:

@@ -88,7 +88,7 @@ IMPOSSIBLE: list[tuple[str, str, Any]] = [
     ("chunk_hashes", "hashes", bytes(32 * 2_049)),
     ("close_ask", "order", bytes(62)),
     ("close_ask", "order", bytes(64)),
-    ("run_result", "statement", bytes(125)),
+    ("run_result", "statement", bytes(126)),
     ("countersign", "voucher", bytes(91)),
     ("run_request", "salt", bytes(17)),
     ("run_request", "number", 1 << 32),
