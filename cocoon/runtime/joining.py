@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -26,10 +26,8 @@ from cocoon.core.errors import CocoonError, MemoryExceeded
 from cocoon.core.limits import BATCH_GAIN_PPM, JOIN_ATTEMPTS, JOIN_FORMS, JOIN_TRIALS, SMALL_PAYLOAD_BYTES
 from cocoon.core.units import PPM
 from cocoon.runtime.company import Form
-from cocoon.runtime.protocol import Failed, Made, NoRoom, Outcome, failure
-from cocoon.runtime.room import Room
+from cocoon.runtime.protocol import Failed, Made, NoRoom, Outcome, Span, failure
 from cocoon.runtime.rows import Tensors, describe, join, split
-from cocoon.runtime.session import Plan
 from cocoon.wire.tensors import STRING, Array, TensorDecoder
 
 #: Rows that have to be tried before any go together: fewer fill no vector.
@@ -37,12 +35,34 @@ _ENOUGH_ROWS = 8
 _NANO = 1e-9
 
 
-class Engine(Protocol):
+#: Dtype and shape of every output, as the model tells.
+_Forms = Mapping[str, tuple[str, tuple[int, ...]]]
+
+
+class Plan(Protocol):
+    """``session.Plan``: what follows from the form of inputs."""
+
+    @property
+    def outputs(self) -> _Forms | None: ...
+
+
+P = TypeVar("P", bound=Plan)
+
+
+class Engine(Protocol[P]):
     """``session.Model``, as far as runs need it."""
 
-    def plan(self, feeds: Tensors) -> Plan: ...
+    def plan(self, feeds: Tensors) -> P: ...
 
-    def run(self, feeds: Tensors, plan: Plan, lent: Mapping[str, Array]) -> tuple[dict[str, Array], int]: ...
+    def run(self, feeds: Tensors, plan: P, lent: Mapping[str, Array]) -> tuple[dict[str, Array], int]: ...
+
+
+class Room(Protocol):
+    """``room.Room``: where encoded outputs lie."""
+
+    def lend(self, forms: _Forms | None) -> dict[str, Array]: ...
+
+    def place(self, outputs: Mapping[str, Array]) -> Span | None: ...
 
 
 class _Done(NamedTuple):
@@ -94,11 +114,11 @@ class _Standing:
         self.next_rows = JOIN_TRIALS[self.tried] if is_near and saves and self.tried < len(JOIN_TRIALS) else 0
 
 
-class Joiner:
+class Joiner(Generic[P]):
     """Executes the runs of one model."""
 
     def __init__(
-        self, engine: Engine, relative_ppm: int = 0, absolute_nano: int = 0, *, joins: bool = True
+        self, engine: Engine[P], relative_ppm: int = 0, absolute_nano: int = 0, *, joins: bool = True
     ) -> None:
         """The tolerance is the manifest's; zeros ask for equal bits. Unless it ``joins``, each run is alone."""
         self._engine = engine

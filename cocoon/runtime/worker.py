@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from cocoon.core.errors import CocoonError, LimitExceeded, Malformed, MemoryExceeded
 from cocoon.core.imports import uncollected
-from cocoon.core.limits import BATCH_RUNS, MODEL_COPIES, PAYLOAD_BYTES, WORKER_HEADER_BYTES
-from cocoon.core.units import MICROSECOND_NS, SECOND_NS
+from cocoon.core.limits import MODEL_COPIES, PAYLOAD_BYTES, WORKER_HEADER_BYTES
+from cocoon.core.units import MICROSECOND_NS
 from cocoon.runtime import confine, cores, landlock, seccomp
 from cocoon.runtime.protocol import (
     Load,
@@ -98,11 +98,9 @@ def warm_up(provider: str) -> None:
     from cocoon.wire.tensors import encode_tensors
 
     data = session.probe_model()
-    joiner = Joiner(session.Model(data, screen.screen(data), provider, 1, PAYLOAD_BYTES), absolute_nano=1)
+    joiner = Joiner(session.Model(data, screen.screen(data), provider, 1, PAYLOAD_BYTES))
     payload = memoryview(encode_tensors(session.probe_inputs()))
-    room = Room(memoryview(bytearray(BATCH_RUNS * 2 * len(payload))))
-    for _ in range(2):
-        joiner.execute([payload] * BATCH_RUNS, room, SECOND_NS)
+    joiner.execute([payload], Room(memoryview(bytearray(len(payload)))), 0)
 
 
 def serve(link: Link, provider: str) -> None:

@@ -155,6 +155,8 @@ FREE = {
     ("lease_accept", "token"): "the same: who listens there decides whom it takes",
     ("lease", "ceiling_nanoton"): "binds the requester alone; a price above it is ceiling_exceeded (test_admission)",
     ("statement", "queued_us"): "the provider's word; nothing is paid by it (REC-2)",
+    ("statement", "joined"): "the provider's word; the same batch can be executed again (REC-4)",
+    ("statement", "place"): "the same",
     ("statement", "ran_us"): "the provider's word; nothing is paid by it (REC-2)",
 }
 
