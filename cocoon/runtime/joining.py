@@ -135,6 +135,9 @@ class Joiner(Generic[P]):
         Args:
             patience_us: Time that the order has; what is tried takes no more than a quarter of it.
         """
+        if len(payloads) == 1:                          # whoever comes alone is not kept waiting for the others' sake
+            only = self._decode(payloads[0])
+            return [only if isinstance(only, Failed) else self._alone(only, None, room)]
         outcomes: list[Outcome] = []
         left_us = patience_us // 4
         while rest := payloads[len(outcomes) :]:

@@ -207,5 +207,13 @@ def test_inputs_of_a_trial_are_copies():
     payload, room = memoryview(memory)[begin:], Room(memoryview(bytearray(1 << 12)))
     for data in (first, second):
         payload[:] = data
-        joiner.execute([payload], room, PATIENCE_US)
+        joiner.execute([payload, memoryview(b"")], room, PATIENCE_US)
     assert np.array_equal(seen[-1], np.concatenate([row(1), row(2)])), "the peer had written over them"
+
+
+def test_a_run_that_comes_alone_pays_for_nobodys_trial():
+    engine = Engine()
+    joiner = Joiner(engine)
+    for number in range(20):
+        order(joiner, row(number))
+    assert engine.sizes == [1] * 20
