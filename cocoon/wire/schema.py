@@ -274,29 +274,33 @@ def _unpack_short(data: bytes, expected: tuple[type[Message], ...]) -> Message |
     kind, version, body = value
     for cls in expected:
         if cls.shape.kind == kind and cls.shape.version == version:
-            return _spelled(cls, body, data)
+            return _spelled(cls, body, data, _packed)
     return None
 
 
-def _spelled(cls: type[Message], body: dict[Any, Any], data: bytes) -> Message | None:
+def _spelled(cls: type[M], body: dict[Any, Any], data: bytes, spell: Callable[[Message], bytes]) -> M | None:
+    """The message with these fields, if it is spelled like ``data``; records among them are left to the reader."""
     values = [body.get(item.key) for item in cls.shape.fields]
     for index, value in enumerate(values):
         if type(value) is list:
             values[index] = _tuple_of(value)
     found = cls(*values)
     try:
-        return found if _packed(found) == data else None
+        return found if spell(found) == data else None
     except UsageError:
         return None
 
 
-def _tuple_of(items: list[Any]) -> tuple[Any, ...] | None:
-    """Of plain items; what they would be made into otherwise is left to the types."""
-    return None if any(type(item) is list for item in items) else tuple(items)
+def _tuple_of(items: list[Any]) -> tuple[Any, ...]:
+    return tuple(_tuple_of(item) if type(item) is list else item for item in items)
 
 
 def unpack_body(cls: type[M], body: bytes) -> M:
     """Read the body map of a message whose kind is known from elsewhere; errors as ``unpack``."""
+    if len(body) <= min(cls.shape.max_body_bytes, SHORT_BYTES):
+        value = unpack_short(body)
+        if type(value) is dict and (short := _spelled(cls, value, body, body_bytes)) is not None:
+            return short
     reader = Reader(body, cls.shape.max_body_bytes)
     found = _read_body(cls, reader)
     reader.end()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cocoon.core.errors import Malformed
 from cocoon.wire import schema
 from cocoon.wire.codec import SHORT_BYTES, Keys, Reader, decode
-from cocoon.wire.schema import unpack
+from cocoon.wire.schema import body_bytes, unpack, unpack_body
 from tests.vectors import samples
 
 _SCALARS = (
@@ -52,6 +52,18 @@ def test_a_short_value_is_what_the_careful_reader_says(value: object, keys: Keys
     data = msgpack.packb(value)
     for one in (data, _bend(data, place, byte), data[:-1], data + b"\x00"):
         assert _outcome(decode, one, max_bytes=len(one), keys=keys) == _outcome(_careful, one, keys)
+
+
+@pytest.mark.parametrize("name", samples.MESSAGES)
+@given(place=st.integers(0, 1 << 16), byte=st.integers(0, 255))
+def test_a_short_body_is_what_the_careful_reader_says(name: str, place: int, byte: int) -> None:
+    msg = samples.MESSAGES[name]
+    data = body_bytes(msg)
+    for one in (data, _bend(data, place, byte)):
+        quick = _outcome(unpack_body, type(msg), one)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(schema, "SHORT_BYTES", 0)
+            assert quick == _outcome(unpack_body, type(msg), one)
 
 
 @pytest.mark.parametrize("name", _UNSIGNED)
