@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import socket
@@ -53,7 +54,10 @@ class Wire:
 
     def cut(self) -> None:
         for raw in self.raws[-1]:
-            raw._socket.shutdown(socket.SHUT_RDWR)
+            try:
+                raw._socket.shutdown(socket.SHUT_RDWR)
+            except OSError as error:
+                assert error.errno == errno.ENOTCONN, error     # the cut at the other end has arrived
 
     def lose(self) -> None:
         """The peers are connected no more."""
