@@ -52,6 +52,7 @@ def bill_nanoton(cumulative_units: int, price_nanoton: int) -> int:
     The price of one run is the difference of two bills, so that lines add up
     to the total however the units were split (MON-2).
     """
+    # ``ceil_div`` written out: several times a run on each side of a lease.
     return -(-cumulative_units * price_nanoton // PRICE_UNITS)
 
 

@@ -2,9 +2,9 @@
 
 A model that walks over large weights takes hardly longer for eight rows than for one. Runs
 of one form, each of one row, are executed alone at first, and some of them once more
-together, in growing company of inputs that differ. While each row comes out the same, to the bit or within what the
-manifest declares, and company saves time, later ones of this form go together, up to as many
-as were tried. What is tried gives nobody outputs.
+together, in growing company of inputs that differ. While each row comes out the same, to
+the bit or within what the manifest declares, and company saves time, later ones of this
+form go together, up to as many as were tried. What is tried gives nobody outputs.
 
 A model that is made to can behave while it is tried, and not later. Only runs of its own lease
 suffer from that, and their statements say in whose company they were.
@@ -58,7 +58,9 @@ class Engine(Protocol[P]):
 
 
 class Room(Protocol):
-    """``room.Room``: where encoded outputs lie."""
+    """``room.Room``: where encoded outputs lie, up to ``taken``."""
+
+    taken: int
 
     def lend(self, forms: _Forms | None) -> dict[str, Array]: ...
 
@@ -109,9 +111,9 @@ class _Standing:
         if is_near and not saves and self.slow + 1 < JOIN_ATTEMPTS:
             self.slow += 1
             return
-        self.slow = 0
-        self.tried += is_near and saves
-        self.next_rows = JOIN_TRIALS[self.tried] if is_near and saves and self.tried < len(JOIN_TRIALS) else 0
+        has_passed, self.slow = is_near and saves, 0
+        self.tried += has_passed
+        self.next_rows = JOIN_TRIALS[self.tried] if has_passed and self.tried < len(JOIN_TRIALS) else 0
 
 
 class Joiner(Generic[P]):
@@ -205,18 +207,22 @@ class Joiner(Generic[P]):
         return NoRoom() if span is None else Made(ran_us, span)
 
     def _together(self, runs: Sequence[Tensors], standing: _Standing, room: Room) -> list[Outcome] | None:
-        """One execution of all; None if it gives no outputs, so that each is to be tried alone."""
+        """One execution of all; None if it has no outputs, or no room for all of them: each is to be tried alone."""
+        begin, spans = room.taken, list[Span]()
         try:
             parts, ran_us = self._run(runs)
-            spans = [room.place(part) for part in parts]
+            for part in parts:
+                if (span := room.place(part)) is not None:
+                    spans.append(span)
         except (MemoryError, CocoonError):
+            spans.clear()
+        if len(spans) < len(runs):
+            room.taken = begin                          # what a statement names as company has answers too
             return None
         share_us = ran_us // len(runs)
         for feeds, outputs in zip(runs, parts, strict=True):
             standing.note(feeds, outputs, share_us)
-        return [
-            NoRoom() if span is None else Made(share_us, span, len(runs), place) for place, span in enumerate(spans)
-        ]
+        return [Made(share_us, span, len(runs), place) for place, span in enumerate(spans)]
 
     def _run(self, runs: Sequence[Tensors]) -> tuple[list[dict[str, Array]], int]:
         feeds = join(runs)

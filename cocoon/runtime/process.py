@@ -231,9 +231,10 @@ class Worker:
                     files.append(opened := open_model(path))
                     stack.callback(os.close, opened[0])
             self._shared = Shared.of(memory)
+            relative_ppm, absolute_nano = tolerance or (0, 0)
             order = Load(
                 files[0][1], limits.memory_bytes, limits.threads, limits.load_ns, limits.run_ns,
-                0, 0, int(tolerance is not None), *(tolerance or ()),
+                joins=int(tolerance is not None), relative_ppm=relative_ppm, absolute_nano=absolute_nano,
             )
             if pieces_file is not None:
                 order = replace(order, pieces_bytes=files[1][1], rows=SPOKEN_ROWS)

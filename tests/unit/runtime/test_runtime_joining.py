@@ -8,7 +8,7 @@ import pytest
 from cocoon.core.errors import RunFailed
 from cocoon.core.limits import BATCH_RUNS, JOIN_ATTEMPTS
 from cocoon.runtime.joining import Joiner
-from cocoon.runtime.protocol import Failed, Made
+from cocoon.runtime.protocol import Failed, Made, NoRoom
 from cocoon.runtime.room import Room
 from cocoon.runtime.session import Plan
 from cocoon.wire.layout import largest_raw
@@ -191,6 +191,14 @@ def test_a_joined_execution_that_fails_is_tried_one_by_one_and_only_the_culprit_
     assert engine.sizes == [3, 1, 1, 1]
     assert [type(one) for one in outcomes] == [Made, Failed, Made]
     assert seats(order(joiner, row(1), row(2))[0]) == [(2, 0), (2, 1)]
+
+
+def test_runs_whose_outputs_find_no_room_together_are_executed_one_by_one():
+    joiner = learned(Engine(lambda x: np.repeat(x, 200, axis=1)))
+    payloads = [memoryview(encode_tensors({"x": row(number)})) for number in range(1, 5)]
+    outcomes = joiner.execute(payloads, Room(memoryview(bytearray(7_000))), PATIENCE_US)
+    assert [type(one) for one in outcomes] == [Made, Made, NoRoom, NoRoom], "two of them fill it"
+    assert seats(outcomes[:2]) == ALONE * 2, "no statement names company that has no answer"
 
 
 def test_inputs_of_a_trial_are_copies():
