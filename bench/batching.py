@@ -60,7 +60,8 @@ class Batching:
     """The product's own machine; every client has a lease of its own."""
 
     def __init__(self, joining: Joining, curve: Curve) -> None:
-        self._machine = Batcher(joining, curve)
+        """``curve`` is how long the worker takes; the batcher finds out by itself."""
+        self._machine, self._curve = Batcher(joining), curve
         self._machine.handle(0, WorkerReady())
         self._batch: ExecuteBatch | None = None
 
@@ -71,8 +72,9 @@ class Batching:
     def done(self, now_ns: int) -> tuple[int, ...]:
         """The next batch."""
         assert self._batch is not None
-        faults = (None,) * len(self._batch.runs)
-        return self._ordered(self._machine.handle(now_ns, BatchAnswered(self._batch.batch, faults)))
+        runs = len(self._batch.runs)
+        answered = BatchAnswered(self._batch.batch, (None,) * runs, self._curve.predict_ns(runs))
+        return self._ordered(self._machine.handle(now_ns, answered))
 
     def woken(self, now_ns: int) -> tuple[int, ...]:
         """Never: it waits for nothing."""

@@ -100,6 +100,13 @@ def endless_at_load_model() -> bytes:
     return _endless(start="zero")
 
 
+def counting_model() -> bytes:
+    """Loops as often as the int64 scalar ``rounds`` says, which a stranger gives; ``y`` is that, as float32."""
+    nodes = [h.make_node("Loop", ["rounds", "true", "zero"], ["y"], body=_counting())]
+    constants = [nh.from_array(np.array(True), "true"), *_COUNTED]
+    return _model(nodes, [_value("rounds", T.INT64, [])], [_f32("y", [])], constants)
+
+
 def endless_inputs() -> Feeds:
     """Inputs of ``endless_model`` and ``memory_bomb``: one float32 scalar ``x``."""
     return {"x": np.array(1, "f4")}
@@ -428,19 +435,24 @@ def _branching(constant: onnx.NodeProto) -> list[onnx.NodeProto]:
     ]
 
 
-def _endless(start: str) -> bytes:
-    body = h.make_graph(
+#: What ``_counting`` adds, and what it begins with.
+_COUNTED = nh.from_array(np.array(1, "f4"), "one"), nh.from_array(np.array(0, "f4"), "zero")
+
+
+def _counting() -> onnx.GraphProto:
+    """The body of a loop that adds one."""
+    return h.make_graph(
         [h.make_node("Identity", ["c"], ["co"]), h.make_node("Add", ["a", "one"], ["ao"])],
         "body",
         [_value("i", T.INT64, []), _value("c", T.BOOL, []), _f32("a", [])],
         [_value("co", T.BOOL, []), _f32("ao", [])],
     )
+
+
+def _endless(start: str) -> bytes:
     nodes = [
-        h.make_node("Loop", ["rounds", "true", start], ["end"], body=body),
+        h.make_node("Loop", ["rounds", "true", start], ["end"], body=_counting()),
         h.make_node("Add", ["end", "x"], ["y"]),
     ]
-    constants = [
-        nh.from_array(np.array(2**62, "i8"), "rounds"), nh.from_array(np.array(True), "true"),
-        nh.from_array(np.array(1, "f4"), "one"), nh.from_array(np.array(0, "f4"), "zero"),
-    ]
+    constants = [nh.from_array(np.array(2**62, "i8"), "rounds"), nh.from_array(np.array(True), "true"), *_COUNTED]
     return _model(nodes, [_f32("x", [])], [_f32("y", [])], constants)

@@ -20,7 +20,7 @@ from cocoon.core.values import replace
 from cocoon.ledger.receipt import ReceiptIssuer
 from cocoon.node.means import Shop
 from cocoon.node.models import HeldModel
-from cocoon.runtime.service import Answer, RunReport, Worker
+from cocoon.runtime.service import Answer, Joining, RunReport, Seat, Wanted
 from cocoon.scheduler import sale
 from cocoon.wire.commitment import commit
 from cocoon.wire.judged import Statement
@@ -58,7 +58,7 @@ class Execution:
         self._news = news
         self._post = post
         self._jobs: dict[int, Job] = {}
-        self._worker: Worker | None = None
+        self._seat: Seat | None = None
         #: What a run took of late; none is known to be short before the first.
         self._ran_us = ORDER_NS // MICROSECOND_NS
         #: Statements that were made and are not on the tab yet.
@@ -88,13 +88,19 @@ class Execution:
         return job
 
     async def load(self, model: HeldModel) -> int:
-        """Take a worker and load the model; the microseconds that it took."""
-        run_ns = self._lease.message.run_ms * MILLISECOND_NS
-        self._worker = await self._shop.runtime.take(replace(self._shop.runtime.limits, run_ns=run_ns))
+        """Have the model loaded; the microseconds that it took, 0 if it was for another lease."""
+        terms, runtime = self._lease.message, self._shop.runtime
         joinable = model.manifest.joinable
         tolerance = (joinable.relative_ppm, joinable.absolute_nano) if joinable is not None else (0, 0)
-        may_join = self._shop.runtime.may_join(self._lease.message.model)
-        return (await self._worker.load(model.main_path, self._pieces(model), tolerance if may_join else None)).load_us
+        wanted = Wanted(
+            model=None if terms.private else terms.model,
+            limits=replace(runtime.limits, run_ns=terms.run_ms * MILLISECOND_NS),
+            model_file=model.main_path, pieces_file=self._pieces(model),
+            tolerance=tolerance if runtime.may_join(terms.model) else None,
+            joining=Joining.LEASES if joinable is not None else Joining.LEASE,
+        )
+        self._seat = await runtime.seat(wanted, LeaseId(self._lease.digest), self._lease.signer)
+        return self._seat.load_us
 
     def cancel(self, number: int) -> None:
         """The requester wants no more of this run: nothing to do, a run of tensors is over soon."""
@@ -114,9 +120,9 @@ class Execution:
                 return
 
     async def close(self) -> None:
-        """Kill the worker."""
-        if self._worker is not None:
-            await self._worker.close()
+        """Give the model back: its worker is killed, unless another lease has it too."""
+        if self._seat is not None:
+            await self._seat.close()
 
     def _pieces(self, model: HeldModel) -> Path | None:
         """The bytes of its tokens, if it is to run as a decoder."""
@@ -163,14 +169,14 @@ class Execution:
 
     async def _run(self, batch: Sequence[int]) -> int:
         """How many of them, from the first, are done with; 0 if the worker is gone."""
-        worker, started_ns = self._worker, self._shop.clock.now_ns()
-        assert worker is not None                       # StartRuns follows ModelLoaded
+        seat, started_ns = self._seat, self._shop.clock.now_ns()
+        assert seat is not None                         # StartRuns follows ModelLoaded
         try:
-            outcomes = await worker.run_all([self._jobs[number].request.inputs for number in batch])
+            outcomes = await seat.run_all(batch, [self._jobs[number].request.inputs for number in batch])
         except CocoonError as error:
-            if len(batch) > 1 and not worker.alive:
+            if len(batch) > 1 and not seat.alive:
                 self._shop.runtime.keep_apart(self._lease.message.model)
-            await self._post(sale.RunBroke(batch[0], error.code, error.text, not worker.alive))
+            await self._post(sale.RunBroke(batch[0], error.code, error.text, not seat.alive))
             return 0
         finished: list[int] = []
         for number, outcome in zip(batch, outcomes, strict=False):

@@ -72,7 +72,7 @@ class Generation(Execution):
             while not (self._line or self._begun):
                 self._due = trio.Event()
                 await self._due.wait()
-            if self._worker is None or not await self._turn():
+            if self._seat is None or not await self._turn():
                 return
 
     @property
@@ -90,13 +90,14 @@ class Generation(Execution):
         cancelled = [number for number in self._cancelled if number in self._begun] + self._overdue()
         # Those that are to begin are cancelled when they do.
         self._cancelled = [number for number in self._cancelled if number in self._jobs and number not in self._begun]
-        worker, requests = self._worker, [(number, self._jobs[number].request.inputs) for number in asked]
-        assert worker is not None
+        seat, requests = self._seat, [(number, self._jobs[number].request.inputs) for number in asked]
+        assert seat is not None
         try:
-            report = await worker.turn(requests, cancelled)
+            report = await seat.turn(requests, cancelled)
         except CocoonError as error:
-            broken, lost = tuple(self._begun), not worker.alive
-            self._begun.clear()
+            broken, lost = tuple(self._begun), not seat.alive
+            for part in (self._begun, self._spoke, self._answers):
+                part.clear()
             for number in broken:
                 await self._post(sale.RunBroke(number, error.code, error.text, lost))
             return not lost

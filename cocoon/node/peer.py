@@ -57,6 +57,7 @@ from cocoon.p2p.bookfile import load_book
 from cocoon.p2p.service import Mesh, MeshSettings, open_mesh
 from cocoon.runtime.memory import free_memory_bytes
 from cocoon.runtime.service import Runtime, WorkerLimits, open_runtime
+from cocoon.runtime.specs import CPU_PROVIDER
 from cocoon.runtime.workdir import working_directory
 from cocoon.scheduler.strategy import Strategy
 from cocoon.store.service import JOURNAL_FILE, Journal, Room, open_journal
@@ -64,8 +65,6 @@ from cocoon.telemetry.log import counters, get_logger
 from cocoon.wire.messages import Profile
 
 BOOK_FILE = "peers.book"
-#: As workers report it. Of another device's free memory the peer's own process knows nothing (RUN-2).
-_CPU = "CPUExecutionProvider"
 
 
 class Parts(Value):
@@ -204,7 +203,8 @@ class _Peer:
         report.pop("confinement")
         counter = self._counter = OfferCounter(
             partial(load_or_create, parts.home), parts.network.id, boot_id, terms, Profile(**report), self._clock,
-            free_memory_bytes if runtime.device.provider == _CPU else lambda: 0,
+            # Of another device's free memory the peer's own process knows nothing (RUN-2).
+            free_memory_bytes if runtime.device.provider == CPU_PROVIDER else lambda: 0,
             lambda: bids.pace.measured(shelf.public()),
         )
         if parts.settings.sell_hours:

@@ -280,7 +280,8 @@ class Sale:
         except CocoonError as error:
             await self._driver.post(sale.LeaseBroke(error.code, error.text))
         else:
-            self._shop.bids.pace.loaded(self._lease.message.model, load_us)
+            if load_us:                                 # else another lease had it loaded
+                self._shop.bids.pace.loaded(self._lease.message.model, load_us)
             await self._driver.post(sale.ModelLoaded(load_us))
 
     async def _mind_lane(self, till: Till) -> None:

@@ -1,4 +1,4 @@
-"""The batcher: which of the runs that wait for one worker are executed together next.
+"""The batcher: which of the runs that wait for one worker it gets next, together.
 
 One worker serves one model on one device; several leases of several requesters
 send it runs. An idle worker gets a batch at once, with whatever waits that may
@@ -22,20 +22,21 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from cocoon.core.errors import DeadlineExceeded, LimitExceeded, MemoryExceeded, ProviderBusy, RunLost, UsageError
+from cocoon.core.errors import DeadlineExceeded, LimitExceeded, MemoryExceeded, ProviderBusy, UsageError, WorkerLost
 from cocoon.core.ids import LeaseId, PeerKey
 from cocoon.core.limits import (
     BATCH_APART,
     BATCH_LEASE_RUNS,
     BATCH_REQUESTERS,
+    BATCH_ROWS,
     BATCH_RUN_BYTES,
     BATCH_WAITING_BYTES,
 )
 from cocoon.core.machine import DeadlinePassed, Effect, Event
 from cocoon.core.units import MILLISECOND_NS, ceil_div
 from cocoon.core.values import replace
-from cocoon.runtime.company import Joining, QueuedRun, RunId, Seat, Waiting, seats, together, waiting
-from cocoon.runtime.curve import UNMEASURED, Curve
+from cocoon.runtime.company import Joining, QueuedRun, RunId, Waiting, together, waiting
+from cocoon.runtime.curve import UNMEASURED, Curve, Gauge
 
 #: Code and text of an error.
 Fault = tuple[str, str]
@@ -62,10 +63,15 @@ class LeaseEnded(Event):
 
 
 class BatchAnswered(Event):
-    """The model ran; for each run in order None, or why it has no outputs of its own."""
+    """The model ran; for each run in order None, or why it has no outputs of its own.
+
+    Attributes:
+        ran_ns: Inside the model, for all of them; 0 if nobody knows.
+    """
 
     batch: int
     faults: tuple[Fault | None, ...]
+    ran_ns: int = 0
 
 
 class BatchFailed(Event):
@@ -92,25 +98,17 @@ class WorkerDied(Event):
     begun: bool = True
 
 
-class CurveMeasured(Event):
-    """How long batches take on this worker, as it was measured now."""
-
-    curve: Curve
-
-
 class ExecuteBatch(Effect):
-    """Give the worker these runs, joined in this order."""
+    """Give the worker these runs, in this order."""
 
     batch: int
     runs: tuple[QueuedRun, ...]
-    seats: tuple[Seat, ...]
 
 
 class AnswerRun(Effect):
-    """Send the rows of this run; its statement may say where it stood."""
+    """Send the outputs of this run."""
 
     run: RunId
-    seat: Seat
 
 
 class FailRun(Effect):
@@ -130,24 +128,20 @@ class RefuseRun(Effect):
 
 
 @dataclass(slots=True)
-class _Batch:
-    """What the worker has."""
-
-    members: list[Waiting]
-    seats: tuple[Seat, ...]
-
-
-@dataclass(slots=True)
 class Batcher:
-    """Feed facts by ``handle``; ``joining`` is what registration found of the model."""
+    """Feed facts by ``handle``."""
 
     joining: Joining
     curve: Curve = UNMEASURED
     ready: bool = False
+    _gauge: Gauge = field(default_factory=Gauge)
     _most_rows: int = 1
+    #: A larger batch found no memory.
+    _memory_rows: int = BATCH_ROWS
     _batches: int = 0
     _seq: int = 0
-    _executing: _Batch | None = None
+    #: What the worker has.
+    _executing: list[Waiting] | None = None
     #: By deadline, then as they came.
     _line: list[Waiting] = field(default_factory=list)
     #: When the first of the line can no longer be in time.
@@ -181,17 +175,14 @@ class Batcher:
             case LeaseEnded(lease):
                 self._withdraw([run for run in self._held.values() if run.lease == lease])
                 self._apart.pop(lease, None)
-            case BatchAnswered(batch, faults) if self._executing and batch == self._batches:
-                return self._answered(self._executing, faults)
-            case BatchFailed(batch, code, text) if self._executing and batch == self._batches:
+            case BatchAnswered(batch, faults, ran_ns) if self._executing is not None and batch == self._batches:
+                return self._answered(self._executing, faults, ran_ns)
+            case BatchFailed(batch, code, text) if self._executing is not None and batch == self._batches:
                 return self._failed(self._executing, code, text)
             case WorkerReady():
                 self.ready = True
             case WorkerDied(code, text, begun):
                 return self._died(code, text, begun)
-            case CurveMeasured(curve):
-                self.curve, self._most_rows = curve, curve.best_rows()
-                self._stand([waiting(one.run, one.seq, curve, one.again) for one in self._line])
             case DeadlinePassed():
                 pass                                    # who is late is refused whatever happened
         return []
@@ -288,9 +279,8 @@ class Batcher:
         if not self._line:
             self._rows_left.clear()                     # what nobody else wanted is held against nobody
         self._batches += 1
-        stand = seats(self._batches, [one.rows for one in taken])
-        self._executing = _Batch(taken, stand)
-        return [ExecuteBatch(self._batches, tuple(one.run for one in taken), stand)]
+        self._executing = taken
+        return [ExecuteBatch(self._batches, tuple(one.run for one in taken))]
 
     def _group(self, one: Waiting) -> object:
         """Equal for runs that may be joined; None for one that goes alone."""
@@ -334,26 +324,34 @@ class Batcher:
 
     # --- how a batch ends ----------------------------------------------------
 
-    def _answered(self, batch: _Batch, faults: tuple[Fault | None, ...]) -> list[Effect]:
-        if len(faults) != len(batch.members):
-            raise UsageError(f"{len(faults)} answers for a batch of {len(batch.members)} runs")
+    def _answered(self, batch: list[Waiting], faults: tuple[Fault | None, ...], ran_ns: int) -> list[Effect]:
+        if len(faults) != len(batch):
+            raise UsageError(f"{len(faults)} answers for a batch of {len(batch)} runs")
         self._executing = None
+        if ran_ns and faults == (None,) * len(batch):
+            self._measured(self._gauge.note(sum(one.rows for one in batch), ran_ns))
         effects: list[Effect] = []
-        for one, seat, fault in zip(batch.members, batch.seats, faults, strict=True):
+        for one, fault in zip(batch, faults, strict=True):
             if fault is not None:
                 effects += self._fail(one, *fault)
             elif self._end(one.run):
-                effects.append(AnswerRun(one.run.id, seat))
+                effects.append(AnswerRun(one.run.id))
         return effects
 
-    def _failed(self, batch: _Batch, code: str, text: str) -> list[Effect]:
+    def _measured(self, curve: Curve) -> None:
+        if curve != self.curve:
+            self.curve, self._most_rows = curve, min(curve.best_rows(), self._memory_rows)
+            self._stand([waiting(one.run, one.seq, curve, one.again) for one in self._line])
+
+    def _failed(self, batch: list[Waiting], code: str, text: str) -> list[Effect]:
         """Alone, the run failed; in company nobody knows whose inputs did it, so each is tried alone."""
         self._executing = None
-        if len(batch.members) == 1:
-            return self._fail(batch.members[0], code, text)
+        if len(batch) == 1:
+            return self._fail(batch[0], code, text)
         if code == MemoryExceeded.code:
-            self._most_rows = min(self._most_rows, max(1, batch.seats[0].rows // 2))
-        self._enter_again([replace(one, again=True) for one in batch.members])
+            self._memory_rows = max(1, sum(one.rows for one in batch) // 2)
+            self._most_rows = min(self._most_rows, self._memory_rows)
+        self._enter_again([replace(one, again=True) for one in batch])
         return []
 
     def _fail(self, one: Waiting, code: str, text: str) -> list[Effect]:
@@ -367,14 +365,14 @@ class Batcher:
         if batch is None:
             return []
         if not begun:
-            self._enter_again(batch.members)
+            self._enter_again(batch)
             return []
-        if len(batch.members) == 1:
-            return self._fail(batch.members[0], code, text)
-        for one in batch.members:
+        if len(batch) == 1:
+            return self._fail(batch[0], code, text)
+        for one in batch:
             self._keep_apart(one.run.lease)
-        lost = f"the worker ended ({code}) while it ran this and {len(batch.members) - 1} other runs"
-        return [effect for one in batch.members for effect in self._fail(one, RunLost.code, lost)]
+        lost = f"the worker ended ({code}) while it ran this and {len(batch) - 1} other runs"
+        return [effect for one in batch for effect in self._fail(one, WorkerLost.code, lost)]
 
     def _enter_again(self, members: list[Waiting]) -> None:
         for one in members:

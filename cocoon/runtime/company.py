@@ -13,12 +13,11 @@ Purity: pure. Spec: docs/spec/batching.md, rules JOI-6 to JOI-8.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
-from itertools import accumulate
 
 from cocoon.core.ids import LeaseId, PeerKey
-from cocoon.core.limits import BATCH_BYTES
+from cocoon.core.limits import PAYLOAD_BYTES
 from cocoon.core.values import Value
 from cocoon.runtime.curve import Curve
 
@@ -30,11 +29,23 @@ _NEVER_NS = 1 << 63
 
 
 class Joining(Enum):
-    """What of a model may be executed together, as it was measured at registration."""
+    """Whose runs may be in one batch."""
 
     NOTHING = "every run alone"
     LEASE = "runs of one lease"
     LEASES = "runs of any leases"
+
+
+def form_of(shapes: Iterable[tuple[str, str, tuple[int, ...]]]) -> tuple[Form, int | None]:
+    """Form of tensors with these names, dtypes and lengths, and the rows that all of them have.
+
+    Returns:
+        None for the rows if they do not agree, or there are none.
+    """
+    ordered = sorted(shapes)
+    lengths = {axes[0] if axes else 0 for _, _, axes in ordered}
+    rows = lengths.pop() if len(lengths) == 1 else 0
+    return tuple((name, dtype, axes[1:]) for name, dtype, axes in ordered), rows or None
 
 
 class QueuedRun(Value):
@@ -83,32 +94,6 @@ def waiting(run: QueuedRun, seq: int, curve: Curve, again: bool = False) -> Wait
     return Waiting(run, seq, rows, alone_ns, run.deadline_ns - alone_ns, again)
 
 
-class Seat(Value):
-    """Where a run stood in its batch: enough to cut out its rows, and to execute the same batch again.
-
-    Attributes:
-        batch: Its number, for this worker.
-        runs: How many runs it had; this one was at ``position`` of them, from 0.
-        rows: How many rows it had; those of this run begin at ``first_row``.
-    """
-
-    batch: int
-    runs: int
-    position: int
-    rows: int
-    first_row: int
-    own_rows: int
-
-
-def seats(batch: int, rows: Sequence[int]) -> tuple[Seat, ...]:
-    """The seats of runs with so many ``rows``, in their order."""
-    total, firsts = sum(rows), accumulate(rows, initial=0)
-    return tuple(
-        Seat(batch, len(rows), position, total, first_row, own)
-        for position, (first_row, own) in enumerate(zip(firsts, rows, strict=False))
-    )
-
-
 def together(
     now_ns: int, order: Sequence[Waiting], mate: Callable[[Waiting], bool], curve: Curve, most_rows: int
 ) -> list[Waiting]:
@@ -126,13 +111,12 @@ def together(
     for at, one in enumerate(order[1:], start=1):
         if rows >= most_rows:
             break
-        ends_ns = now_ns + curve.predict_ns(rows + one.rows)
         if (
             rows + one.rows <= most_rows
-            and size_bytes + one.run.size_bytes <= BATCH_BYTES
-            and ends_ns <= min(end_by_ns, one.run.deadline_ns)
-            and ends_ns + overtaken_ns <= begin_by_ns[at + 1]
+            and size_bytes + one.run.size_bytes <= PAYLOAD_BYTES
             and mate(one)
+            and (ends_ns := now_ns + curve.predict_ns(rows + one.rows)) <= min(end_by_ns, one.run.deadline_ns)
+            and ends_ns + overtaken_ns <= begin_by_ns[at + 1]
         ):
             taken.append(one)
             rows, size_bytes = rows + one.rows, size_bytes + one.run.size_bytes

@@ -2,11 +2,12 @@
 
 Whether batches pay is the model's affair: a product of large matrices takes twice
 the time for twice the rows, a walk over large weights hardly more. So it is
-measured, at 1, 2, 4, 8 ... rows while it pays, and what is between is interpolated.
+measured, on the runs that people pay for, at 1, 2, 4, 8 ... rows while that does no
+harm, and what is between is interpolated.
 
 Invariants
     The time never falls as rows rise.
-    Up to ``best_rows`` a batch takes no longer than its parts one after another.
+    Up to ``best_rows`` a batch takes hardly longer than its parts one after another.
 
 Purity: pure. Spec: docs/spec/batching.md, rules JOI-4 and JOI-5.
 """
@@ -14,11 +15,13 @@ Purity: pure. Spec: docs/spec/batching.md, rules JOI-4 and JOI-5.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
 from cocoon.core.errors import UsageError
-from cocoon.core.limits import BATCH_GAIN_PPM, BATCH_ROWS
+from cocoon.core.limits import BATCH_GAIN_PPM, BATCH_ROWS, CURVE_BATCHES, CURVE_SAMPLES, ORDER_NS
 from cocoon.core.units import PPM, ceil_div
 from cocoon.core.values import Value
 
@@ -44,10 +47,10 @@ class Curve(Value):
         return less_ns + ceil_div((more_ns - less_ns) * (rows - less_rows), more_rows - less_rows)
 
     def best_rows(self) -> int:
-        """The largest batch up to which each step pays; 1 for a model that gains nothing."""
+        """The largest batch up to which each step pays, or is short and does no harm."""
         best = 1
         for less, more in pairwise(self.points):
-            if not _pays(less, more):
+            if not (_pays(less, more) or _is_harmless(self.points[0][1], more)):
                 break
             best = more[0]
         return best
@@ -75,20 +78,40 @@ def fit(samples: Iterable[Sample]) -> Curve:
     return Curve(tuple(zip(sizes, accumulate(middles, max), strict=True)))
 
 
-def next_rows(curve: Curve, most_rows: int) -> int | None:
-    """The size to measure next; None when the last one did not pay or the next is too large."""
-    last = curve.points[-1][0]
-    if curve.best_rows() < last or 2 * last > most_rows:
-        return None
-    return 2 * last
+@dataclass(slots=True)
+class Gauge:
+    """Measures a curve while it is used: the last few batches of each size count."""
 
+    _samples: dict[int, deque[int]] = field(default_factory=dict)
+    _batches: int = 0
 
-def rows_in_memory(memory_bytes: int, row_bytes: int) -> int:
-    """How many rows of ``row_bytes`` a batch may have; at least one, which the worker's own limit judges."""
-    return max(1, min(BATCH_ROWS, memory_bytes // max(1, row_bytes)))
+    def note(self, rows: int, took_ns: int) -> Curve:
+        """A batch of so many rows took so long inside the model; what is known now."""
+        self._batches += 1
+        if self._batches % CURVE_BATCHES == 0:          # a size that seemed too slow once is tried again
+            self._samples = {size: took for size, took in self._samples.items() if size == 1}
+        size = rows if 1 in self._samples else 1
+        if size & (size - 1) == 0 and size <= BATCH_ROWS:
+            took = self._samples.setdefault(size, deque(maxlen=CURVE_SAMPLES))
+            took.append(max(1, ceil_div(took_ns * size, rows)))
+        return self._curve()
+
+    def _curve(self) -> Curve:
+        """With the next size, as if it gained just enough, while nothing is against it."""
+        curve = fit((size, took_ns) for size, took in self._samples.items() for took_ns in took)
+        rows, took_ns = curve.points[-1]
+        if curve.best_rows() < rows or 2 * rows > BATCH_ROWS:
+            return curve
+        return Curve((*curve.points, (2 * rows, max(took_ns, 2 * took_ns * (PPM - BATCH_GAIN_PPM) // PPM))))
 
 
 def _pays(less: Sample, more: Sample) -> bool:
     """Whether a row takes enough less time in the larger batch."""
     (less_rows, less_ns), (more_rows, more_ns) = less, more
     return more_ns * less_rows * PPM <= less_ns * more_rows * (PPM - BATCH_GAIN_PPM)
+
+
+def _is_harmless(alone_ns: int, batch: Sample) -> bool:
+    """Whether whoever is first hardly waits for the last, and nobody for the batch."""
+    rows, took_ns = batch
+    return took_ns <= ORDER_NS and took_ns * PPM <= rows * alone_ns * (PPM + BATCH_GAIN_PPM)

@@ -140,6 +140,10 @@ class Answer(Value):
     place: int = 0
 
 
+#: A new sequence of a decoder: its number, whose it is as a number, and its encoded inputs (TOK-22).
+Asked = tuple[int, int, bytes]
+
+
 class TurnReport(Value):
     """The tokens of one turn of a decoder, and what became of sequences that are over."""
 
@@ -313,11 +317,8 @@ class Worker:
         async with self._turn:
             return _only(await self._order((span,)))
 
-    async def turn(self, asked: Sequence[tuple[int, bytes]], cancelled: Sequence[int] = ()) -> TurnReport:
+    async def turn(self, asked: Sequence[Asked], cancelled: Sequence[int] = ()) -> TurnReport:
         """Begin and cancel these sequences of a decoder, and have it do one piece or step.
-
-        Args:
-            asked: Number and encoded inputs (TOK-22) of each new sequence.
 
         Raises:
             LimitExceeded: the inputs have no room. RunTimeout, WorkerLost: as ``run``.
@@ -325,9 +326,9 @@ class Worker:
         if self._shared is None:
             raise UsageError("load a decoder before it takes turns")
         async with self._turn:
-            spans = _write(self._shared.inputs, [payload for _, payload in asked])
-            numbers = [number for number, _ in asked]
-            order = Turn(tuple(zip(numbers, spans, strict=True)), tuple(cancelled))
+            spans = _write(self._shared.inputs, [payload for _, _, payload in asked])
+            begun = tuple((number, whose, span) for (number, whose, _), span in zip(asked, spans, strict=True))
+            order = Turn(begun, tuple(cancelled))
             reply, _ = await self._exchange(order, (), self.limits.run_ns, RUNNING)
             if not isinstance(reply, Turned):
                 await self.close()

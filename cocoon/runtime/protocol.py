@@ -97,10 +97,10 @@ class Turn(Value):
     """Order to a decoder: begin and cancel these sequences, then do one piece or step.
 
     Attributes:
-        asked: Number and place of the inputs of each new sequence.
+        asked: Number of each new sequence, whose it is, and where its inputs are.
     """
 
-    asked: tuple[tuple[int, Span], ...]
+    asked: tuple[tuple[int, int, Span], ...]
     cancelled: tuple[int, ...]
 
 
@@ -196,7 +196,7 @@ def pack_order(order: Order) -> bytes:
         case Run(inputs):
             return pack_plain([2, inputs])
         case Turn(asked, cancelled):
-            return pack_plain([3, [[number, *span] for number, span in asked], cancelled])
+            return pack_plain([3, [[number, whose, *span] for number, whose, span in asked], cancelled])
 
 
 def unpack_order(data: bytes) -> Order:
@@ -256,10 +256,10 @@ def unpack_reply(data: bytes) -> Reply:
     raise Malformed("no answer of a worker")
 
 
-def _asked(item: Any) -> tuple[int, Span]:
+def _asked(item: Any) -> tuple[int, int, Span]:
     match item:
-        case [number, offset, size]:
-            return _number(number), _span([offset, size])
+        case [number, whose, offset, size]:
+            return _number(number), _number(whose), _span([offset, size])
     raise Malformed("no sequence to begin")
 
 

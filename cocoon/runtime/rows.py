@@ -4,7 +4,7 @@ Runs that are executed together have inputs of equal names, dtypes and lengths b
 for the first axis (their form); the outputs are cut again where the inputs
 were put together. What comes out of a split are views: nothing is copied.
 
-Imports numpy, so only a worker imports it; ``company`` describes the same in numbers.
+Imports numpy, so only a worker imports it.
 
 Purity: pure. Spec: docs/spec/batching.md, rules JOI-2 and JOI-3.
 """
@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cocoon.core.errors import InputsMismatch, RunFailed
-from cocoon.runtime.company import Form
+from cocoon.runtime.company import Form, form_of
 from cocoon.wire.tensors import STRING, Array
 
 Tensors = Mapping[str, Array]
@@ -24,10 +24,7 @@ Tensors = Mapping[str, Array]
 
 def describe(tensors: Tensors) -> tuple[Form, int | None]:
     """Form of named arrays, and the rows that all of them have; None if they do not agree, or have none."""
-    form = tuple((name, _dtype(tensors[name]), tensors[name].shape[1:]) for name in sorted(tensors))
-    lengths = {array.shape[0] if array.ndim else 0 for array in tensors.values()}
-    rows = lengths.pop() if len(lengths) == 1 else 0
-    return form, rows or None
+    return form_of([(name, _dtype(array), array.shape) for name, array in tensors.items()])
 
 
 def join(parts: Sequence[Tensors]) -> dict[str, Array]:

@@ -10,6 +10,7 @@ Spec: docs/spec/runtime.md, rules RUN-21 to RUN-23.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections import OrderedDict
 from collections.abc import AsyncIterator
@@ -20,14 +21,17 @@ from pathlib import Path
 import trio
 
 from cocoon.core.errors import CocoonError, ProviderBusy, UsageError
+from cocoon.core.ids import LeaseId, PeerKey
 from cocoon.core.limits import LEASES_SOLD, MODELS_APART
 from cocoon.core.values import replace
+from cocoon.runtime.company import Joining
+from cocoon.runtime.instances import Instance, Seat, Wanted
 from cocoon.runtime.process import Answer, DeviceReport, LoadReport, RunReport, Worker, WorkerLimits
-from cocoon.runtime.specs import TensorSpec
+from cocoon.runtime.specs import CPU_PROVIDER, TensorSpec
 
 __all__ = [
-    "Answer", "DeviceReport", "LoadReport", "RunReport", "Runtime", "TensorSpec", "Worker", "WorkerLimits",
-    "open_runtime", "probe_device",
+    "Answer", "DeviceReport", "Joining", "LoadReport", "RunReport", "Runtime", "Seat", "TensorSpec", "Wanted", "Worker",
+    "WorkerLimits", "open_runtime", "probe_device",
 ]
 
 
@@ -61,6 +65,7 @@ async def open_runtime(
     runtime._living.append(first)
     try:
         async with trio.open_nursery() as nursery:
+            runtime._nursery = nursery
             nursery.start_soon(runtime._keep_a_spare, first)
             yield runtime
             nursery.cancel_scope.cancel()
@@ -82,22 +87,61 @@ class Runtime:
     _taken: list[Worker] = field(default_factory=list)
     _waiting: int = 0
     _apart: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
+    _instances: list[Instance] = field(default_factory=list)
+    _nursery: trio.Nursery = field(init=False)
     _offer: trio.MemorySendChannel[Worker | CocoonError] = field(init=False)
     _spares: trio.MemoryReceiveChannel[Worker | CocoonError] = field(init=False)
 
     def keep_apart(self, model: bytes) -> None:
-        """A worker died with several runs of this model in its order: none of them are joined any more."""
+        """A worker died with several runs of this model, or of several leases: none go together from now on."""
         self._apart[model] = None
         while len(self._apart) > MODELS_APART:
             self._apart.popitem(last=False)
 
     def may_join(self, model: bytes) -> bool:
-        """Whether runs of this model may be executed together, if its worker finds that this changes nothing."""
+        """Whether runs of this model may be executed together, if its worker finds that this changes nothing, and
+        leases may share it.
+        """
         return model not in self._apart
 
     def __post_init__(self) -> None:
         """A channel without room: the spare waits in its hand-over."""
         self._offer, self._spares = trio.open_memory_channel[Worker | CocoonError](0)
+
+    async def seat(self, wanted: Wanted, lease: LeaseId, requester: PeerKey) -> Seat:
+        """A loaded model for this lease, which has it for itself, or shares it (RUN-34); the caller's to close.
+
+        Raises:
+            ProviderBusy, WorkerLost: as ``take``. Else as ``Worker.load``.
+        """
+        self._instances = [one for one in self._instances if one.leases]
+        instance = self._shared(wanted)
+        if instance is None:
+            instance = Instance(
+                wanted, self._nursery, lambda: self.take(wanted.limits), lambda: self.keep_apart(wanted.model or b""),
+            )
+            self._instances.append(instance)
+        instance.join(lease)
+        seat: Seat | None = None
+        try:
+            seat = Seat(instance, lease, requester, await instance.ready())
+        finally:
+            if seat is None:
+                with trio.CancelScope(shield=True):
+                    await instance.leave(lease)
+        return seat
+
+    def _shared(self, wanted: Wanted) -> Instance | None:
+        """The instance with the fewest leases, if another worker would find no core of its own."""
+        if wanted.model is None or not self.may_join(wanted.model):
+            return None
+        if wanted.pieces_file is not None and wanted.joining is not Joining.LEASES:
+            return None                                 # its sequences share every step
+        same = [one for one in self._instances if one.wanted == wanted and not one.broken]
+        rooms = max(1, _cores() // wanted.limits.threads) if self.device.provider == CPU_PROVIDER else 1
+        if len(self._instances) < rooms:
+            return None
+        return min(same, key=lambda one: len(one.leases), default=None)
 
     async def take(self, limits: WorkerLimits | None = None) -> Worker:
         """A started worker without a model, the caller's to close.
@@ -112,8 +156,7 @@ class Runtime:
         """
         if limits is not None and limits.gpu != self.limits.gpu:
             raise UsageError("a worker's device is chosen when the runtime opens")
-        self._taken = [worker for worker in self._taken if worker.alive]
-        if len(self._taken) + self._waiting >= self.workers:
+        if len(self._alive()) + self._waiting >= self.workers:
             raise ProviderBusy(f"all {self.workers} workers are taken")
         self._waiting += 1
         try:
@@ -124,6 +167,11 @@ class Runtime:
         worker.device = replace(worker.device, threads=worker.limits.threads)
         self._taken.append(worker)
         return worker
+
+    def _alive(self) -> list[Worker]:
+        """Workers that are taken."""
+        self._taken = [worker for worker in self._taken if worker.alive]
+        return self._taken
 
     async def _next_alive(self) -> Worker:
         while True:
@@ -146,3 +194,8 @@ class Runtime:
             else:
                 self._living = [worker for worker in self._living if worker.alive]
                 self._living.append(spare)
+
+
+def _cores() -> int:
+    """Of this machine, as far as they are ours."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

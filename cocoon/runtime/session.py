@@ -29,14 +29,14 @@ from onnxruntime.capi import onnxruntime_pybind11_state as _state
 from cocoon.core.errors import DtypeUnsupported, LimitExceeded, MemoryExceeded, ModelRefused, RunFailed
 from cocoon.core.limits import ALIGNMENT_BYTES, PAYLOAD_BYTES, SMALL_PAYLOAD_BYTES, TENSOR_RANK, WORKER_TEXT_CHARS
 from cocoon.runtime.death import tells_no_memory
-from cocoon.runtime.specs import TensorSpec, check_inputs, clip
+from cocoon.runtime.specs import CPU_PROVIDER, TensorSpec, check_inputs, clip
 
 Array = np.ndarray[Any, Any]
 Forms = dict[str, tuple[str, tuple[int, ...]]]
 
 ENGINE = f"onnxruntime {ort.__version__}"
 OPTIMISATION = "level=all mode=sequential inter=1 deterministic=1"
-CPU = "CPUExecutionProvider"
+CPU = CPU_PROVIDER
 CUDA = "CUDAExecutionProvider"
 ort.set_default_logger_severity(4)  # the probe of a missing GPU is no error
 

@@ -22,8 +22,6 @@ from cocoon.runtime.sequences import Reason, Sampling, Sequence
 from cocoon.wire.generation import read_ask, said_tensors
 from cocoon.wire.tensors import TensorDecoder
 
-#: A worker serves one lease, which the peer knows and the worker need not.
-_LEASE = LeaseId(bytes(32))
 #: Of the model's memory, for keys and values of all rows.
 _CACHE_SHARE = 4
 
@@ -33,21 +31,24 @@ class Speech:
     """The sequences of one worker."""
 
     generator: Generator
+    #: Whose each is: a number in the place of the lease, which the worker need not know.
+    _leases: dict[int, LeaseId] = field(default_factory=dict)
     _began_ns: dict[int, int] = field(default_factory=dict)
     _tokens: dict[int, list[int]] = field(default_factory=dict)
     _decode: TensorDecoder = field(default_factory=TensorDecoder)
 
-    def turn(self, now_ns: int, asked: Many[tuple[int, memoryview]], cancelled: Many[int], room: Room) -> Turned:
+    def turn(self, now_ns: int, asked: Many[tuple[int, int, memoryview]], cancelled: Many[int], room: Room) -> Turned:
         """Take what is asked and cancelled, then do one piece or step; whole answers go where there is room.
 
         Args:
-            asked: Number and encoded inputs of each new sequence.
+            asked: Number of each new sequence, whose it is, and its encoded inputs.
         """
         told: list[Effect] = []
-        for number, payload in asked:
-            told += self._ask(now_ns, number, payload)
+        for number, whose, payload in asked:
+            told += self._ask(now_ns, number, LeaseId(whose.to_bytes(32, "big")), payload)
         for number in cancelled:
-            told += self.generator.tell(now_ns, SequenceCancelled((_LEASE, number)))
+            if number in self._leases:
+                told += self.generator.tell(now_ns, SequenceCancelled((self._leases[number], number)))
         return self._told(now_ns, [*told, *self.generator.turn(now_ns)], room)
 
     def _told(self, now_ns: int, told: Many[Effect], room: Room) -> Turned:
@@ -61,24 +62,24 @@ class Speech:
                 case EndSequence(sequence=(_, number)):
                     ended.append((number, self._end(now_ns, number, effect, room)))
                 case RefuseSequence((_, number), code, text):
-                    self._tokens.pop(number, None)
-                    self._began_ns.pop(number, None)
+                    for known in (self._leases, self._tokens, self._began_ns):
+                        known.pop(number, None)
                     ended.append((number, _failed(code, text)))
         return Turned(tuple(tokens), tuple(ended))
 
-    def _ask(self, now_ns: int, number: int, payload: memoryview) -> list[Effect]:
+    def _ask(self, now_ns: int, number: int, lease: LeaseId, payload: memoryview) -> list[Effect]:
         try:
             ask = read_ask(self._decode.decode(payload))
         except CocoonError as error:
-            return [RefuseSequence((_LEASE, number), error.code, error.text)]
-        self._began_ns[number], self._tokens[number] = now_ns, []
+            return [RefuseSequence((lease, number), error.code, error.text)]
+        self._leases[number], self._began_ns[number], self._tokens[number] = lease, now_ns, []
         how = Sampling(ask.temperature_ppm, ask.top_tokens, ask.top_share_ppm, ask.seed)
         return self.generator.tell(now_ns, SequenceAsked(Sequence(
-            (_LEASE, number), ask.prompt, ask.most_tokens, frozenset(ask.stop_tokens), ask.stop_texts, how,
+            (lease, number), ask.prompt, ask.most_tokens, frozenset(ask.stop_tokens), ask.stop_texts, how,
         )))
 
     def _end(self, now_ns: int, number: int, end: EndSequence, room: Room) -> Outcome:
-        tokens, began_ns = self._tokens.pop(number), self._began_ns.pop(number)
+        tokens, began_ns, _ = self._tokens.pop(number), self._began_ns.pop(number), self._leases.pop(number)
         if end.reason is Reason.FAILED:
             return _failed(end.code, end.text)
         span = room.place(said_tensors(tokens, end.head, end.reason.value, end.text_bytes))
@@ -101,5 +102,5 @@ def open_speech(engine: Engine, pieces: Many[bytes], rows: int, memory_bytes: in
 
 def _failed(code: str, text: str) -> Failed:
     error = from_code(code, text)
-    # A full line is the peer's own limit here: it is the only one that asks.
+    # A full line is the peer's own limit: it gives no worker more than that (TOK-30).
     return failure(LimitExceeded(text) if isinstance(error, ProviderBusy) else error)

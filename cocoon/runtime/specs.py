@@ -15,6 +15,8 @@ from cocoon.core.errors import InputsMismatch
 from cocoon.core.limits import ERROR_TEXT_CHARS
 from cocoon.core.values import Value
 
+#: ONNX Runtime's name of the execution provider that every machine has.
+CPU_PROVIDER = "CPUExecutionProvider"
 #: A concrete tensor as a run brings it: dtype name and shape.
 Got = tuple[str, tuple[int, ...]]
 

@@ -142,7 +142,7 @@ def serve_turns(link: Link, order: Load, speech: Speech, shared: Shared) -> None
     while True:
         work = link.receive(Turn)
         ends_ns = confine.limit_cpu(order.run_ns, order.threads, ends_ns)
-        asked = [(number, shared.inputs[at : at + size]) for number, (at, size) in work.asked]
+        asked = [(number, whose, shared.inputs[at : at + size]) for number, whose, (at, size) in work.asked]
         link.send(speech.turn(time.monotonic_ns(), asked, work.cancelled, Room(shared.outputs)))
 
 

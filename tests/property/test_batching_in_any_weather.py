@@ -16,7 +16,6 @@ from cocoon.runtime.batching import (
     BatchAnswered,
     Batcher,
     BatchFailed,
-    CurveMeasured,
     ExecuteBatch,
     FailRun,
     LeaseEnded,
@@ -45,7 +44,6 @@ class Weather(RuleBasedStateMachine):
         super().__init__()
         self.now_ns = 0
         self.machine, self.twin = Batcher(self.joining, GAINS), Batcher(self.joining, GAINS)
-        self.curve = GAINS
         self.alive = False
         self.executing: ExecuteBatch | None = None
         self.open: dict[RunId, QueuedRun] = {}
@@ -83,7 +81,7 @@ class Weather(RuleBasedStateMachine):
 
     def check(self, runs: tuple[QueuedRun, ...]) -> None:
         """The batch is lawful."""
-        ends_ns = self.now_ns + self.curve.predict_ns(sum(run.rows or 1 for run in runs))
+        ends_ns = self.now_ns + self.machine.curve.predict_ns(sum(run.rows or 1 for run in runs))
         for run in runs:
             self.begun[run.id] += 1
             assert self.begun[run.id] == 1 or run.id in self.failed_together and len(runs) == 1
@@ -91,7 +89,7 @@ class Weather(RuleBasedStateMachine):
             assert ends_ns <= run.deadline_ns
         if len(runs) > 1:
             assert all(run.form == runs[0].form and run.rows for run in runs)
-            assert sum(run.rows or 1 for run in runs) <= self.curve.best_rows()
+            assert sum(run.rows or 1 for run in runs) <= self.machine.curve.best_rows()
             assert self.joining is Joining.LEASES or len({run.lease for run in runs}) == 1
 
     @rule(runs=st.lists(
@@ -130,13 +128,13 @@ class Weather(RuleBasedStateMachine):
             self.ends(run)
         self.tell(LeaseEnded(name))
 
-    @rule(data=st.data(), repeat=st.booleans())
+    @rule(data=st.data(), ran_ns=st.sampled_from([0, 1, MS, 12 * MS, 90 * MS]), repeat=st.booleans())
     @precondition(lambda self: self.executing)
-    def answers(self, data: st.DataObject, repeat: bool) -> None:
+    def answers(self, data: st.DataObject, ran_ns: int, repeat: bool) -> None:
         done, self.executing = self.executing, None
         assert done is not None
         faults = st.lists(st.sampled_from([None, None, ("limit_exceeded", "")]), min_size=len(done.runs))
-        event = BatchAnswered(done.batch, tuple(data.draw(faults)[: len(done.runs)]))
+        event = BatchAnswered(done.batch, tuple(data.draw(faults)[: len(done.runs)]), ran_ns)
         self.tell(event)
         if repeat and (self.executing is None or self.executing.batch != done.batch):
             self.tell(event)
@@ -162,11 +160,6 @@ class Weather(RuleBasedStateMachine):
     def comes(self) -> None:
         self.alive = True
         self.tell(WorkerReady())
-
-    @rule(curve=st.sampled_from([GAINS, FLAT]))
-    def measured(self, curve) -> None:  # type: ignore[no-untyped-def]
-        self.curve = curve
-        self.tell(CurveMeasured(curve))
 
     @rule(step_ms=st.integers(0, 40))
     def time_passes(self, step_ms: int) -> None:

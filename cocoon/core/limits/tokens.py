@@ -5,7 +5,7 @@ Purity: pure.
 
 from __future__ import annotations
 
-from cocoon.core.units import MIB
+from cocoon.core.units import MIB, MILLISECOND_NS
 
 VOCABULARY = 1 << 20
 """Tokens that a decoder may know; the largest published vocabularies have 262,144."""
@@ -34,6 +34,8 @@ LEASE_SEQUENCES = 64
 """Sequences of one lease that wait or run: what one frame of a link may bring, and a quarter of the line."""
 SPOKEN_ROWS = 8
 """Rows of a decoder that a provider loads: eight have gained most of what a batch gains on one core."""
+CHORUS_PATIENCE_NS = MILLISECOND_NS
+"""What a decoder waits after a turn for the leases that heard of it: a small part of a step, many passes of a loop."""
 TEMPLATE_CHARS = 64 * 1_024
 """A chat template, and what it adds to what was said; published ones have up to 10,000 characters."""
 MODEL_FILE_BYTES = 32 * MIB

@@ -58,7 +58,7 @@ async def decoder(start, model_file):
 
 async def until_ended(worker, asked, heard=None):
     heard = heard or Heard()
-    heard.take(await worker.turn([(number, payload) for number, payload in asked.items()]))
+    heard.take(await worker.turn([(number, 1, payload) for number, payload in asked.items()]))
     while heard.ends.keys() < asked.keys():
         heard.take(await worker.turn([]))
     return heard
@@ -79,7 +79,7 @@ async def test_sequences_together_are_those_of_the_formulas_each_with_its_hash(d
 
 async def test_a_cancelled_sequence_tells_nothing_more_and_others_go_on(decoder):
     heard = Heard()
-    heard.take(await decoder.turn([(1, asking(PROMPTS[0], 80)), (2, asking(PROMPTS[1]))]))
+    heard.take(await decoder.turn([(1, 1, asking(PROMPTS[0], 80)), (2, 1, asking(PROMPTS[1]))]))
     while 2 not in heard.tokens or 1 not in heard.tokens:
         heard.take(await decoder.turn([]))
     told = len(heard.tokens[1])
@@ -102,7 +102,7 @@ async def test_a_cancelled_sequence_tells_nothing_more_and_others_go_on(decoder)
     ({"prompt": np.array([1]), "most_tokens": np.array(1 << 40)}, LimitExceeded),
 ])
 async def test_what_is_no_request_is_refused_and_the_worker_goes_on(decoder, tensors, error):
-    report = await decoder.turn([(3, encode_tensors(tensors)), (4, b"\xff")])
+    report = await decoder.turn([(3, 1, encode_tensors(tensors)), (4, 1, b"\xff")])
     ends = dict(report.ended)
     assert isinstance(ends[3], error) and isinstance(ends[4], CocoonError)
     assert (await until_ended(decoder, {5: asking(PROMPTS[1])})).tokens[5] == said_by_formulas(PROMPTS[1])
@@ -112,7 +112,7 @@ async def test_more_sequences_than_rows_all_end_and_more_than_the_limit_are_refu
     asked = {number: asking(PROMPTS[1], 2) for number in range(1, 3 * SPOKEN_ROWS + 1)}
     heard = await until_ended(decoder, asked)
     assert {tuple(tokens) for tokens in heard.tokens.values()} == {tuple(said_by_formulas(PROMPTS[1], 2))}
-    report = await decoder.turn([(number, asking(PROMPTS[1], 2)) for number in range(100, 101 + LEASE_SEQUENCES)])
+    report = await decoder.turn([(number, 1, asking(PROMPTS[1], 2)) for number in range(100, 101 + LEASE_SEQUENCES)])
     assert [(number, end.code) for number, end in report.ended] == [(100 + LEASE_SEQUENCES, "limit_exceeded")]
 
 
@@ -129,5 +129,5 @@ async def test_a_model_that_is_no_decoder_or_has_other_tokens_is_refused(start, 
 async def test_a_sequence_that_no_row_has_room_for_is_refused(start, model_file):
     worker = await start(replace(LIMITS, memory_bytes=64 * MIB))
     await worker.load(model_file(tiny.tiny_decoder()), model_file(pack_pieces(PIECES), "tokens.bin"))
-    report = await worker.turn([(1, asking((1,), 100_000))])
+    report = await worker.turn([(1, 1, asking((1,), 100_000))])
     assert dict(report.ended)[1].code == "limit_exceeded"

@@ -32,12 +32,12 @@ NUMBERS = tuple(range(1, 9))
 
 
 class Prolific:
-    """A worker whose every run fills an order and gives ``OUTPUT_BYTES``."""
+    """A seat whose every run fills an order and gives ``OUTPUT_BYTES``."""
 
     def __init__(self) -> None:
         self.runs = 0
 
-    async def run_all(self, inputs: list[bytes]) -> list[RunReport]:
+    async def run_all(self, numbers: list[int], inputs: list[bytes]) -> list[RunReport]:
         await trio.lowlevel.checkpoint()
         self.runs += len(inputs)
         return [RunReport(memoryview(bytes(OUTPUT_BYTES)), ORDER_NS // MICROSECOND_NS) for _ in inputs]
@@ -57,16 +57,16 @@ def at_work(worker: Prolific, finished: list[int], runtime: object = None) -> Ex
         clock=Clock(), terms=Terms(prices=((1, 0),)), bids=SimpleNamespace(pace=pace), runtime=runtime
     )
     made = Execution(shop, lease, ReceiptIssuer(Tab(terms_of(lease))), trio.Event, post)
-    made._worker = worker  # type: ignore[assignment]
+    made._seat = worker  # type: ignore[assignment]
     for number in NUMBERS:
         made.take(RunRequest(number=number, salt=bytes(16), inputs=b""))
     return made
 
 
 class Sociable(Prolific):
-    """A worker that executes whatever comes at once."""
+    """A seat that executes whatever comes at once."""
 
-    async def run_all(self, inputs: list[bytes]) -> list[RunReport]:
+    async def run_all(self, numbers: list[int], inputs: list[bytes]) -> list[RunReport]:
         await trio.lowlevel.checkpoint()
         return [RunReport(memoryview(b"y"), 1, len(inputs), place) for place in range(len(inputs))]
 
@@ -81,11 +81,11 @@ async def test_a_statement_says_in_whose_company_its_run_was() -> None:
 
 
 class Mortal(Prolific):
-    """A worker that dies with its second order."""
+    """A seat whose worker dies with its second order."""
 
     alive = True
 
-    async def run_all(self, inputs: list[bytes]) -> list[RunReport]:
+    async def run_all(self, numbers: list[int], inputs: list[bytes]) -> list[RunReport]:
         await trio.lowlevel.checkpoint()
         if self.runs:
             self.alive = False

@@ -69,7 +69,7 @@ class Stage:
             shop, lease, ReceiptIssuer(Tab(terms_of(lease))), trio.Event, self._post,
             lambda token: self.told.append(token.number),
         )
-        self.lease._worker = self.worker  # type: ignore[assignment]
+        self.lease._seat = self.worker  # type: ignore[assignment]
         for number in range(1, runs + 1):
             self.lease.take(RunRequest(number=number, salt=bytes(16), inputs=b""))
         nursery.start_soon(self.lease.speak)

@@ -174,7 +174,7 @@ async def test_a_full_disk_at_the_end_of_a_lease_leaves_no_worker_no_model_and_n
     accept = sign(LeaseAccept(lease=lease.digest, keybox=bytes(32), nonce=bytes(32), resumed=False), PROVIDER)
     link, worker, delivery = parts = Closes(), Closes(), Closes()
     sale = Sale(at, lease, accept, link, 0)  # type: ignore[arg-type]
-    sale._execution._worker, sale._delivery = worker, delivery  # type: ignore[assignment]
+    sale._execution._seat, sale._delivery = worker, delivery  # type: ignore[assignment]
     with pytest.raises(StorageFull):
         await sale._clear()
     assert all(part.closed for part in parts)

@@ -20,8 +20,8 @@ from cocoon.runtime.curve import Curve
 
 #: Eight rows take a fifth more than one.
 GAINS = Curve(((1, 10 * MILLISECOND_NS), (8, 12 * MILLISECOND_NS)))
-#: Twice the rows, twice the time.
-FLAT = Curve(((1, 10 * MILLISECOND_NS), (2, 20 * MILLISECOND_NS)))
+#: Twice the rows, twice the time; and two together would be a long order.
+FLAT = Curve(((1, 11 * MILLISECOND_NS), (2, 22 * MILLISECOND_NS)))
 LATER_NS = 3_600 * SECOND_NS
 
 
@@ -85,6 +85,6 @@ def numbers(ordered: ExecuteBatch) -> list[int]:
     return [run.number for run in ordered.runs]
 
 
-def answer(machine: Batcher, ordered: ExecuteBatch, now_ns: int = 0) -> list[Effect]:
+def answer(machine: Batcher, ordered: ExecuteBatch, now_ns: int = 0, ran_ns: int = 0) -> list[Effect]:
     """The worker answers every run of the batch."""
-    return machine.handle(now_ns, BatchAnswered(ordered.batch, (None,) * len(ordered.runs)))
+    return machine.handle(now_ns, BatchAnswered(ordered.batch, (None,) * len(ordered.runs), ran_ns))

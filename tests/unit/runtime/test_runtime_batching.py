@@ -1,4 +1,4 @@
-"""JOI-1, JOI-2, JOI-6, JOI-9 to JOI-12 and JOI-16: what goes next, what is refused, how a run ends."""
+"""JOI-1, JOI-2, JOI-4, JOI-6 and JOI-9 to JOI-12: what goes next, what is refused, how a run ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from cocoon.runtime.batching import (
     AnswerRun,
     BatchAnswered,
     Batcher,
-    CurveMeasured,
     FailRun,
     LeaseEnded,
     RefuseRun,
@@ -20,6 +19,7 @@ from cocoon.runtime.batching import (
     WorkerReady,
 )
 from cocoon.runtime.company import Joining
+from cocoon.runtime.curve import UNMEASURED
 from tests.unit.runtime.batch_world import FLAT, GAINS, answer, batch, batcher, numbers, queue, queued, refused
 
 MS = MILLISECOND_NS
@@ -81,22 +81,31 @@ def test_runs_of_two_leases_share_a_batch_only_where_the_model_is_joinable(joini
     assert [(run.lease[0], run.number) for run in ordered.runs] == expected
 
 
-def test_the_answer_tells_each_run_where_it_stood():
-    machine = batcher()
-    ordered = batch(queue(machine, queued(1, rows=2), queued(2, rows=3)))
-    answers = answer(machine, ordered)
-    assert [(a.run[1], a.seat) for a in answers if isinstance(a, AnswerRun)] == [
-        (1, ordered.seats[0]), (2, ordered.seats[1])
-    ]
-    assert [(seat.first_row, seat.own_rows, seat.rows) for seat in ordered.seats] == [(0, 2, 5), (2, 3, 5)]
+def test_the_first_run_of_a_model_goes_alone_and_says_how_many_go_together_next():
+    machine = batcher(curve=UNMEASURED)
+    ordered = batch(queue(machine, *(queued(number) for number in range(40))))
+    assert numbers(ordered) == [0]
+    went = []
+    for _ in range(5):
+        ordered = batch(answer(machine, ordered, ran_ns=3 * MS * len(ordered.runs)))
+        went.append(len(ordered.runs))
+    assert went == [2, 4, 8, 4, 4]                              # eight take longer than an order should
 
 
-def test_a_new_curve_counts_for_the_next_batch():
-    machine = batcher(curve=FLAT)
+def test_a_measured_time_moves_the_moment_from_which_a_run_waits_in_vain():
+    machine = batcher(curve=UNMEASURED)
     ordered = batch(queue(machine, *(queued(number, deadline_ns=50 * MS) for number in (1, 2, 3))))
-    assert machine.handle(0, CurveMeasured(GAINS)) == []
-    assert machine.deadline_ns() == 40 * MS + 1
-    assert numbers(batch(answer(machine, ordered))) == [2, 3]
+    assert machine.deadline_ns() == 50 * MS + 1
+    assert numbers(batch(answer(machine, ordered, ran_ns=30 * MS))) == [2]
+    assert machine.deadline_ns() == 20 * MS + 1
+
+
+def test_a_batch_with_a_fault_measures_nothing():
+    machine = batcher(curve=UNMEASURED)
+    ordered = batch(queue(machine, queued(1), queued(2), queued(3)))
+    effects = machine.handle(0, BatchAnswered(ordered.batch, (("run_failed", ""),), 1))
+    assert numbers(batch(effects)) == [2]
+    assert machine.curve is UNMEASURED
 
 
 # --- deadlines ---------------------------------------------------------------
@@ -232,7 +241,7 @@ def test_a_run_that_is_withdrawn_while_it_is_executed_is_not_answered():
     machine = batcher()
     ordered = batch(queue(machine, queued(1), queued(2)))
     assert machine.handle(0, RunWithdrawn(queued(1).id)) == []
-    assert answer(machine, ordered) == [AnswerRun(queued(2).id, ordered.seats[1])]
+    assert answer(machine, ordered) == [AnswerRun(queued(2).id)]
 
 
 def test_a_lease_that_ends_takes_all_its_runs_along():
@@ -241,7 +250,7 @@ def test_a_lease_that_ends_takes_all_its_runs_along():
     queue(machine, queued(2, lease=1), queued(2, lease=2))
     assert machine.handle(0, LeaseEnded(queued(1).lease)) == []
     answered, following = answer(machine, ordered)
-    assert answered == AnswerRun(queued(1, lease=2).id, ordered.seats[1])
+    assert answered == AnswerRun(queued(1, lease=2).id)
     assert batch([following]).runs == (queued(2, lease=2),)
 
 
@@ -258,7 +267,7 @@ def test_an_answer_for_a_batch_that_the_worker_has_no_more_changes_nothing():
     queue(machine, queued(2))
     second = batch(answer(machine, first))
     assert answer(machine, first) == []
-    assert answer(machine, second) == [AnswerRun(queued(2).id, second.seats[0])]
+    assert answer(machine, second) == [AnswerRun(queued(2).id)]
 
 
 def test_a_run_that_is_queued_again_while_it_is_held_is_executed_once():
@@ -273,7 +282,7 @@ def test_a_fault_of_one_run_is_not_told_to_the_others():
     ordered = batch(queue(machine, queued(1), queued(2)))
     effects = machine.handle(0, BatchAnswered(ordered.batch, (("limit_exceeded", "too many bytes"), None)))
     assert effects == [
-        FailRun(queued(1).id, "limit_exceeded", "too many bytes"), AnswerRun(queued(2).id, ordered.seats[1])
+        FailRun(queued(1).id, "limit_exceeded", "too many bytes"), AnswerRun(queued(2).id)
     ]
 
 

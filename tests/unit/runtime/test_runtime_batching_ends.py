@@ -8,7 +8,6 @@ from cocoon.core.units import MILLISECOND_NS
 from cocoon.runtime.batching import (
     AnswerRun,
     BatchFailed,
-    CurveMeasured,
     ExecuteBatch,
     FailRun,
     LeaseEnded,
@@ -17,7 +16,7 @@ from cocoon.runtime.batching import (
     WorkerReady,
 )
 from cocoon.runtime.company import Joining
-from tests.unit.runtime.batch_world import FLAT, GAINS, answer, batch, batcher, numbers, queue, queued
+from tests.unit.runtime.batch_world import answer, batch, batcher, numbers, queue, queued
 
 MS = MILLISECOND_NS
 
@@ -38,10 +37,10 @@ def test_a_joined_batch_that_failed_blames_nobody_and_is_tried_one_by_one():
     alone = batch(fail(machine, together))
     assert leases(alone) == [1]
     answered, following = answer(machine, alone)
-    assert answered == AnswerRun(queued(0, 1).id, alone.seats[0]) and alone.seats[0].runs == 1
+    assert answered == AnswerRun(queued(0, 1).id) and len(alone.runs) == 1
     failed, following = fail(machine, batch([following]))
     assert failed == FailRun(queued(0, 2).id, "run_failed", "index out of bounds")
-    assert answer(machine, batch([following])) == [AnswerRun(queued(0, 3).id, batch([following]).seats[0])]
+    assert answer(machine, batch([following])) == [AnswerRun(queued(0, 3).id)]
 
 
 def test_who_spoiled_a_batch_is_joined_with_no_other_lease_and_the_rest_are():
@@ -62,7 +61,7 @@ def test_a_run_that_failed_alone_from_the_start_is_its_own_affair():
     assert leases(batch(queue(machine, queued(2, 1), queued(2, 2)))) == [1, 2]
 
 
-def test_a_batch_without_memory_is_halved_until_the_curve_is_measured_anew():
+def test_a_batch_without_memory_is_halved_and_none_is_larger_again():
     machine = batcher()
     ordered = batch(queue(machine, *(queued(number) for number in range(8))))
     queue(machine, *(queued(number) for number in range(8, 24)))
@@ -71,20 +70,9 @@ def test_a_batch_without_memory_is_halved_until_the_curve_is_measured_anew():
         assert len(ordered.runs) == 1
         ordered = batch(answer(machine, ordered))
     assert numbers(ordered) == [8, 9, 10, 11]
-    machine.handle(0, CurveMeasured(GAINS))
-    assert numbers(batch(answer(machine, ordered))) == list(range(12, 20))
-
-
-def test_a_batch_without_memory_makes_none_larger_than_the_curve_that_came_meanwhile():
-    machine = batcher()
-    ordered = batch(queue(machine, *(queued(number) for number in range(8))))
-    machine.handle(0, CurveMeasured(FLAT))
-    queue(machine, *(queued(number) for number in range(8, 12)))
-    ordered = batch(fail(machine, ordered, "memory_exceeded"))
-    for number in range(12):
-        assert numbers(ordered) == [number]
-        effects = answer(machine, ordered)
-        ordered = batch(effects) if number < 11 else ordered
+    for _ in range(2):                                          # whatever time they are measured to take
+        ordered = batch(answer(machine, ordered, ran_ns=MS))
+        assert len(ordered.runs) <= 4
 
 
 def test_a_run_that_was_withdrawn_is_not_tried_alone():
@@ -100,7 +88,7 @@ def test_a_run_that_was_begun_and_is_late_afterwards_has_failed_and_was_not_refu
     alone = batch(fail(machine, ordered))
     (late,) = machine.handle(25 * MS, DeadlinePassed())
     assert isinstance(late, FailRun) and late.code == "deadline_exceeded" and late.run == queued(2).id
-    assert answer(machine, alone) == [AnswerRun(queued(1).id, alone.seats[0])]
+    assert answer(machine, alone) == [AnswerRun(queued(1).id)]
 
 
 # --- workers that die --------------------------------------------------------
@@ -118,7 +106,7 @@ def test_runs_of_a_batch_whose_worker_died_are_lost_and_never_executed_again():
     queue(machine, queued(1, 1), queued(1, 2))
     lost = machine.handle(0, WorkerDied("worker_lost", "SIGSEGV"))
     assert [(one.run, one.code) for one in lost if isinstance(one, FailRun)] == [
-        (queued(1, 1).id, "run_lost"), (queued(1, 2).id, "run_lost")
+        (queued(1, 1).id, "worker_lost"), (queued(1, 2).id, "worker_lost")
     ]
     assert machine.handle(0, WorkerReady()) == []
 

@@ -29,7 +29,8 @@ def test_a_client_that_is_alone_waits_for_nobody(curve):
 
 def test_a_model_bound_by_arithmetic_is_served_as_if_there_were_no_batches():
     seen = seen_by(COMPUTE_BOUND, 64)
-    assert seen["batcher"] == seen["one by one"]
+    assert seen["batcher"].runs_per_s == pytest.approx(seen["one by one"].runs_per_s, rel=0.01)
+    assert seen["batcher"].p50_ms == pytest.approx(seen["one by one"].p50_ms, rel=0.01)
 
 
 def test_the_same_seed_gives_the_same_figures():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from cocoon.core.limits import BATCH_BYTES
-from cocoon.runtime.company import Waiting, seats, together, waiting
+from cocoon.core.limits import PAYLOAD_BYTES
+from cocoon.runtime.company import Waiting, form_of, together, waiting
 from cocoon.runtime.curve import Curve, fit
 from tests.unit.runtime.batch_world import queued
 
@@ -44,7 +45,7 @@ def test_a_run_above_the_largest_batch_goes_alone():
 
 
 def test_inputs_of_a_batch_fit_one_message():
-    half = BATCH_BYTES // 2
+    half = PAYLOAD_BYTES // 2
     order = [stands(GAINS, number, 1, 100, size) for number, size in enumerate([half, half, 1])]
     assert chosen(GAINS, order) == [0, 1]
     order = [stands(GAINS, number, 1, 100, size) for number, size in enumerate([half, half + 1, 1])]
@@ -78,10 +79,17 @@ def test_company_that_would_be_late_alone_costs_nobody_further_back():
     assert chosen(GAINS, line(100, 12, 21), [True, True, False]) == [0, 1]
 
 
-def test_seats_say_which_rows_are_whose():
-    stood = seats(7, [2, 1, 4])
-    assert [(seat.batch, seat.runs, seat.rows) for seat in stood] == [(7, 3, 7)] * 3
-    assert [(seat.position, seat.first_row, seat.own_rows) for seat in stood] == [(0, 0, 2), (1, 2, 1), (2, 3, 4)]
+def test_the_form_of_tensors_is_all_but_their_first_lengths_whatever_their_order():
+    one = form_of([("b", "int64", (3, 2)), ("a", "float32", (3,))])
+    assert one == form_of([("a", "float32", (3,)), ("b", "int64", (3, 2))])
+    assert one == ((("a", "float32", ()), ("b", "int64", (2,))), 3)
+
+
+@pytest.mark.parametrize("shapes", [
+    [], [("a", "float32", ())], [("a", "float32", (0, 2))], [("a", "float32", (3,)), ("b", "float32", (2,))],
+])
+def test_tensors_without_rows_in_common_have_none(shapes):
+    assert form_of(shapes)[1] is None
 
 
 curves = st.lists(st.integers(1, 60), min_size=1, max_size=5).map(

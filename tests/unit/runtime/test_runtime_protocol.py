@@ -41,7 +41,7 @@ spans = st.tuples(st.integers(0, SHARED_BYTES - PAYLOAD_BYTES), sizes)
 orders = st.builds(Load, *[counts] * 10) | st.builds(
     Run, st.lists(spans, max_size=3).map(tuple)
 ) | st.builds(
-    Turn, st.lists(st.tuples(counts, spans), max_size=3).map(tuple), st.lists(counts, max_size=3).map(tuple)
+    Turn, st.lists(st.tuples(counts, counts, spans), max_size=3).map(tuple), st.lists(counts, max_size=3).map(tuple)
 )
 failures = st.builds(Failed, st.sampled_from(["model_refused", "memory_exceeded", "run_failed"]), names)
 tokens = st.tuples(

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from cocoon.core.errors import InputsMismatch, RunFailed
-from cocoon.runtime.company import seats
+from cocoon.runtime.company import form_of
 from cocoon.runtime.rows import describe, join, split
+from cocoon.wire.layout import shapes
+from cocoon.wire.tensors import encode_tensors
 
 DTYPES = st.sampled_from(["float16", "float32", "int64", "uint8", "bool"])
 
@@ -46,12 +48,9 @@ def test_what_is_joined_and_split_is_what_it_was(runs):
 
 
 @given(parts())
-def test_seats_name_the_rows_that_a_split_gives(runs):
-    joined = join(runs)
-    rows = [describe(run)[1] for run in runs]
-    for seat, run in zip(seats(1, rows), split(joined, rows), strict=True):
-        cut = {name: array[seat.first_row : seat.first_row + seat.own_rows] for name, array in joined.items()}
-        assert same(run, cut)
+def test_the_form_is_that_of_the_encoded_tensors(runs):
+    for run in runs:
+        assert describe(run) == form_of(shapes(encode_tensors(run)))
 
 
 def test_a_split_copies_nothing_and_neither_does_joining_one():
