@@ -115,7 +115,6 @@ class TaskRun:
         self._purse = purse
         self._buyer = buyer
         self._order = submission.order
-        self._units = submission.units
         self._client = client
         self._spread = submission.spread
         self._machine = task.Task(
@@ -163,7 +162,7 @@ class TaskRun:
     def _summary(self) -> dict[str, object]:
         shares = sorted(self._shares.items(), key=lambda share: -share[1].units)
         return {
-            "task": self.id, "units": self._units, "failed": self._machine.failed, "receipts": self._receipts,
+            "task": self.id, "units": self._machine.units, "failed": self._machine.failed, "receipts": self._receipts,
             "price_nanoton": self._machine.attempts.spent_nanoton, "provider": peer_id(shares[0][0]) if shares else "",
             "providers": [
                 {"provider": peer_id(who), "units": share.units, "price_nanoton": share.price_nanoton}
@@ -193,6 +192,10 @@ class TaskRun:
         """The user handed in the next units."""
         self._inputs.update(enumerate(inputs, first))
         await self.post(task.UnitsArrived(len(inputs)))
+
+    async def end(self) -> None:
+        """The user hands in no more."""
+        await self.post(task.UnitsEnded())
 
     async def fault(self, code: str, text: str) -> None:
         """The user went away, or broke the conversation."""
@@ -317,7 +320,7 @@ class TaskRun:
 
     @property
     def _units_left(self) -> int:
-        return self._units - self._machine.accepted - self._machine.failed
+        return max(1, self._machine.units - self._machine.accepted - self._machine.failed)
 
     @property
     def _left_nanoton(self) -> int | None:

@@ -214,6 +214,10 @@ async def _take_units(caller: Caller, task: TaskRun, units: int) -> None:
     try:
         while True:
             message = await caller.hear()
+            if message.get("end") is True:
+                units = expected                        # whatever follows is one too many
+                await task.end()
+                continue
             inputs = message.get("inputs")
             if message.get("first") != expected or not _are_inputs(inputs, units - expected):
                 raise UsageError(f"unit {expected} was due, and at most {units - expected} with it")

@@ -105,6 +105,10 @@ class UnitsArrived(Event):
     count: int = 1
 
 
+class UnitsEnded(Event):
+    """The user hands in no more."""
+
+
 class UnitsAnswered(Event):
     """Verified results of units, and what each costs."""
 
@@ -214,7 +218,7 @@ class Phase(Enum):
 
 @dataclass(slots=True)
 class Task:
-    """``units`` is how many there are; they arrive in order as credit is granted."""
+    """``units`` is how many there are, or fewer if the user ends; they arrive in order as credit is granted."""
 
     units: int
     deadline_at_ns: int
@@ -251,6 +255,9 @@ class Task:
                 return [TellToken(unit, place, token, head)] if is_out else []
             case TaskFaulted(code, text):
                 return self._end(code, text)
+            case UnitsEnded() if self.phase in (Phase.NEW, Phase.OPEN):
+                self.units = self.arrived
+                return self._proceed(now_ns)
             case DeadlinePassed():
                 return self._late(now_ns)
             case ReceiptsSettled() if self.phase is Phase.SETTLING:
@@ -372,6 +379,7 @@ class Task:
             case UnitsAnswered(number, units, prices_nanoton) if number in attempts.live:
                 accepted = attempts.accept(now_ns, number, zip(units, prices_nanoton, strict=True))
                 self.accepted += len(accepted)
+                self.searches_left = TASK_SEARCHES if accepted else self.searches_left
                 return [AcceptUnits(number, accepted), *self._part(number)] if accepted else []
             case UnitDenied(number, unit, code, text) if attempts.holds(number, unit):
                 attempts.live[number].out.remove(unit)
@@ -398,13 +406,14 @@ class Task:
         if self.attempts.drop_dear(self._rest):
             self.why = "ceiling_exceeded", f"{self._rest} more units would cost more than the ceiling leaves"
         going = [*self._hand_out(), *self._lease_more(), *self._grant()]
-        return going if self.attempts.live or self.is_searching else [*going, *self._search_again()]
+        # While nothing waits and the user may hand in more, nobody is looked for: a lease that is not used costs too.
+        is_quiet = not self.waiting and self.arrived < self.granted
+        return going if self.attempts.live or self.is_searching or is_quiet else [*going, *self._search_again()]
 
     def _hand_out(self) -> list[Effect]:
         """Put units on leases as these have room: whoever is faster has room more often."""
         handed = self.attempts.hand_out(sorted(self.waiting), self._rest)
-        for units in handed.values():
-            self.waiting.difference_update(units)
+        self.waiting.difference_update(*handed.values())
         return [OrderRuns(number, tuple(units)) for number, units in handed.items()]
 
     def _lease_more(self) -> list[Effect]:
@@ -466,10 +475,8 @@ class Task:
         if self.phase is not Phase.OPEN:
             return str(self.phase.value)
         steps = {one.step for one in self.attempts.live.values()}
-        for step in (Step.RUNNING, Step.LEAVING, Step.LEASING):
-            if step in steps:
-                return str(step.value)
-        return "looking for a provider"
+        doing = [step.value for step in (Step.RUNNING, Step.LEAVING, Step.LEASING) if step in steps]
+        return doing[0] if doing else "looking for a provider"
 
     def _end(self, code: str | None, text: str) -> list[Effect]:
         self.phase = Phase.ENDED

@@ -10,16 +10,22 @@ Purity: shell. Spec: docs/spec/control.md.
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from cocoon.core import limits
-from cocoon.core.errors import LocalPeerLost, NoLocalPeer, NotFound, UsageError
-from cocoon.core.ids import PACKAGE_FILE
+from cocoon.core.errors import LocalPeerLost, NoLocalPeer, UsageError
 from cocoon.core.units import SECOND_NS
+from cocoon.sdk.arguments import (
+    amount,
+    count_number,
+    deadline_in_ms,
+    digest_text,
+    model_text,
+    name_text,
+    path_text,
+)
 from cocoon.sdk.control import Message, call
 from cocoon.sdk.fields import plain, take_bytes, take_map, take_maps, take_text
 from cocoon.sdk.home import checked_home, find_peer
@@ -27,16 +33,15 @@ from cocoon.sdk.results import Failure, Outcome, Result
 
 if TYPE_CHECKING:
     from cocoon.sdk.generation import Answer, OnToken
+    from cocoon.sdk.session import Session
     from cocoon.wire.generation import Ask
 
 Inputs = Mapping[str, Any]
 OnEvent = Callable[[dict[str, Any]], None]
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-#: What a name of the user may be, and every id is; a file of that name goes first.
-_ALIAS = re.compile(rf"[a-z0-9][a-z0-9_-]{{0,{limits.ALIAS_CHARS - 1}}}")
+#: A lease is as long.
+SESSION_S = limits.LEASE_DURATION_S
 _DEFAULT_DEADLINE_S = limits.TASK_DEADLINE_NS // SECOND_NS
-_LONGEST_DEADLINE_S = 30 * 24 * 3_600
 #: Between two looks at a peer that is ending.
 _LOOK_S = 0.05
 
@@ -142,11 +147,7 @@ class Client:
         Raises:
             As ``run``; arguments are checked at once, all else while iterating.
         """
-        args: Message = {"model": _model(model), "deadline_ms": _deadline_ms(deadline_s)}
-        if max_price_nanoton is not None:
-            args["max_price_nanoton"] = _amount(max_price_nanoton)
-        if spread is not None:
-            args["spread"] = _spread(spread)
+        args = _task(model, max_price_nanoton, deadline_s, spread)
         if isinstance(inputs, Mapping) or not isinstance(inputs, Iterable):
             raise UsageError("map takes a list of input maps; use run for a single one")
         return self._map(args, inputs, on_event, keep_going)
@@ -164,6 +165,29 @@ class Client:
                     raise outcome.error
                 yield outcome
             offset += units
+
+    def session(
+        self, model: str | os.PathLike[str], *, runs: int = limits.SESSION_RUNS, max_price_nanoton: int | None = None,
+        deadline_s: float = SESSION_S, spread: int = 1, on_event: OnEvent | None = None,
+    ) -> Session:
+        """Keep a task open for runs that come one by one: no auction and no receipt between two of them.
+
+        Args:
+            model: As for ``run``.
+            runs: At most so many; ``max_price_nanoton`` is for all of them.
+            deadline_s: Seconds after which it ends, whatever is under way.
+
+        Returns:
+            A ``Session``, for a ``with`` block.
+
+        Raises:
+            NoLocalPeer: none runs there. UsageError: an argument will not do.
+        """
+        from cocoon.sdk.session import Session
+
+        units = count_number(runs, "runs", limits.UNITS_PER_TASK)
+        args = {**_task(model, max_price_nanoton, deadline_s, spread), "units": units}
+        return Session(find_peer(self.home), args, on_event)
 
     def generate(
         self, model: str | os.PathLike[str], asks: Sequence[Ask], *, max_price_nanoton: int | None = None,
@@ -219,9 +243,8 @@ class Client:
         Raises:
             NotFound: there is no such file, or nobody announces the model.
         """
-        if isinstance(runs, bool) or not isinstance(runs, int) or not 1 <= runs <= limits.UNITS_PER_TASK:
-            raise UsageError(f"a quote is for 1 to {limits.UNITS_PER_TASK} runs, not {runs!r}")
-        return self._ask("quote", {"model": _model(model), "runs": runs})
+        units = count_number(runs, "runs", limits.UNITS_PER_TASK)
+        return self._ask("quote", {"model": model_text(model), "runs": units})
 
     def market(self) -> dict[str, Any]:
         """What the peer sees of the market since it started; bounded lists, oldest first.
@@ -247,7 +270,7 @@ class Client:
         Raises:
             NotFound: the peer holds no such receipt.
         """
-        answer = call(find_peer(self.home), "receipts_show", {"hash": _digest(receipt)})
+        answer = call(find_peer(self.home), "receipts_show", {"hash": digest_text(receipt)})
         return take_bytes(answer, "record")
 
     def export(self, receipt: str) -> bytes:
@@ -256,7 +279,7 @@ class Client:
         Raises:
             NotFound: the peer holds no such receipt.
         """
-        answer = call(find_peer(self.home), "receipts_export", {"hash": _digest(receipt)})
+        answer = call(find_peer(self.home), "receipts_export", {"hash": digest_text(receipt)})
         return take_bytes(answer, "export")
 
     def receipt(self, receipt: str) -> dict[str, Any]:
@@ -276,11 +299,11 @@ class Client:
 
     def add_model(self, path: str | os.PathLike[str], public: bool = False) -> dict[str, Any]:
         """Give the peer a model file or package; ``public`` announces and serves it to anybody."""
-        return self._ask("models_add", {"path": _path(os.fspath(path)), "public": bool(public)})
+        return self._ask("models_add", {"path": path_text(os.fspath(path)), "public": bool(public)})
 
     def inspect_model(self, model: str | os.PathLike[str]) -> dict[str, Any]:
         """What a model (as for ``run``) says of itself, and whether the peer holds, serves and announces it."""
-        return self._ask("models_inspect", {"model": _model(model)})
+        return self._ask("models_inspect", {"model": model_text(model)})
 
     def model_file(self, model: str | os.PathLike[str], path: str) -> bytes:
         """A file of a package that is at hand, up to ``MODEL_FILE_BYTES``, as the manifest calls it.
@@ -294,7 +317,7 @@ class Client:
             if event["event"] == "chunk":
                 parts.append(take_bytes(event, "data"))
 
-        call(find_peer(self.home), "models_file", {"model": _model(model), "path": path}, hear)
+        call(find_peer(self.home), "models_file", {"model": model_text(model), "path": path}, hear)
         return b"".join(parts)
 
     def pull_model(self, model: str, on_event: OnEvent | None = None) -> dict[str, Any]:
@@ -310,7 +333,7 @@ class Client:
             if on_event is not None and event["event"] == "pulled":
                 on_event(plain(event))
 
-        answer: dict[str, Any] = plain(call(find_peer(self.home), "models_pull", {"model": _name(model)}, hear))
+        answer: dict[str, Any] = plain(call(find_peer(self.home), "models_pull", {"model": name_text(model)}, hear))
         return answer
 
     def remove_model(self, model: str) -> dict[str, Any]:
@@ -319,7 +342,7 @@ class Client:
         Raises:
             NotFound: the peer does not hold it. ModelInUse: an open lease runs it.
         """
-        return self._ask("models_rm", {"model": _name(model)})
+        return self._ask("models_rm", {"model": name_text(model)})
 
     def aliases(self) -> dict[str, str]:
         """The user's own names of models, each with its id."""
@@ -327,9 +350,9 @@ class Client:
 
     def alias_model(self, name: str, model: str | None) -> None:
         """Name the model of this id; None forgets the name."""
-        args: Message = {"name": _name(name)}
+        args: Message = {"name": name_text(name)}
         if model is not None:
-            args["model"] = _digest(model)
+            args["model"] = digest_text(model)
         self._ask("models_alias", args)
 
     # --- money -------------------------------------------------------------
@@ -372,7 +395,7 @@ class Client:
             raise UsageError(f"earnings are told by model or by day, not by {by!r:.80}")
         args: Message = {} if by is None else {"by": by}
         if ask_nanoton is not None:
-            args["ask_nanoton"] = _amount(ask_nanoton, "ask_nanoton")
+            args["ask_nanoton"] = amount(ask_nanoton, "ask_nanoton")
         parts: dict[str, list[dict[str, Any]]] = {} if by is None else {"groups": []}
         done = self._paged("earnings", args, parts)
         answer: dict[str, Any] = {**plain(done), **parts}
@@ -443,58 +466,13 @@ class Client:
         return answer
 
 
-def _model(model: str | os.PathLike[str]) -> str:
-    text = os.fspath(model)
-    if isinstance(text, str) and (_DIGEST.fullmatch(text) or (_ALIAS.fullmatch(text) and not os.path.exists(text))):
-        return text
-    return _path(text)
-
-
-def _name(model: str) -> str:
-    if not isinstance(model, str) or not _ALIAS.fullmatch(model):
-        raise UsageError(f"{model!r:.80} is neither a model id nor an alias")
-    return model
-
-
-def _path(path: str) -> str:
-    if not isinstance(path, str) or not path or "\0" in path:
-        raise UsageError("a path is text without NULs")
-    absolute = Path(path).expanduser().absolute()
-    try:
-        found = absolute.is_file() or (absolute / PACKAGE_FILE).is_file()
-    except OSError as error:
-        raise NotFound(f"{path!r} cannot be read: {error.strerror}") from None
-    if not found:
-        raise NotFound(f"there is no regular file {path!r}, and no package (a directory with {PACKAGE_FILE})")
-    try:
-        str(absolute).encode()
-    except UnicodeEncodeError:
-        raise UsageError(f"the path {path!r} is no UTF-8 text; rename or link the file") from None
-    return str(absolute)
-
-
-def _digest(text: str) -> str:
-    if not isinstance(text, str) or not _DIGEST.fullmatch(text):
-        raise UsageError(f"{text!r:.80} is no digest of 64 lower-case hex digits")
-    return text
-
-
-def _amount(amount_nanoton: int, name: str = "max_price_nanoton") -> int:
-    is_whole = isinstance(amount_nanoton, int) and not isinstance(amount_nanoton, bool)
-    if not is_whole or not 0 <= amount_nanoton < 1 << 64:
-        raise UsageError(f"{name} is a whole number from 0 below 2**64, not {amount_nanoton!r}")
-    return amount_nanoton
-
-
-def _spread(spread: int) -> int:
-    is_whole = isinstance(spread, int) and not isinstance(spread, bool)
-    if not is_whole or not 1 <= spread <= limits.PROVIDERS_ASKED:
-        raise UsageError(f"spread is a whole number from 1 to {limits.PROVIDERS_ASKED}, not {spread!r}")
-    return spread
-
-
-def _deadline_ms(deadline_s: float) -> int:
-    # Written so that NaN fails too.
-    if not isinstance(deadline_s, (int, float)) or not 0.001 <= deadline_s <= _LONGEST_DEADLINE_S:
-        raise UsageError(f"deadline_s lies between 0.001 and {_LONGEST_DEADLINE_S} s, not at {deadline_s!r}")
-    return int(deadline_s * 1_000)
+def _task(
+    model: str | os.PathLike[str], max_price_nanoton: int | None, deadline_s: float, spread: int | None
+) -> Message:
+    """What every task is given."""
+    args: Message = {"model": model_text(model), "deadline_ms": deadline_in_ms(deadline_s)}
+    if max_price_nanoton is not None:
+        args["max_price_nanoton"] = amount(max_price_nanoton)
+    if spread is not None:
+        args["spread"] = count_number(spread, "spread", limits.PROVIDERS_ASKED)
+    return args

@@ -35,10 +35,15 @@ _RECEIPTS_KEPT = 4 * limits.CLIENT_WINDOW_UNITS
 
 @dataclass(slots=True)
 class Flow:
-    """The state of one task; ``units`` inputs, numbered for the caller from ``offset``."""
+    """The state of one task; ``units`` inputs, numbered for the caller from ``offset``.
+
+    Attributes:
+        is_open: It has at most so many; it ends with ``end``.
+    """
 
     units: int
     offset: int = 0
+    is_open: bool = False
     credit: int = 0
     next_unit: int = 0
     next_out: int = 0
@@ -71,6 +76,8 @@ class Flow:
     def _next(self, payloads: Iterator[bytes]) -> Iterator[bytes]:
         while self.may_send():
             payload = next(payloads, None)
+            if payload is None and self.is_open:
+                return
             if payload is None:
                 raise UsageError(f"the inputs ended after {self.next_unit} units; their length promised {self.units}")
             if len(payload) > limits.PAYLOAD_BYTES:
@@ -80,6 +87,11 @@ class Flow:
             self.next_unit += 1
             self.credit -= 1
             yield payload
+
+    def end(self) -> Message:
+        """The frame that says that no unit follows."""
+        self.units = self.next_unit
+        return {"end": True}
 
     def handle(self, message: Message) -> None:
         """Take one event of the peer.

@@ -46,11 +46,12 @@ def stream(
                 continue
             if error := error_of(message):
                 raise error
-            _take(flow, message, on_event)
+            take(flow, message, on_event)
             yield from flow.ready()
 
 
-def _take(flow: Flow, message: Message, on_event: OnEvent | None) -> None:
+def take(flow: Flow, message: Message, on_event: OnEvent | None) -> None:
+    """Let the flow take a word of the peer, and the caller hear of it."""
     if "done" in message:
         flow.finish(message)
         shown: Iterable[Message] = ({"event": "done", **take_map(message, "done")},)

@@ -374,6 +374,8 @@ TASKS_OPEN = 64
 CLIENT_WINDOW_UNITS = 256
 """Units of one task that a client has sent and not yet handed to its caller in order. A provider ten times slower
 than two others holds its oldest unit for 80 of theirs: with 64 a task of 2,000 units took twice as long (computed)."""
+SESSION_RUNS = 1_000
+"""Runs of a session whose caller names no number: bids and ceiling are for as many."""
 MAP_BATCH_UNITS = 64
 """Units per task when the caller's iterable does not know its length."""
 BOC_CELLS = 8_192

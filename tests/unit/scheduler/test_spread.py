@@ -169,7 +169,8 @@ def test_when_the_last_of_several_is_lost_a_search_finds_others() -> None:
     machine = spread(100, FREE[:2])
     machine.handle(0, task.LeaseOpened(1))
     machine.handle(0, task.LeaseOpened(2))
-    assert machine.handle(0, task.LeaseFailed(1, "provider_lost", "x")) == []
+    arrive(machine, 2)
+    machine.handle(0, task.LeaseFailed(1, "provider_lost", "x"))
     assert machine.handle(0, task.LeaseFailed(2, "worker_lost", "x")) == [task.FindSellers()]
     assert leased(machine.handle(0, task.SellersRanked(Ranked(tuple(FREE[:3]))))) == [FREE[2].provider]
 
@@ -235,6 +236,7 @@ def test_a_runner_up_is_asked_only_if_it_fits_into_what_is_left_of_the_ceiling(p
         machine.handle(0, task.UnitsAnswered(attempt, (unit,), (10,)))
     for unit in (8, 9):
         machine.handle(0, task.UnitsAnswered(1, (unit,), (10,)))
+    arrive(machine, 1)
     effects = machine.handle(0, task.LeaseFailed(1, "provider_lost", "x"))
     assert machine.attempts.spent_nanoton == 100
     assert effects == ([task.OpenLease(2, dear)] if taken else [task.FindSellers()])

@@ -206,6 +206,7 @@ def test_a_task_that_finds_nobody_to_take_over_ends_with_what_its_provider_was_l
     verdict: NoneFits | AllAboveCeiling
 ) -> None:
     machine = running()
+    machine.handle(0, task.UnitsArrived())
     machine.handle(0, task.LeaseFailed(1, "provider_lost", "silent"))
     assert machine.handle(0, task.LeaseFailed(2, "busy", "x")) == [task.FindSellers()]
     assert machine.handle(0, task.SellersRanked(verdict))[0].code == "provider_lost"  # type: ignore[attr-defined]
@@ -218,14 +219,53 @@ def test_what_every_provider_would_say_ends_the_task_at_once() -> None:
     assert machine.handle(0, task.UnitsAnswered(1, (0,), (0,))) == []
 
 
-def test_a_lease_given_back_between_two_units_is_replaced() -> None:
+def test_a_lease_given_back_between_two_units_is_replaced_when_the_next_unit_comes() -> None:
     machine = running(units=2)
     machine.handle(0, task.UnitsArrived())
     machine.handle(0, task.UnitsAnswered(1, (0,), (0,)))
-    assert machine.handle(0, task.LeaseFailed(1, "draining", "x")) == [task.FindSellers()]
-    assert machine.handle(0, task.UnitsArrived()) == []
+    assert machine.handle(0, task.LeaseFailed(1, "draining", "x")) == []
+    assert machine.handle(0, task.UnitsArrived()) == [task.FindSellers()]
     machine.handle(0, task.SellersRanked(Ranked((SECOND,))))
     assert machine.handle(0, task.LeaseOpened(2)) == [task.OrderRuns(2, (1,))]
+
+
+def test_a_task_that_is_used_now_and_then_may_search_as_often_as_it_was_answered() -> None:
+    machine = running(units=TASK_SEARCHES + 3)
+    for number in range(TASK_SEARCHES + 2):
+        machine.handle(0, task.UnitsArrived())
+        if number:
+            machine.handle(0, task.SellersRanked(Ranked((FIRST,))))
+            machine.handle(0, task.LeaseOpened(number + 1))
+        assert machine.handle(0, task.UnitsAnswered(number + 1, (number,), (0,)))
+        assert machine.handle(0, task.LeaseFailed(number + 1, "idle", "x")) == []
+    assert machine.phase is task.Phase.OPEN
+
+
+# --- tasks that end before their last unit -----------------------------------------
+
+
+def test_a_task_whose_user_ends_it_settles_with_what_is_answered() -> None:
+    machine = running(units=1_000)
+    machine.handle(0, task.UnitsArrived(2))
+    machine.handle(0, task.UnitsAnswered(1, (0,), (0,)))
+    assert machine.handle(0, task.UnitsEnded()) == []
+    assert machine.handle(0, task.UnitsAnswered(1, (1,), (0,))) == [task.AcceptUnits(1, (1,)), task.CloseTranche()]
+    assert machine.handle(0, task.UnitsArrived()) == [] and machine.phase is task.Phase.SETTLING
+
+
+def test_a_task_that_ends_with_all_answered_settles_at_once() -> None:
+    machine = running(units=1_000)
+    machine.handle(0, task.UnitsArrived())
+    machine.handle(0, task.UnitsAnswered(1, (0,), (0,)))
+    assert machine.handle(0, task.UnitsEnded()) == [task.CloseTranche()]
+    assert ends(machine.handle(0, task.ReceiptsSettled())) == [None]
+
+
+def test_a_task_that_ends_without_a_unit_owes_nobody_anything() -> None:
+    assert ends(running(units=1_000).handle(0, task.UnitsEnded())) == [None]
+    machine = task.Task(1_000, DEADLINE_NS)
+    assert machine.handle(0, task.UnitsEnded()) == []
+    assert ends(machine.handle(0, task.TaskSubmitted())) == [None]
 
 
 def test_providers_that_give_every_lease_back_do_not_keep_a_task_busy() -> None:

@@ -1,0 +1,64 @@
+"""Sessions with real peers: runs that come one by one, with pauses in which the lease is given back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cocoon
+from bench.packaged import relu
+from cocoon.core.errors import InputsMismatch
+from tests.loopback.paid import Market, bill, market, until
+from tests.loopback.town import Town
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
+    """A market with one provider."""
+    with market(tmp_path_factory.mktemp("market")) as place:
+        yield place
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """y = relu(x)."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(relu())
+    return path
+
+
+def row(value: float) -> dict[str, np.ndarray]:
+    return {"x": np.full((1, 4), value, "f4")}
+
+
+def test_runs_of_a_session_share_a_task_are_each_paid_and_receipted_when_it_ends(here: Market, model: Path) -> None:
+    events: list[str] = []
+    with here.buyer.session(model, runs=500, on_event=lambda event: events.append(event["event"])) as session:
+        results = [session.run(row(value)) for value in range(40)]
+        with pytest.raises(InputsMismatch):
+            session.run({"z": np.zeros(3, "f4")})
+        results += [one for one in session.map(row(value) for value in range(40, 90)) if isinstance(one, cocoon.Result)]
+    assert [result.outputs["y"].max() for result in results] == list(range(90))
+    assert all(result.receipt for result in results)
+    assert events.count("bids") == 1 and events.count("lease") == 1
+    assert sum(result.price_nanoton for result in results) == bill(90)
+
+
+def test_a_pause_gives_the_lease_back_and_the_next_run_finds_another(empty_town: Town, model: Path) -> None:
+    empty_town.bootstrap()
+    provider = empty_town.provider()
+    client = cocoon.connect(empty_town.requester(lease_idle_ms="600").home)
+    leases: list[str] = []
+
+    def hear(event: dict[str, object]) -> None:
+        if event["event"] == "lease":
+            leases.append(str(event["lease"]))
+
+    with client.session(model, on_event=hear) as session:
+        for value in (1, 2, 3):
+            assert session.run(row(value)).outputs["y"].max() == value
+            until(lambda value=value: provider.log().count('"lease_ended"') == value, "the end of the lease")
+    assert len(set(leases)) == 3
