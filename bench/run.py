@@ -18,6 +18,7 @@ from statistics import median
 from bench.batching import batching
 from bench.boundary import boundary
 from bench.joined import joined
+from bench.leases import leases
 from bench.ledger import anchor, demo, first_task, vouchers
 from bench.market import match
 from bench.peers import peers
@@ -60,8 +61,8 @@ def install() -> list[Row]:
 
 
 MEASURES: tuple[Callable[[], list[Row]], ...] = (
-    help_time, peers, stream, rivals, boundary, workers, joined, batching, tokens, spoken, match, vouchers, anchor,
-    first_task, simulator, demo, install,
+    help_time, peers, stream, rivals, boundary, workers, joined, leases, batching, tokens, spoken, match, vouchers,
+    anchor, first_task, simulator, demo, install,
 )
 
 

@@ -164,6 +164,13 @@ class Settings:
     sell_hours: str = field(default="", metadata={"rule": Rule(
         "Hours of the local day in which leases are sold, such as `22:00-07:30`; empty is always.", shape="hours",
     )})
+    yield_ppm: int = _count(
+        0, 0, 1_000_000, "Sell nothing new while other programs use this share of the processors (Linux); 0: never."
+    )
+    warm_ms: int = _count(
+        limits.WARM_NS // MILLISECOND_NS, 0, _DAY_MS,
+        "A public model that nobody runs stays loaded for this, while there is memory.",
+    )
     lease_idle_ms: int = _count(
         limits.LEASE_IDLE_NS // MILLISECOND_NS,
         0,

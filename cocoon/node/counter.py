@@ -44,6 +44,8 @@ class Capacity:
     draining: bool = False
     #: The owner wants no new lease for now.
     paused: bool = False
+    #: Other programs need the machine.
+    yields: bool = False
     #: Whether the owner sells at this hour.
     in_hours: Callable[[], bool] = lambda: True
 
@@ -53,6 +55,8 @@ class Capacity:
             return Draining("this provider is shutting down")
         if self.paused:
             return ProviderBusy("this provider is paused by its owner")
+        if self.yields:
+            return ProviderBusy("this provider rests while other programs use its machine")
         return None if self.in_hours() else ProviderBusy("this provider does not sell at this hour")
 
 

@@ -52,6 +52,7 @@ from cocoon.node.stock import Terms
 from cocoon.node.till import Till
 from cocoon.node.treasury import Treasury
 from cocoon.node.verbs import KIND, Desk
+from cocoon.node.yielding import yield_to_others
 from cocoon.p2p.blobs import serve_blobs
 from cocoon.p2p.bookfile import load_book
 from cocoon.p2p.service import Mesh, MeshSettings, open_mesh
@@ -210,6 +211,9 @@ class _Peer:
         if parts.settings.sell_hours:
             hours = read_hours(parts.settings.sell_hours)
             counter.capacity.in_hours = lambda: hours.holds(local_minute())
+        if limit_ppm := parts.settings.yield_ppm:
+            capacity, log = counter.capacity, get_logger("sell")
+            nursery.start_soon(yield_to_others, limit_ppm, capacity, runtime, self._clock, log)
         counter.serve(self._mesh)
         bids = self._bids = BidDesk(
             parts.identity, counter, shelf, strategy_of(parts.settings), self._clock, terms.leases_max
@@ -270,7 +274,7 @@ class _Peer:
         library = Library(self._mesh, shelf, Aliases(parts.home), log, self._announces, buyer.bought)
         desk = Desk(
             purse, buyer, library, self._status, self.shutdown, accounts=self._accounts, bids=self._bids,
-            capacity=None if self._counter is None else self._counter.capacity,
+            capacity=None if self._counter is None else self._counter.capacity, runtime=self._runtime,
         )
         control = open_control(parts.home, desk.verbs(), get_logger("control"))
         self._control = await stack.enter_async_context(control)
@@ -340,7 +344,6 @@ class _Peer:
             status["device"] = {**device, "confinement": list(device["confinement"])}
         return status
 
-
     def _rests(self) -> str:
         """Why nothing new is sold now; empty if it is, or if this peer never sells."""
         closed = self._counter.capacity.closed() if self._counter is not None else None
@@ -353,8 +356,9 @@ async def _runtime(settings: Settings, home: Path) -> AsyncIterator[Runtime]:
         memory_bytes=settings.memory_limit_bytes, run_ns=settings.run_limit_ms * MILLISECOND_NS,
         threads=settings.threads,
     )
+    warm_ns = settings.warm_ms * MILLISECOND_NS
     with working_directory(home) as workdir:
-        async with open_runtime(limits, workdir, workers=settings.max_leases) as runtime:
+        async with open_runtime(limits, workdir, workers=settings.max_leases, warm_ns=warm_ns) as runtime:
             yield runtime
 
 

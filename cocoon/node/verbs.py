@@ -37,6 +37,7 @@ from cocoon.node.library import Library
 from cocoon.node.means import Order, Purse
 from cocoon.node.tasks import Submission, TaskRun
 from cocoon.node.telling import MOST, say_pages, told_auction, told_call, told_tally
+from cocoon.runtime.service import Runtime
 from cocoon.scheduler.hindsight import tally
 from cocoon.scheduler.reputation import Standing
 from cocoon.scheduler.selection import (
@@ -74,6 +75,8 @@ class Desk:
     bids: BidDesk | None
     #: The same.
     capacity: Capacity | None
+    #: The same.
+    runtime: Runtime | None = None
     tasks_open: int = 0
 
     def verbs(self) -> dict[str, Verb]:
@@ -92,6 +95,8 @@ class Desk:
         if self.capacity is None:
             raise UsageError("this peer sells nothing; start it with --provide")
         self.capacity.paused = args.get("paused") is True
+        if self.capacity.paused and self.runtime is not None:
+            await self.runtime.cool()
         return {"paused": self.capacity.paused}
 
     async def _stop(self, caller: Caller, args: Args) -> dict[str, Any]:

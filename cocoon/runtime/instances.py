@@ -99,6 +99,8 @@ class Instance:
         self.leases: set[LeaseId] = set()
         #: Of these, those whose runs killed a worker: nothing more is run for them.
         self.lost: set[LeaseId] = set()
+        #: On the monotonic clock, if it is kept for whoever comes next.
+        self.idle_since_ns: int | None = None
         self._nursery = nursery
         self._take = take
         self._blame = blame
@@ -122,27 +124,36 @@ class Instance:
         """No worker of it will ever run anything any more."""
         return self._broken is not None
 
+    @property
+    def idle(self) -> bool:
+        """It could run, and nobody wants it to."""
+        is_up = self._report is not None and self._worker is not None and self._worker.alive
+        return is_up and not self.leases and not self.broken
+
     def join(self, lease: LeaseId) -> None:
         """One lease more."""
+        self.idle_since_ns = None
         self.leases.add(lease)
         if len(self.leases) > 1 and self._batcher is None and self.wanted.pieces_file is None:
             self._batcher = Batcher(self.wanted.joining)
             if self._report is not None:
                 self._tell(WorkerReady())
 
-    async def leave(self, lease: LeaseId) -> None:
-        """One less; the last one takes the worker along."""
+    def leave(self, lease: LeaseId) -> None:
+        """One less."""
         self.leases.discard(lease)
         self.lost.discard(lease)
         self._chorus.leave(lease)
         if self._batcher is not None:
             self._tell(LeaseEnded(lease))
-        if not self.leases:
-            self._opening.cancel()
-            self._singing.cancel()
-            self._broken = self._broken or UsageError("nobody runs this model any more")
-            if self._worker is not None:
-                await self._worker.close()
+
+    async def close(self) -> None:
+        """Kill the worker; nothing is run here any more."""
+        self._opening.cancel()
+        self._singing.cancel()
+        self._broken = self._broken or UsageError("nobody runs this model any more")
+        if self._worker is not None:
+            await self._worker.close()
 
     async def ready(self) -> int:
         """Wait until the model is loaded; microseconds that it took, 0 if it was there.
@@ -323,6 +334,7 @@ class Seat:
     lease: LeaseId
     requester: PeerKey
     load_us: int
+    give_back: Callable[[Instance, LeaseId], Awaitable[None]]
 
     @property
     def alive(self) -> bool:
@@ -346,7 +358,7 @@ class Seat:
 
     async def close(self) -> None:
         """Give it back. Safe to repeat."""
-        await self.instance.leave(self.lease)
+        await self.give_back(self.instance, self.lease)
 
 def _copied(ran: RunReport | CocoonError) -> Answer | CocoonError:
     return ran if isinstance(ran, CocoonError) else Answer(bytes(ran.outputs), ran.ran_us, ran.joined, ran.place)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,10 +23,12 @@ import trio
 
 from cocoon.core.errors import CocoonError, ProviderBusy, UsageError
 from cocoon.core.ids import LeaseId, PeerKey
-from cocoon.core.limits import LEASES_SOLD, MODELS_APART
+from cocoon.core.limits import LEASES_SOLD, MODELS_APART, WARM_NS
+from cocoon.core.units import SECOND_NS
 from cocoon.core.values import replace
 from cocoon.runtime.company import Joining
 from cocoon.runtime.instances import Instance, Seat, Wanted
+from cocoon.runtime.memory import free_memory_bytes
 from cocoon.runtime.process import Answer, DeviceReport, LoadReport, RunReport, Worker, WorkerLimits
 from cocoon.runtime.specs import CPU_PROVIDER, TensorSpec
 
@@ -48,7 +51,7 @@ async def probe_device(limits: WorkerLimits) -> DeviceReport:
 
 @asynccontextmanager
 async def open_runtime(
-    limits: WorkerLimits, workdir: Path, *, workers: int = LEASES_SOLD
+    limits: WorkerLimits, workdir: Path, *, workers: int = LEASES_SOLD, warm_ns: int = WARM_NS
 ) -> AsyncIterator[Runtime]:
     """A runtime whose first worker is ready; on leaving every worker is killed and reaped.
 
@@ -56,12 +59,13 @@ async def open_runtime(
         limits: Default limits of a model.
         workdir: A directory of ours; workers get empty directories below it.
         workers: Taken at one time; the spare is one more.
+        warm_ns: How long a public model stays loaded that nobody runs; 0 ends it with its last lease.
 
     Raises:
         WorkerLost: not even the first worker starts.
     """
     first = await Worker.start(limits, workdir)
-    runtime = Runtime(limits, workdir, workers, first.device)
+    runtime = Runtime(limits, workdir, workers, first.device, warm_ns)
     runtime._living.append(first)
     try:
         async with trio.open_nursery() as nursery:
@@ -83,6 +87,8 @@ class Runtime:
     workdir: Path
     workers: int
     device: DeviceReport
+    #: How long a public model stays loaded that nobody runs.
+    warm_ns: int = WARM_NS
     _living: list[Worker] = field(default_factory=list)
     _taken: list[Worker] = field(default_factory=list)
     _waiting: int = 0
@@ -114,8 +120,7 @@ class Runtime:
         Raises:
             ProviderBusy, WorkerLost: as ``take``. Else as ``Worker.load``.
         """
-        self._instances = [one for one in self._instances if one.leases]
-        instance = self._shared(wanted)
+        instance = self._idle(wanted) or self._shared(wanted)
         if instance is None:
             instance = Instance(
                 wanted, self._nursery, lambda: self.take(wanted.limits), lambda: self.keep_apart(wanted.model or b""),
@@ -124,12 +129,21 @@ class Runtime:
         instance.join(lease)
         seat: Seat | None = None
         try:
-            seat = Seat(instance, lease, requester, await instance.ready())
+            seat = Seat(instance, lease, requester, await instance.ready(), self._give_back)
         finally:
             if seat is None:
                 with trio.CancelScope(shield=True):
-                    await instance.leave(lease)
+                    await self._give_back(instance, lease)
         return seat
+
+    async def cool(self) -> None:
+        """End what nobody runs now: the owner wants the memory."""
+        for instance in [one for one in self._instances if one.idle]:
+            await self._end(instance)
+
+    def _idle(self, wanted: Wanted) -> Instance | None:
+        """One that waits for just this."""
+        return next((one for one in self._instances if one.idle and one.wanted == wanted), None)
 
     def _shared(self, wanted: Wanted) -> Instance | None:
         """The instance with the fewest leases, if another worker would find no core of its own."""
@@ -137,11 +151,48 @@ class Runtime:
             return None
         if wanted.pieces_file is not None and wanted.joining is not Joining.LEASES:
             return None                                 # its sequences share every step
-        same = [one for one in self._instances if one.wanted == wanted and not one.broken]
+        busy = [one for one in self._instances if one.leases]
+        same = [one for one in busy if one.wanted == wanted and not one.broken]
         rooms = max(1, _cores() // wanted.limits.threads) if self.device.provider == CPU_PROVIDER else 1
-        if len(self._instances) < rooms:
-            return None
-        return min(same, key=lambda one: len(one.leases), default=None)
+        return min(same, key=lambda one: len(one.leases), default=None) if len(busy) >= rooms else None
+
+    async def _give_back(self, instance: Instance, lease: LeaseId) -> None:
+        """A lease has ended; with the last one the worker does, if it is not kept for the next."""
+        if lease not in instance.leases:
+            return
+        instance.leave(lease)
+        if instance.leases:
+            return
+        if instance.idle and self._keeps(instance.wanted):
+            instance.idle_since_ns = time.monotonic_ns()
+            self._nursery.start_soon(self._let_cool, instance, instance.idle_since_ns)
+        else:
+            await self._end(instance)
+
+    def _keeps(self, wanted: Wanted) -> bool:
+        """Whether such a model stays loaded: others may want it, and there is memory for one that is not."""
+        if wanted.model is None or not self.warm_ns or self.device.provider != CPU_PROVIDER:
+            return False                                # of a card's free memory this process knows nothing (RUN-2)
+        return self.may_join(wanted.model) and free_memory_bytes() >= 2 * wanted.limits.memory_bytes
+
+    async def _let_cool(self, instance: Instance, since_ns: int) -> None:
+        await trio.sleep(self.warm_ns / SECOND_NS)
+        if instance.idle_since_ns == since_ns:
+            await self._end(instance)
+
+    async def _end(self, instance: Instance) -> None:
+        if instance in self._instances:
+            self._instances.remove(instance)
+        instance.idle_since_ns = None
+        await instance.close()
+
+    async def _make_room(self, memory_bytes: int) -> None:
+        """End what has been idle for longest, while there is no place for another worker, or no memory."""
+        while idle := [one for one in self._instances if one.idle]:
+            has_place = len(self._alive()) + self._waiting < self.workers
+            if has_place and not 0 < free_memory_bytes() < memory_bytes:
+                return
+            await self._end(min(idle, key=lambda one: one.idle_since_ns or 0))
 
     async def take(self, limits: WorkerLimits | None = None) -> Worker:
         """A started worker without a model, the caller's to close.
@@ -156,6 +207,7 @@ class Runtime:
         """
         if limits is not None and limits.gpu != self.limits.gpu:
             raise UsageError("a worker's device is chosen when the runtime opens")
+        await self._make_room((limits or self.limits).memory_bytes)
         if len(self._alive()) + self._waiting >= self.workers:
             raise ProviderBusy(f"all {self.workers} workers are taken")
         self._waiting += 1

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cocoon.sdk.client import Client, connect
     from cocoon.sdk.generation import Answer
     from cocoon.sdk.results import Failure, Result
+    from cocoon.sdk.session import Session
     from cocoon.wire.generation import Ask
 
 _NAMES = {
@@ -32,9 +33,12 @@ _NAMES = {
     "Failure": "cocoon.sdk.results",
     "format_nanoton": "cocoon.core.units",
     "Result": "cocoon.sdk.results",
+    "Session": "cocoon.sdk.session",
 }
 
-__all__ = ["Answer", "Ask", "Client", "Failure", "Result", "connect", "format_nanoton", "map", "offers", "run"]
+__all__ = [
+    "Answer", "Ask", "Client", "Failure", "Result", "Session", "connect", "format_nanoton", "map", "offers", "run",
+]
 
 
 def __getattr__(name: str) -> Any:

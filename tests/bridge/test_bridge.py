@@ -16,24 +16,32 @@ from tests.models import adder_model
 
 @pytest.fixture(scope="module")
 def tapes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[Entry]]]:
-    """A provider and a requester trade, fail, settle and end; what each of their machines took and ordered."""
+    """A provider and a requester trade, fail, settle and end, and another provider rests because the machine is busy;
+    what each of their machines took and ordered.
+    """
     folder = tmp_path_factory.mktemp("bridge")
-    paths = {who: folder / f"{who}.tape" for who in ("provider", "requester")}
+    paths = {who: folder / f"{who}.tape" for who in ("provider", "requester", "resting")}
     model = folder / "model.onnx"
     model.write_bytes(adder_model())
     with town(folder, ledger="ton") as place:
         place.bootstrap(devnet_block_ms="50")
-        for who, path in paths.items():
-            role = ("--provide",) if who == "provider" else ()
-            peer = place.start(who, "tests.bridge.root", str(path), "up", *role, "--join", place.link, **ASKS)
+
+        def start(who: str, *flags: str, **more: str) -> cocoon.Client:
+            words = (str(paths[who]), "up", *flags, "--join", place.link)
+            peer = place.start(who, "tests.bridge.root", *words, **ASKS, **more)
             peer.wait_line("ready")
-            cocoon.connect(peer.home).fund(10 * TON)
+            return cocoon.connect(peer.home)
+
+        for who, flags in (("provider", ["--provide"]), ("requester", [])):
+            start(who, *flags).fund(10 * TON)
         buyer, seller = (cocoon.connect(place.directory / who) for who in ("requester", "provider"))
         until(lambda: len(buyer.run(model, inputs(20))) == 20, "a task")
         buyer.run(model, inputs(3))
         buyer.settle()
         seller.settle()
-        for peer in reversed(place.peers[-2:]):
+        resting = start("resting", "--provide", yield_ppm="1")
+        until(lambda: "other programs" in resting.status()["rests"], "its rest")
+        for peer in reversed(place.peers[-3:]):
             assert peer.terminate() == 0
     yield {who: list(read(path)) for who, path in paths.items()}
 

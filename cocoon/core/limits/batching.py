@@ -23,6 +23,12 @@ BATCH_APART = 1_024
 """Leases whose runs are joined with those of no other lease; then the first is forgotten. Many times those of a day."""
 BATCH_REQUESTERS = 2_048
 """Requesters whose credit is kept: the 1,024 that can wait at once, and as many that came and went in this round."""
+WARM_NS = 600 * SECOND_NS
+"""How long a public model stays loaded that nobody runs: tasks that follow each other within minutes save its load."""
+YIELD_LOOK_NS = 5 * SECOND_NS
+"""Between two looks at what other programs use; a look at 400 processes takes 8 ms of a thread."""
+YIELD_LOOKS = 6
+"""Quiet looks in a row, half a minute, before a provider that rests sells again."""
 SHARED_PATIENCE_NS = 2 * SECOND_NS
 """What a run waits for those of other leases, beside what it may take itself: half of the grace that its requester has
 (ANSWER_GRACE_NS of ``scheduler.purchase``), which takes a silent provider for a lost one."""

@@ -7,6 +7,7 @@ import trio
 from bench.packaged import relu
 from cocoon.core.errors import CocoonError, ModelRefused, ProviderBusy, RunTimeout
 from cocoon.core.ids import LeaseId, PeerKey
+from cocoon.core.limits import WARM_NS
 from cocoon.core.values import replace
 from cocoon.runtime.company import Joining
 from cocoon.runtime.service import RunReport, Wanted
@@ -22,6 +23,7 @@ MODEL = bytes(32)
 async def sit(runtime, monkeypatch):
     """A function that gives the next lease, of a requester of its own, a seat; there is one core."""
     monkeypatch.setattr("cocoon.runtime.service._cores", lambda: 1)
+    runtime.warm_ns = 0
     count = 0
 
     async def seat(file, **changes):
@@ -202,6 +204,74 @@ async def test_rows_of_several_leases_meet_only_where_the_manifest_says_so(sit, 
             nursery.start_soon(ask, seat)
     # Three wait while one is with the worker, each with eight rows.
     assert max(together) > 8 if joining is Joining.LEASES else 1 < max(together) <= 8
+
+
+# --- what nobody runs --------------------------------------------------------------
+
+
+async def test_a_public_model_stays_loaded_for_the_next_lease_and_a_private_one_does_not(runtime, sit, model_file):
+    runtime.warm_ns, file = WARM_NS, model_file(relu())
+    for model, stays in ((MODEL, True), (None, False)):
+        one = await sit(file, model=model)
+        worker = one.instance._worker
+        await one.close()
+        assert worker.alive is stays
+        two = await sit(file, model=model)
+        assert (pid(two) == worker.pid, two.load_us == 0) == (stays, stays)
+        assert (await run(two, 1, payload(5)))["y"].max() == 5
+        await two.close()
+
+
+async def test_what_is_wanted_otherwise_is_loaded_anew(runtime, sit, model_file):
+    runtime.warm_ns, file = WARM_NS, model_file(relu())
+    await (await sit(file)).close()
+    assert (await sit(file, limits=replace(LIMITS, run_ns=LIMITS.run_ns // 2))).load_us > 0
+
+
+async def test_a_model_cools_after_its_time_unless_somebody_came_for_it(runtime, sit, model_file):
+    runtime.warm_ns, file = SHORT_NS, model_file(relu())
+    one = await sit(file)
+    worker = one.instance._worker
+    await one.close()
+    since_ns = one.instance.idle_since_ns
+    two = await sit(file)
+    await runtime._let_cool(two.instance, since_ns)     # the time of that rest is over, and changes nothing
+    assert worker.alive and pid(two) == worker.pid
+    await two.close()
+    await trio.to_thread.run_sync(worker._process.wait)
+    assert not runtime._instances
+
+
+async def test_whoever_needs_the_place_gets_that_of_the_model_that_rests_longest(runtime, sit, model_file):
+    runtime.warm_ns, runtime.workers = WARM_NS, 2
+    file = model_file(relu())
+    old, new = await sit(file, model=bytes([1]) * 32), await sit(file, model=bytes([2]) * 32)
+    workers = [seat.instance._worker for seat in (old, new)]
+    await old.close()
+    await new.close()
+    third = await sit(file, model=bytes([3]) * 32)
+    assert [worker.alive for worker in workers] == [False, True] and third.alive
+
+
+async def test_without_memory_for_one_more_nothing_rests(runtime, sit, model_file, monkeypatch):
+    runtime.warm_ns, file = WARM_NS, model_file(relu())
+    one, two = await sit(file), await sit(file, model=bytes([2]) * 32)
+    workers = [seat.instance._worker for seat in (one, two)]
+    await one.close()
+    monkeypatch.setattr("cocoon.runtime.service.free_memory_bytes", lambda: LIMITS.memory_bytes - 1)
+    await two.close()
+    assert [worker.alive for worker in workers] == [True, False]
+    await sit(file, model=bytes([3]) * 32)
+    assert not workers[0].alive
+
+
+async def test_an_owner_who_wants_the_memory_gets_it(runtime, sit, model_file):
+    runtime.warm_ns, file = WARM_NS, model_file(relu())
+    resting, busy = await sit(file), await sit(file, model=bytes([2]) * 32)
+    workers = [seat.instance._worker for seat in (resting, busy)]
+    await resting.close()
+    await runtime.cool()
+    assert [worker.alive for worker in workers] == [False, True]
 
 
 async def test_a_lease_that_never_had_company_reads_its_answers_where_they_lie(sit, model_file):

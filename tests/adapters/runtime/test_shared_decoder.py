@@ -6,6 +6,7 @@ import trio
 from cocoon.convert import tiny
 from cocoon.core.errors import CocoonError, LimitExceeded, WorkerLost
 from cocoon.core.ids import LeaseId, PeerKey
+from cocoon.core.limits import WARM_NS
 from cocoon.core.values import replace
 from cocoon.runtime.company import Joining
 from cocoon.runtime.service import Wanted
@@ -18,6 +19,7 @@ from tests.adapters.runtime.test_worker_turns import PIECES, PROMPTS, Heard, ask
 async def sit(runtime, model_file, monkeypatch):
     """A function that gives the next lease a seat at the tiny decoder; there is one core."""
     monkeypatch.setattr("cocoon.runtime.service._cores", lambda: 1)
+    runtime.warm_ns = 0
     files = model_file(tiny.tiny_decoder()), model_file(pack_pieces(PIECES), "tokens.bin")
     count = 0
 
@@ -101,6 +103,16 @@ async def test_a_decoder_that_dies_with_sequences_of_two_leases_ends_neither(run
     assert one.alive and two.alive and not runtime.may_join(bytes(32))
     heard = await listen(two, PROMPTS[:2])
     assert heard.tokens[1] == said_by_formulas(PROMPTS[0])
+
+
+async def test_a_decoder_that_rested_is_continued_by_the_next_lease(runtime, sit):
+    runtime.warm_ns = WARM_NS
+    one = await sit(joining=Joining.LEASE)
+    await one.turn([(number, asking(PROMPTS[0], 80)) for number in range(1, 9)])
+    await one.close()
+    two = await sit(joining=Joining.LEASE)
+    assert one.instance is two.instance and two.load_us == 0
+    assert (await listen(two, PROMPTS[:2])).tokens[2] == said_by_formulas(PROMPTS[1])
 
 
 async def test_a_decoder_that_dies_with_one_lease_takes_that_one_along(sit):

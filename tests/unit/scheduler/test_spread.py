@@ -488,7 +488,8 @@ class SpreadUnderAnyWeather(RuleBasedStateMachine):
         if not hasattr(self, "task") or self.ends or self.task.phase is task.Phase.SETTLING:
             return
         runs = any(one.step is Step.RUNNING for one in self.task.attempts.live.values())
-        assert self.on or self.opening or self.task.is_searching or (runs and self.credit > 0)
+        may_hand_in = self.credit > 0 and (runs or not self.task.waiting)
+        assert self.on or self.opening or self.task.is_searching or may_hand_in
 
 
 TestSpreadUnderAnyWeather = SpreadUnderAnyWeather.TestCase
