@@ -62,8 +62,10 @@ class World:
     """One run of one scenario with one seed."""
 
     def __init__(
-        self, scenario: Scenario, seed: int, faults: Sequence[Fault] | None = None, *, keeps_trace: bool = False
+        self, scenario: Scenario, seed: int, faults: Sequence[Fault] | None = None, *, keeps_trace: bool = False,
+        writes_trace: bool = True,
     ) -> None:
+        """``writes_trace`` is for a digest, and costs a twentieth of the time; ``keeps_trace`` also keeps its lines."""
         self.scenario, self.seed = scenario, seed
         self.heap = heap = Heap()
         self.checks = Checks(heap)
@@ -72,8 +74,8 @@ class World:
         if scenario.paid:
             chain = Chain(heap, Pace(scenario.block_ms * MILLISECOND_NS), stream(seed, b"", "chain"))
         self.ground = Ground(
-            seed, heap, Network(heap, scenario.weather), Words(self.are_real), Trace(keeps_trace), self.checks,
-            NetworkId(hashlib.sha256(b"simulated").digest()), chain, lane_rules(scenario.lane_life_s),
+            seed, heap, Network(heap, scenario.weather), Words(self.are_real), Trace(keeps_trace, writes_trace),
+            self.checks, NetworkId(hashlib.sha256(b"simulated").digest()), chain, lane_rules(scenario.lane_life_s),
         )
         self.faults = tuple(scenario.faults.draw(seed, scenario.peers) if faults is None else faults)
         self.models = [Model(number, scenario.model_mib * MIB) for number in range(scenario.models)]

@@ -30,7 +30,7 @@ from cocoon.core.ids import LeaseId, PeerKey, TaskId
 from cocoon.core.limits import CHUNK_BYTES, CONTEXT_TOKENS, RECEIPT_REPLY_NS
 from cocoon.core.machine import Effect
 from cocoon.core.units import SECOND_NS
-from cocoon.core.values import Value
+from cocoon.core.values import Value, replace
 from cocoon.ledger import events as receipts
 from cocoon.ledger.statement import check_statement
 from cocoon.ledger.tab import Head
@@ -42,6 +42,7 @@ from cocoon.node.tally import Tally
 from cocoon.scheduler import purchase
 from cocoon.scheduler.selection import Terms
 from cocoon.scheduler.spending import LeasePrice
+from cocoon.store.service import Queued
 from cocoon.wire.commitment import commit
 from cocoon.wire.judged import Statement
 from cocoon.wire.manifest import pack_manifest
@@ -75,6 +76,8 @@ class Answer(Value):
     outputs: bytes
     salt: bytes
     statement: Statement
+    #: What is queued for the journal because of it, and must be there before anybody has it.
+    owed: tuple[Queued, ...] = ()
 
 
 Say = Callable[[dict[str, object]], Awaitable[None]]
@@ -268,16 +271,16 @@ class Purchase:
                     await self._take(message)
 
     async def _accept_all(self, results: Sequence[RunResult]) -> None:
-        """Check these; what is good is durable before a task hears of it, also if one behind it is bad."""
-        accepted: list[receipts.RunAccepted] = []
+        """Check these; what is good is owed before a task hears of it, also if one behind it is bad."""
+        checked: list[tuple[int, Answer, receipts.RunAccepted]] = []
         try:
             for result in results:
-                self._answers[result.number] = answer = self._verify(result)
-                accepted.append(self.tally.accept(answer.statement))
+                answer = self._verify(result)
+                checked.append((result.number, answer, self.tally.accept(answer.statement)))
         finally:
-            await self._purse.journal.append_many(self.tally.rows(accepted))
-            numbers = tuple(event.statement.number for event in accepted)
-            await self._driver.post(purchase.ResultsVerified(numbers))
+            owed = await self.tally.owe([accepted for _, _, accepted in checked])
+            self._answers |= {number: replace(answer, owed=owed) for number, answer, _ in checked}
+            await self._driver.post(purchase.ResultsVerified(tuple(number for number, _, _ in checked)))
 
     async def _take(self, message: Message) -> None:
         match message:

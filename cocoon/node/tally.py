@@ -20,7 +20,7 @@ from cocoon.ledger.tab import Head, Tab
 from cocoon.ledger.terms import terms_of
 from cocoon.node import records
 from cocoon.node.means import Purse
-from cocoon.store.service import Row
+from cocoon.store.service import Queued, Row
 from cocoon.wire.judged import Statement, Voucher, sign_cell
 from cocoon.wire.messages import Countersign, Lease, LeaseAccept, Receipt, TrancheClose
 from cocoon.wire.schema import Message
@@ -47,8 +47,9 @@ class Tally:
         self._lease = lease
         self._say = say
         self._settled = settled
-        #: Rows of facts in the journal.
+        #: Rows of facts in the journal; the last ones that were queued for it.
         self._rows = 0
+        self._queued: tuple[Queued, ...] = ()
 
     @property
     def tab(self) -> Tab:
@@ -63,13 +64,20 @@ class Tally:
         replay(self.verifier, self._purse.clock.now_ns(), records.facts_in(bodies))
 
     def accept(self, statement: Statement) -> receipts.RunAccepted:
-        """Take a statement that was checked; a fact whose row must be durable before anything rests on it.
-
-        On a paid lease it is owed from there on.
-        """
+        """Take a statement that was checked; a fact for ``owe``."""
         event = receipts.RunAccepted(statement)
         self.verifier.handle(self._purse.clock.now_ns(), event)
         return event
+
+    async def owe(self, events: Sequence[receipts.RunAccepted]) -> tuple[Queued, ...]:
+        """Queue these for the journal: without them nothing may be recorded that rests on them.
+
+        Returns:
+            What ``append_many`` is to come after; nothing on a lease that owes nothing.
+        """
+        if rows := self._facts(events):
+            self._queued = (await self._purse.journal.queue(rows, self._queued),)
+        return self._queued
 
     async def tell(self, event: receipts.RequesterEvent, accept: Signed[LeaseAccept]) -> None:
         """Tell the receipt machine a fact and do what it orders.
@@ -86,8 +94,8 @@ class Tally:
         signatures = {effect.voucher: self._sign(effect.voucher) for effect in signed}
         rows = [self._row(effect, accept, signatures[effect.voucher]) for effect in signed]
         if self.verifier.mark() != before:              # a replayed word must not cost a row of the journal
-            rows += self.rows([event])
-        await self._purse.journal.append_many(rows)
+            rows += self._facts([event])
+        await self._purse.journal.append_many(rows, self._queued)
         for effect in effects:
             match effect:
                 case receipts.AskReceipt(through):
@@ -103,7 +111,7 @@ class Tally:
         if self.verifier.promised is not None:
             self._promise(self.verifier.promised, self._sign(self.verifier.promised))
 
-    def rows(self, events: Sequence[receipts.RequesterEvent]) -> list[Row]:
+    def _facts(self, events: Sequence[receipts.RequesterEvent]) -> list[Row]:
         """These facts as one row. Price-0 leases are not resumed: nothing is owed for them."""
         facts = [pack_event(event) for event in events if isinstance(event, JOURNALLED)] if self.lane else []
         if not facts:

@@ -253,12 +253,14 @@ class TaskRun:
     # --- what the task machine orders --------------------------------------
 
     async def _record(self, effects: Sequence[Effect]) -> None:
-        rows = [
-            self._accepted(effect.attempt, unit)
+        accepted = [
+            (effect.attempt, unit)
             for effect in effects if isinstance(effect, task.AcceptUnits) for unit in effect.units
         ]
+        rows = [self._accepted(attempt, unit) for attempt, unit in accepted]
+        after = list({id(one): one for key in accepted for one in self._answers[key].owed}.values())
         for first in range(0, len(rows), JOURNAL_BATCH):
-            await self._purse.journal.append_many(rows[first : first + JOURNAL_BATCH])
+            await self._purse.journal.append_many(rows[first : first + JOURNAL_BATCH], after)
 
     def _accepted(self, attempt: int, unit: int) -> Row:
         lease, answer = self._parts[attempt].lease, self._answers[attempt, unit]

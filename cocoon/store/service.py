@@ -26,6 +26,7 @@ from cocoon.store.writer import Room, Row, Ticket, Writer
 __all__ = [
     "Entry",
     "Journal",
+    "Queued",
     "Room",
     "Row",
     "lock_home",
@@ -34,6 +35,25 @@ __all__ = [
 ]
 
 JOURNAL_FILE = "journal.db"
+
+
+class Queued:
+    """Rows that are on their way to the disk, in the order in which they were queued."""
+
+    def __init__(self, ticket: Ticket, done: trio.Event) -> None:
+        """Made by ``Journal.queue``."""
+        self.ticket = ticket
+        self._done = done
+
+    async def durable(self) -> list[int]:
+        """Wait until they are there; their numbers. Raises as ``Journal.append``."""
+        await self._done.wait()
+        if self.ticket.error is not None:
+            # A fresh object: one error may wake many tasks, and each adds its own traceback.
+            raise type(self.ticket.error)(self.ticket.error.text)
+        return self.ticket.seqs
+
+
 _KIND_CHARS = 64
 _UNIQUE_BYTES = 256
 
@@ -83,24 +103,29 @@ class Journal:
         """
         return (await self.append_many([Row(kind, body, unique)]))[0]
 
-    async def append_many(self, rows: Sequence[Row]) -> list[int]:
+    async def append_many(self, rows: Sequence[Row], after: Sequence[Queued] = ()) -> list[int]:
         """Record up to ``JOURNAL_BATCH`` facts, all or none, with consecutive numbers.
+
+        Args:
+            after: Rows that were queued before; without them these are not recorded either.
 
         Raises:
             As ``append``; one taken unique key refuses the whole batch.
         """
+        return await (await self.queue(rows, after)).durable() if rows else []
+
+    async def queue(self, rows: Sequence[Row], after: Sequence[Queued] = ()) -> Queued:
+        """As ``append_many``, but returns as soon as there is room for them in the line."""
         rows = tuple(rows)
         size = _checked_bytes(rows)
-        if not rows:
-            return []
         while self._rows and not self._has_space(len(rows), size):
             await self._space.park()
-        return (await self._submit(rows)).seqs
+        return self._submit(rows, tuple(one.ticket for one in after))
 
     async def refill(self) -> bool:
         """Try now, not at the next turn, to make the reserve again; True if the journal is not low."""
         if self.low:
-            await self._submit(())
+            await self._submit(()).durable()
         return not self.low
 
     async def watch(self) -> NoReturn:
@@ -145,23 +170,20 @@ class Journal:
     def _has_space(self, rows: int, size: int) -> bool:
         return self._rows + rows <= JOURNAL_QUEUE and self._bytes + size <= JOURNAL_QUEUE_BYTES
 
-    async def _submit(self, rows: tuple[Row, ...]) -> Ticket:
+    def _submit(self, rows: tuple[Row, ...], needs: tuple[Ticket, ...] = ()) -> Queued:
         if self._failed.is_set():
             raise self._broken()
         if self._closed:
             raise UsageError("the journal is closed")
         done = trio.Event()
-        ticket = Ticket(rows, done.set)
+        ticket = Ticket(rows, done.set, needs)
         self._rows += len(rows)
         self._bytes += sum(len(row.body) for row in rows)
         self._writer.put(ticket)
-        await done.wait()
-        if ticket.error is not None:
-            # A fresh object: one error may wake many tasks, and each adds its own traceback.
-            raise type(ticket.error)(ticket.error.text)
-        return ticket
+        return Queued(ticket, done)
 
     def _release(self, ticket: Ticket) -> None:
+        ticket.needs = ()                               # else each would hold all that were ever before it
         self._rows -= len(ticket.rows)
         self._bytes -= sum(len(row.body) for row in ticket.rows)
 

@@ -61,10 +61,14 @@ class Ticket:
     """Rows that become durable together, and what came of it.
 
     Without rows it only asks for an attempt to make the reserve again.
+
+    Attributes:
+        needs: Tickets that were queued before; if one of them failed, so does this.
     """
 
     rows: tuple[Row, ...]
     done: Callable[[], None]
+    needs: tuple[Ticket, ...] = ()
     seqs: list[int] = field(default_factory=list)
     error: CocoonError | None = None
 
@@ -255,6 +259,9 @@ class Writer:
 
     def _insert(self, connection: sqlite3.Connection, ticket: Ticket) -> int:
         ticket.seqs, ticket.error = [], None
+        if (failed := next((one.error for one in ticket.needs if one.error is not None), None)) is not None:
+            ticket.error = failed
+            return 0
         taken = self._taken(connection, ticket.rows)
         if taken is not None:
             ticket.error = Duplicate(f"journal record {taken} has this unique key")

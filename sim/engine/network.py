@@ -186,7 +186,8 @@ class Network:
         self.frames += 1
         draws, weather = end.host.weather, self.weather
         lot = draws.bits64()
-        if self.blocked(end.host.number, end.peer.number) or lot % PPM < weather.loss_ppm:
+        is_cut = self.heap.now_ns < self._cut_until_ns and self.blocked(end.host.number, end.peer.number)
+        if is_cut or lot % PPM < weather.loss_ppm:
             return
         copies = 2 if (lot >> _LOT_BITS) % PPM < weather.duplicate_ppm else 1
         for _ in range(copies):

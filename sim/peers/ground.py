@@ -136,8 +136,12 @@ class Peer:
 
     def note(self, machine: object, event: object, effects: Sequence[object]) -> None:
         """A machine of this peer took a fact."""
+        trace = self.ground.trace
+        trace.facts += 1
+        if not trace.writes:
+            return
         orders = ",".join([type(effect).__name__ for effect in effects]) if effects else ""
-        self.ground.trace.note(f"{self._heap.now_ns} {self.number} {type(event).__name__} {orders}\n")
+        trace.note(f"{self._heap.now_ns} {self.number} {type(event).__name__} {orders}\n")
 
     def drive(self, machine: Any, event: Any) -> Any:
         """Give a fact to a machine that needs no driver, and return its orders."""

@@ -37,15 +37,19 @@ class Trap:
     left: int
     _seen: set[Any] = field(default_factory=set)
 
-    def around(self, inner: Wrapped, namer: Callable[..., Iterable[Named]]) -> Wrapped:
-        """``inner``, watched; ``namer`` says what a call of it is."""
+    def around(
+        self, inner: Wrapped, namer: Callable[..., Iterable[Named]], whole: Wrapped | None = None
+    ) -> Wrapped:
+        """``inner``, watched; ``namer`` says what a call of it is, ``whole`` waits until what it gave is over."""
 
         async def watched(*args: Any, **more: Any) -> Any:
-            counts = [self._counts(name, identity) for name, identity in namer(*args)]
+            counts = [self._counts(name, identity) for name, identity in namer(*args[:2])]
             if any(counts) and self.side == "before":
                 self.die()
             result = await inner(*args, **more)
             if any(counts) and self.side == "after":
+                if whole is not None:
+                    await whole(result)
                 self.die()
             return result
 
@@ -82,6 +86,10 @@ def last_word(side: str, name: str) -> str:
     return f"died {side} {name}"
 
 
+async def _until_durable(queued: Any) -> None:
+    await queued.durable()
+
+
 def set_trap(trap: Trap) -> None:
     """Wrap every place that has a name."""
     from cocoon.ledger.chain import Chain
@@ -100,7 +108,7 @@ def set_trap(trap: Trap) -> None:
                 wallet[0] = intention
         return [(f"row:{name}", object() if row.unique is None else row.unique) for name, row in found]
 
-    Journal.append_many = trap.around(Journal.append_many, rows)
+    Journal.queue = trap.around(Journal.queue, rows, _until_durable)
     WorkLink._transmit = trap.around(
         WorkLink._transmit, lambda link, messages: [(f"sent:{type(one).__name__}", pack(one)) for one in messages]
     )

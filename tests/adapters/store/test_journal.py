@@ -141,6 +141,22 @@ async def test_a_duplicate_inside_a_group_spares_its_neighbours(tmp_path):
         assert journal.verify() == 2
 
 
+async def test_rows_that_come_after_others_are_recorded_only_if_those_are(tmp_path):
+    async with journal_at(tmp_path / "journal.db") as journal:
+        await journal.append("k", b"", b"taken")
+        failed = await journal.queue([Row("k", b"", b"taken")])
+        good = await journal.queue([Row("k", b"good")])
+        assert await journal.append_many([Row("k", b"behind")], [good]) == [3]
+        for _ in range(2):                              # in one transaction with it, and in a later one
+            with pytest.raises(Duplicate):
+                await journal.append_many([Row("k", b"lost")], [good, failed])
+        with pytest.raises(Duplicate):
+            await failed.durable()
+        behind = await journal.queue([Row("k", b"last")], [good])
+        assert await behind.durable() == [4] and behind.ticket.needs == ()
+        assert [entry.body for entry in journal.entries("k")] == [b"", b"good", b"behind", b"last"]
+
+
 async def test_a_full_queue_makes_callers_wait_instead_of_growing(tmp_path):
     gate = Gate()
     batch = [Row("k", b"")] * limits.JOURNAL_BATCH

@@ -76,7 +76,7 @@ class Memory:
     async def append(self, kind: str, body: bytes, unique: bytes | None = None) -> int:
         return (await self.append_many([Row(kind, body, unique)]))[0]
 
-    async def append_many(self, rows: Sequence[Row]) -> list[int]:
+    async def append_many(self, rows: Sequence[Row], after: Sequence[object] = ()) -> list[int]:
         await trio.lowlevel.checkpoint()
         if self.full:
             self.full -= 1

@@ -25,8 +25,8 @@ def text(**changes: Any) -> str:
     return head + '\n[[providers]]\nname = "p"\ncount = 2\n[[requesters]]\nname = "r"\ntasks = 5\n'
 
 
-def run(scenario: Scenario, seed: int) -> tuple[World, Report]:
+def run(scenario: Scenario, seed: int, *, writes_trace: bool = True) -> tuple[World, Report]:
     """Its whole time."""
     with collected_seldom():
-        world = World(scenario, seed)
+        world = World(scenario, seed, writes_trace=writes_trace)
         return world, world.run()
