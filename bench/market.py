@@ -22,14 +22,13 @@ from statistics import median, quantiles
 
 import trio
 
+from bench.peers import started_here
 from bench.rows import ROOT, Row
 from cocoon.config.network import NetworkFile, parse_link
 from cocoon.core.errors import StreamClosed
 from cocoon.core.ids import ModelId, PeerKey
 from cocoon.core.limits import CALL_NS, LEASE_IDLE_NS, PROVIDERS_ASKED, TRANCHE_NANOTON
 from cocoon.core.units import MILLISECOND_NS, SECOND_NS
-from cocoon.demo.interrupts import Interrupts
-from cocoon.demo.processes import crew
 from cocoon.identity.service import load_or_create
 from cocoon.node.asking import Directory
 from cocoon.node.buying import Buyer
@@ -86,7 +85,7 @@ class _Caller(Caller):
 
 def match() -> list[Row]:
     """Submit to award with a warm set of eight: one task after the other, each with its auction and its lease."""
-    with crew(Interrupts()) as members:
+    with started_here() as members:
         free = {"COCOON_LEDGER": "none"}
         bootstrap = members.start("bootstrap", "up", "--role", "bootstrap", **free)
         link = members.wait_link(bootstrap)

@@ -48,9 +48,17 @@ _FUNDS_NANOTON = 10_000_000_000
 
 
 @contextmanager
+def started_here() -> Iterator[Crew]:
+    """A crew that ends with this process, also if that is asked to end in the middle."""
+    interrupts = Interrupts()
+    with interrupts.installed(), crew(interrupts) as members:
+        yield members
+
+
+@contextmanager
 def three_peers(*, paid: bool = False) -> Iterator[tuple[Crew, dict[str, Peer], dict[str, float]]]:
     """Bootstrap, provider and requester, ready, with the seconds that each took; runs cost nothing unless ``paid``."""
-    with crew(Interrupts()) as members:
+    with started_here() as members:
         peers = {"bootstrap": members.start("bootstrap", "up", "--role", "bootstrap")}
         link = members.wait_link(peers["bootstrap"])
         took = {"bootstrap": members.wait_ready(peers["bootstrap"])}

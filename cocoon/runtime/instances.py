@@ -360,6 +360,7 @@ class Seat:
         """Give it back. Safe to repeat."""
         await self.give_back(self.instance, self.lease)
 
+
 def _copied(ran: RunReport | CocoonError) -> Answer | CocoonError:
     return ran if isinstance(ran, CocoonError) else Answer(bytes(ran.outputs), ran.ran_us, ran.joined, ran.place)
 
