@@ -8,6 +8,7 @@ from bench.packaged import relu
 from cocoon.core.errors import CocoonError, ModelRefused, ProviderBusy, RunTimeout
 from cocoon.core.ids import LeaseId, PeerKey
 from cocoon.core.limits import WARM_NS
+from cocoon.core.units import SECOND_NS
 from cocoon.core.values import replace
 from cocoon.runtime.company import Joining
 from cocoon.runtime.service import RunReport, Wanted
@@ -72,6 +73,14 @@ async def test_a_lease_beyond_the_cores_shares_the_worker_and_gets_its_own_answe
         nursery.start_soon(ask, one, 1)
         nursery.start_soon(ask, two, 2)
     assert all(array.tolist() == [[max(0.0, sign * number)] * 4] for (sign, number), array in found.items())
+
+
+async def test_an_answer_is_what_it_was_after_another_lease_had_its_own(sit, model_file):
+    file = model_file(relu())
+    one, two = await sit(file), await sit(file)
+    outcome, = await one.run_all([1], [payload(1)])
+    await run(two, 1, payload(2))
+    assert decode_tensors(outcome.outputs)["y"].max() == 1
 
 
 async def test_what_is_private_or_wanted_otherwise_is_not_shared(sit, model_file):
@@ -238,8 +247,10 @@ async def test_a_model_cools_after_its_time_unless_somebody_came_for_it(runtime,
     await runtime._let_cool(two.instance, since_ns)     # the time of that rest is over, and changes nothing
     assert worker.alive and pid(two) == worker.pid
     await two.close()
-    await trio.to_thread.run_sync(worker._process.wait)
-    assert not runtime._instances
+    with trio.move_on_after(40 * SHORT_NS / SECOND_NS):
+        while worker.alive:
+            await trio.lowlevel.checkpoint()
+    assert not worker.alive and not runtime._instances
 
 
 async def test_whoever_needs_the_place_gets_that_of_the_model_that_rests_longest(runtime, sit, model_file):
@@ -249,8 +260,11 @@ async def test_whoever_needs_the_place_gets_that_of_the_model_that_rests_longest
     workers = [seat.instance._worker for seat in (old, new)]
     await old.close()
     await new.close()
-    third = await sit(file, model=bytes([3]) * 32)
-    assert [worker.alive for worker in workers] == [False, True] and third.alive
+    try:
+        place = (await sit(file, model=bytes([3]) * 32)).alive
+    except ProviderBusy:
+        place = False
+    assert place and [worker.alive for worker in workers] == [False, True]
 
 
 async def test_without_memory_for_one_more_nothing_rests(runtime, sit, model_file, monkeypatch):
