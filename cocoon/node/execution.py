@@ -120,7 +120,7 @@ class Execution:
                 return
 
     async def close(self) -> None:
-        """Give the model back: its worker is killed, unless another lease has it too."""
+        """Give the model back: its worker is killed, unless another lease has it too, or it rests for the next."""
         if self._seat is not None:
             await self._seat.close()
 

@@ -107,12 +107,17 @@ class Journal:
         """Record up to ``JOURNAL_BATCH`` facts, all or none, with consecutive numbers.
 
         Args:
-            after: Rows that were queued before; without them these are not recorded either.
+            after: Rows that were queued before; without them these are not recorded either, and if there are none to
+                record those are waited for.
 
         Raises:
             As ``append``; one taken unique key refuses the whole batch.
         """
-        return await (await self.queue(rows, after)).durable() if rows else []
+        if rows:
+            return await (await self.queue(rows, after)).durable()
+        for one in after:
+            await one.durable()
+        return []
 
     async def queue(self, rows: Sequence[Row], after: Sequence[Queued] = ()) -> Queued:
         """As ``append_many``, but returns as soon as there is room for them in the line."""

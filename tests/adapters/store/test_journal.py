@@ -152,6 +152,8 @@ async def test_rows_that_come_after_others_are_recorded_only_if_those_are(tmp_pa
                 await journal.append_many([Row("k", b"lost")], [good, failed])
         with pytest.raises(Duplicate):
             await failed.durable()
+        with pytest.raises(Duplicate):
+            await journal.append_many([], [good, failed])
         behind = await journal.queue([Row("k", b"last")], [good])
         assert await behind.durable() == [4] and behind.ticket.needs == ()
         assert [entry.body for entry in journal.entries("k")] == [b"", b"good", b"behind", b"last"]
