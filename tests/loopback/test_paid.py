@@ -136,11 +136,15 @@ def test_coins_come_from_the_faucet_and_too_many_are_refused(here: Market) -> No
 
 def test_earnings_are_the_sum_of_the_vouchers(here: Market) -> None:
     here.run(here.model(), 4)
+    seller = cocoon.connect(here.provider.home)
+    # The buyer has recorded its last promise, and the provider may not have heard it yet.
+    promised = sum(vouched(here.requester).values())
+    until(lambda: seller.earnings()["earned_nanoton"] == promised, "the last voucher")
     done = command(here, "earnings", "--json", peer=here.provider)
     *listed, last = done.objects
     summary = last["summary"]
     assert done.code == 0 and summary["lanes"] == len(listed)
-    assert summary["earned_nanoton"] == sum(vouched(here.requester).values())
+    assert summary["earned_nanoton"] == promised
     assert summary["earned_nanoton"] == summary["claimed_nanoton"] + summary["pending_nanoton"]
     assert summary["lost_nanoton"] == 0
     assert command(here, "earnings", peer=here.provider).code == 0
