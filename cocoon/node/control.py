@@ -30,13 +30,12 @@ from cocoon.core.units import KIB, SECOND_NS
 from cocoon.identity.files import write_private
 from cocoon.node.args import Args
 from cocoon.telemetry.log import Log, hide
-from cocoon.wire.codec import decode, encode
-from cocoon.wire.framing import FrameParser, frame
+from cocoon.wire.codec import decode, encode_pieces
+from cocoon.wire.framing import PIECES, FrameParser, coalesced, framed, unsent
 
 CONTROL_FILE = "control.json"
 SOCKET_FILE = "control.sock"
 _READ_BYTES = 256 * KIB
-_JOINED_BYTES = 256 * KIB
 
 
 class Caller:
@@ -47,7 +46,7 @@ class Caller:
         self._parser = FrameParser(MESSAGE_BYTES)
         self._inbox: deque[bytes] = deque()
         self._sending = Turn()
-        #: Frames that were posted and not sent.
+        #: Pieces of frames that were posted and not sent.
         self._posted: list[bytes] = []
         # Half a frame went out: whatever followed would be read as its other half.
         self._torn = False
@@ -56,7 +55,7 @@ class Caller:
 
     def post(self, message: dict[str, Any]) -> None:
         """Let a reply leave with the next ``flush``, behind those that were posted before."""
-        self._posted.append(frame(encode(message, keys="str")))
+        self._posted += framed(encode_pieces(message, keys="str"))
 
     async def say(self, message: dict[str, Any]) -> None:
         """Send one reply, and what was posted before; raises as ``flush``."""
@@ -76,25 +75,28 @@ class Caller:
                 if self._torn:
                     raise LocalPeerLost("the client did not read")
                 posted, self._posted = self._posted, []
-                for data in _joined(posted):
-                    await self._send_whole(memoryview(data))
+                await self._send_whole([memoryview(piece) for piece in coalesced(posted)])
         except (OSError, trio.ClosedResourceError):
             raise LocalPeerLost("the client hung up") from None
 
-    async def _send_whole(self, data: memoryview) -> None:
-        """Send ``data``. Cancelled in its midst the rest goes out all the same, if the client takes it soon."""
-        left = data
+    async def _send_whole(self, pieces: list[memoryview]) -> None:
+        """Send these. Cancelled in their midst the rest goes out all the same, if the client takes it soon."""
+        left = pieces
         try:
             while left:
-                left = left[await self._stream.socket.send(left) :]
+                left = await self._send(left)
         finally:
-            if 0 < len(left) < len(data):
+            if left and left is not pieces:
                 self._torn = True                       # unless the rest goes out after all
                 until = trio.current_time() + CONTROL_READ_NS / SECOND_NS
                 with trio.CancelScope(shield=True, deadline=until):
                     while left:
-                        left = left[await self._stream.socket.send(left) :]
+                        left = await self._send(left)
                     self._torn = False
+
+    async def _send(self, pieces: list[memoryview]) -> list[memoryview]:
+        """Send some, at least a byte; what is left."""
+        return unsent(pieces, await self._stream.socket.sendmsg(pieces[:PIECES]))
 
     async def say_waiting(self, answered: trio.Event) -> None:
         """Say every ``CONTROL_READ_NS`` that the answer is still to come, until it is or the client has hung up."""
@@ -127,11 +129,6 @@ class Caller:
         if not isinstance(message, dict):
             raise UsageError("a request is a map")
         return message
-
-
-def _joined(frames: list[bytes]) -> list[bytes]:
-    """Small ones as one, for one call of the system; joining large ones would cost more than it saves."""
-    return [b"".join(frames)] if sum(map(len, frames)) <= _JOINED_BYTES else frames
 
 
 Verb = Callable[[Caller, Args], Awaitable[dict[str, Any]]]

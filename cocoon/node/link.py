@@ -18,7 +18,7 @@ from cocoon.p2p.streams import PeerStream
 from cocoon.privacy.link import SEALED_FRAME_BYTES, SealedReader, SealedWriter
 from cocoon.wire.bundle import bundled, unbundled
 from cocoon.wire.messages import LeaseClose
-from cocoon.wire.schema import Message, pack
+from cocoon.wire.schema import Message, pack_pieces
 
 
 class WorkLink:
@@ -123,7 +123,7 @@ class WorkLink:
     async def _transmit(self, messages: Sequence[Message]) -> None:
         # Half a message would end the link for every task of the lease; the stream bounds the wait.
         with trio.CancelScope(shield=True):
-            for bundle in bundled([pack(message) for message in messages]):
-                for frame in self._writer.seal(bundle):
+            for bundle in bundled(map(pack_pieces, messages)):
+                for frame in self._writer.seal(*bundle):
                     await self._carrier.send(frame)
             await self._carrier.push()

@@ -30,6 +30,7 @@ from cocoon.core.limits import (
 )
 from cocoon.core.units import KIB, SECOND_NS
 from cocoon.p2p.addresses import parse
+from cocoon.wire.framing import PIECES, unsent
 
 #: A whole sealed frame of the largest size, if it is there.
 _READ_BYTES = 257 * KIB
@@ -71,19 +72,19 @@ class TcpBytes:
         except _GONE as error:
             raise StreamClosed(f"the connection was reset: {error}") from None
 
-    async def write(self, data: bytes) -> None:
-        """Send all of ``data``. After a cancelled write the caller must reset the stream.
+    async def write(self, *pieces: bytes) -> None:
+        """Send all of these, one behind the other. After a cancelled write the caller must reset the stream.
 
         Raises:
             StreamClosed: reset, or nothing was taken for ``SEND_STALL_NS``.
         """
-        left = memoryview(data)
-        if len(data) > _YIELDS_BYTES:
+        left = [memoryview(piece) for piece in pieces]
+        if sum(map(len, pieces)) > _YIELDS_BYTES:
             await trio.lowlevel.checkpoint()            # a reader that keeps up must not have the loop to itself
         try:
             while left:
                 try:
-                    left = left[self._socket.send(left) :]
+                    left = unsent(left, self._socket.sendmsg(left[:PIECES]))
                 except BlockingIOError:
                     await self._until_writable()
         except _GONE as error:

@@ -66,14 +66,14 @@ class RawStream:
         except compat.TRANSPORT_ERRORS as error:
             raise StreamClosed(f"the stream was reset: {_said(error)}") from None
 
-    async def write(self, data: bytes) -> None:
-        """Send all of ``data``. After a cancelled write the caller must reset the stream.
+    async def write(self, *pieces: bytes) -> None:
+        """Send all of these, one behind the other. After a cancelled write the caller must reset the stream.
 
         Raises:
             StreamClosed: as for ``read``, or no credit for ``SEND_STALL_NS``.
         """
         try:
-            await self._stream.write(data)
+            await self._stream.write(b"".join(pieces))
         except compat.TRANSPORT_ERRORS as error:
             raise StreamClosed(f"the stream took no more: {_said(error)}") from None
 

@@ -18,14 +18,14 @@ from cocoon.core.ids import PeerKey
 from cocoon.core.limits import CONTROL_FRAME_BYTES
 from cocoon.core.turns import Turn
 from cocoon.core.units import SECOND_NS
-from cocoon.wire.framing import PREFIX_BYTES, frame, frame_length
+from cocoon.wire.framing import Arrived, framed
 
 
 class Bytes(Protocol):
     """A byte stream, as ``host.RawStream`` is one."""
 
     async def read(self) -> bytes: ...
-    async def write(self, data: bytes) -> None: ...
+    async def write(self, *pieces: bytes) -> None: ...
     async def close(self) -> None: ...
     async def reset(self) -> None: ...
 
@@ -36,7 +36,7 @@ class PeerStream:
     def __init__(self, peer: PeerKey, raw: Bytes) -> None:
         self.peer = peer
         self._raw = raw
-        self._kept = bytearray()
+        self._arrived = Arrived()
         self._ended: str | None = None
         self._released = False
         self._waiting: set[trio.CancelScope] = set()
@@ -64,7 +64,7 @@ class PeerStream:
             try:
                 with trio.CancelScope() as scope:
                     self._waiting.add(scope)
-                    await self._raw.write(frame(payload))
+                    await self._raw.write(*framed([payload]))
                     sent = True
             finally:
                 self._waiting.discard(scope)
@@ -95,37 +95,35 @@ class PeerStream:
 
     async def until_heard(self) -> None:
         """Wait until the other side has said anything; nothing is taken. Raises as ``receive``."""
-        await self._fill(1)
+        if not self._arrived:
+            await self._fill()
 
     async def _next(self, max_bytes: int) -> bytes:
-        await self._fill(PREFIX_BYTES)
         try:
-            length = frame_length(bytes(self._kept[:PREFIX_BYTES]), max_bytes)
+            while (payload := self._arrived.frame(max_bytes)) is None:
+                await self._fill()
         except TooLarge:
-            self._kept.clear()          # nothing after it can be understood
+            self._arrived.clear()       # nothing after it can be understood
             await self._end("a frame was too large", reset=True)
             raise
-        await self._fill(PREFIX_BYTES + length)
-        payload = bytes(self._kept[PREFIX_BYTES : PREFIX_BYTES + length])
-        del self._kept[: PREFIX_BYTES + length]
         return payload
 
-    async def _fill(self, size: int) -> None:
-        while len(self._kept) < size:
-            self._check_open()
-            chunk: bytes | None = None
-            with trio.CancelScope() as scope:
-                self._waiting.add(scope)
-                try:
-                    chunk = await self._raw.read()
-                    self._kept += chunk
-                finally:
-                    self._waiting.discard(scope)
-            if chunk is None:
-                raise StreamClosed(self._ended or "the stream was closed")
-            if not chunk:
-                inside = f", inside a frame after {len(self._kept)} bytes" if self._kept else ""
-                raise StreamClosed(f"the other side ended the stream{inside}")
+    async def _fill(self) -> None:
+        """Wait for more bytes."""
+        self._check_open()
+        chunk: bytes | None = None
+        with trio.CancelScope() as scope:
+            self._waiting.add(scope)
+            try:
+                chunk = await self._raw.read()
+                self._arrived.add(chunk)
+            finally:
+                self._waiting.discard(scope)
+        if chunk is None:
+            raise StreamClosed(self._ended or "the stream was closed")
+        if not chunk:
+            inside = f", inside a frame after {len(self._arrived)} bytes" if self._arrived else ""
+            raise StreamClosed(f"the other side ended the stream{inside}")
 
     def _check_open(self) -> None:
         if self._ended is not None:

@@ -16,7 +16,7 @@ Purity: pure. Spec: docs/spec/sealing.md, rules SEA-6 to SEA-13.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidTag
@@ -27,14 +27,14 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cocoon.core.errors import BadSeal, LimitExceeded, NonCanonical, PeerFault, TooLarge, UsageError
 from cocoon.core.ids import LeaseId
 from cocoon.core.limits import LINK_FRAME_BYTES, LINK_FRAMES, MESSAGE_BYTES
-from cocoon.privacy.padding import PREFIX_BYTES, declared_bytes, padded_bytes, unpad
+from cocoon.privacy.padding import PREFIX_BYTES, Piece, declared_bytes, padded, padded_bytes, unpadded
 
 KEY_BYTES = 32
 NONCE_BYTES = 32
 _TAG_BYTES = 16
 _FLAG_BYTES = 1
 _COUNTER_BYTES = 12
-_MORE, _LAST = 0, 1
+_MORE, _LAST = b"\0", b"\1"
 _SESSION_LABEL = b"cocoon/1/session\0"
 
 #: Message bytes that a full frame carries.
@@ -98,49 +98,46 @@ class SealedWriter:
         self._counter = 0
         self._between = True
 
-    def seal(self, message: bytes | bytearray | memoryview) -> list[bytes]:
-        """All frames of one message, in the order in which they must leave.
+    def seal(self, *pieces: Piece) -> list[bytes]:
+        """All frames of one message, given in pieces, in the order in which they must leave.
 
         Raises:
             LimitExceeded: the message is above MESSAGE_BYTES, or the link has
                 used up its frames; a new connection of the lease goes on.
         """
-        return list(self.frames(message))
+        return list(self.frames(*pieces))
 
-    def frames(self, message: bytes | bytearray | memoryview) -> Iterator[bytes]:
+    def frames(self, *pieces: Piece) -> Iterator[bytes]:
         """As ``seal``, one frame at a time, for messages too large to hold twice.
 
-        ``message`` must not change until all its frames are taken.
+        No piece may change until all frames are taken.
 
         Raises:
             UsageError: the frames of the message before are not all taken.
         """
         if not self._between:
             raise UsageError("a sealed message is still on its way; take all its frames first")
-        length = memoryview(message).nbytes
+        length = sum(map(len, pieces))
         if length > MESSAGE_BYTES:
             raise LimitExceeded(f"a message of {length} bytes; a link carries at most {MESSAGE_BYTES}")
         count = -(-padded_bytes(length) // FRAME_DATA_BYTES)
         if self._counter + count > LINK_FRAMES:
             raise LimitExceeded(f"the link has sealed {self._counter} of {LINK_FRAMES} frames; connect anew")
         self._between = False
-        return self._sealed(memoryview(message).cast("B"))
+        return self._sealed(padded(pieces), count)
 
-    def _sealed(self, message: memoryview) -> Iterator[bytes]:
-        total = padded_bytes(len(message))
-        for start in range(0, total, FRAME_DATA_BYTES):
-            end = min(start + FRAME_DATA_BYTES, total)
+    def _sealed(self, pieces: Iterable[Piece], count: int) -> Iterator[bytes]:
+        for left, stretch in zip(range(count - 1, -1, -1), _cut(pieces, FRAME_DATA_BYTES), strict=True):
             counter = self._counter.to_bytes(_COUNTER_BYTES, "big")
             self._counter += 1
-            self._between = end == total
-            flag = bytes([_LAST if end == total else _MORE])
-            yield self._aead.encrypt(counter, flag + _padded_slice(message, start, end), None)
+            self._between = not left
+            yield self._aead.encrypt(counter, b"".join((_MORE if left else _LAST, *stretch)), None)
 
 
 class SealedReader:
     """Opens what the other side's writer sealed, in order, up to a bound."""
 
-    __slots__ = ("_aead", "_counter", "_max_bytes", "_plain", "_collected", "_expected", "_broken")
+    __slots__ = ("_aead", "_counter", "_max_bytes", "_plain", "_parts", "_length", "_came", "_broken")
 
     def __init__(self, key: bytes, max_bytes: int = MESSAGE_BYTES) -> None:
         """``key``: 32 bytes from ``session_keys``; ``max_bytes``: largest message accepted."""
@@ -148,8 +145,9 @@ class SealedReader:
         self._counter = 0
         self._max_bytes = max_bytes
         self._plain = bytearray()
-        self._collected = bytearray()
-        self._expected = 0
+        #: Of the message that is coming: what its frames gave, its length, and how much came with the padding.
+        self._parts: list[bytes] = []
+        self._length = self._came = 0
         self._broken = False
 
     def feed_frame(self, frame: bytes | bytearray | memoryview) -> bytes | None:
@@ -170,13 +168,13 @@ class SealedReader:
             return self._feed(memoryview(frame))
         except PeerFault:
             self._broken = True
-            self._collected = bytearray()
+            self._parts = []
             raise
 
     def end(self) -> None:
         """State that the stream has ended; raises BadSeal in the middle of a message."""
-        if self._broken or self._collected:
-            raise BadSeal(f"the link ended inside a message, after {len(self._collected)} bytes")
+        if self._broken or self._came:
+            raise BadSeal(f"the link ended inside a message, after {self._came} bytes")
 
     def _feed(self, frame: memoryview) -> bytes | None:
         size = len(frame) - _FLAG_BYTES - _TAG_BYTES
@@ -185,18 +183,19 @@ class SealedReader:
         if size > FRAME_DATA_BYTES:
             raise TooLarge(f"a sealed frame of {len(frame)} bytes; at most {SEALED_FRAME_BYTES}")
         flag, data = self._open(frame)
-        if not self._collected:
-            self._expected = self._announced(data)
-        left = self._expected - len(self._collected)
+        if not self._came:
+            self._length = self._announced(data)
+        left = padded_bytes(self._length) - self._came
         if size != min(left, FRAME_DATA_BYTES) or flag != (_LAST if size == left else _MORE):
-            raise NonCanonical(f"a frame of {size} bytes, flag {flag}, where {left} bytes are missing")
-        self._collected += data
+            raise NonCanonical(f"a frame of {size} bytes, flag {flag[0]}, where {left} bytes are missing")
+        self._parts.append(unpadded(data, self._came, self._length))
+        self._came += size
         if flag == _MORE:
             return None
-        padded, self._collected = self._collected, bytearray()
-        return unpad(memoryview(padded))
+        parts, self._parts, self._came = self._parts, [], 0
+        return b"".join(parts)                          # one part alone is not copied
 
-    def _open(self, frame: memoryview) -> tuple[int, memoryview]:
+    def _open(self, frame: memoryview) -> tuple[bytes, memoryview]:
         if self._counter >= LINK_FRAMES:
             raise BadSeal(f"more than {LINK_FRAMES} frames under one key")
         size = len(frame) - _TAG_BYTES
@@ -209,20 +208,30 @@ class SealedReader:
         except InvalidTag:
             raise BadSeal(f"frame {self._counter} does not open") from None
         self._counter += 1
-        return plain[0], plain[_FLAG_BYTES:]
+        return bytes(plain[:_FLAG_BYTES]), plain[_FLAG_BYTES:]
 
     def _announced(self, data: memoryview) -> int:
+        """Length of the message that begins with ``data``."""
         length = declared_bytes(data[:PREFIX_BYTES])
         if length > self._max_bytes:
             raise TooLarge(f"a message of {length} bytes; at most {self._max_bytes}")
-        return padded_bytes(length)
+        return length
 
 
-def _padded_slice(message: memoryview, start: int, end: int) -> bytes:
-    """``pad(message)[start:end]``, without a padded copy of the whole message."""
-    prefix = len(message).to_bytes(PREFIX_BYTES, "big")[start:end]
-    data = message[max(start - PREFIX_BYTES, 0) : max(end - PREFIX_BYTES, 0)]
-    return b"".join((prefix, data, bytes(end - start - len(prefix) - len(data))))
+def _cut(pieces: Iterable[Piece], size: int) -> Iterator[list[memoryview]]:
+    """Into stretches of ``size`` bytes; the last may be shorter."""
+    stretch: list[memoryview] = []
+    room = size
+    for piece in pieces:
+        left = memoryview(piece)
+        while left:
+            stretch.append(left[:room])
+            left, room = left[room:], room - len(stretch[-1])
+            if not room:
+                yield stretch
+                stretch, room = [], size
+    if stretch:
+        yield stretch
 
 
 def _checked(key: bytes) -> bytes:

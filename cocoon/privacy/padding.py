@@ -10,12 +10,16 @@ Purity: pure. Spec: docs/spec/sealing.md, rules SEA-4 and SEA-5.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cocoon.core.errors import NonCanonical, UsageError
 from cocoon.core.limits import PADDING_FLOOR_BYTES
 
 #: The true length in front of every padded payload.
 PREFIX_BYTES = 4
 _CLASSES_PER_DOUBLING = 8
+
+Piece = bytes | bytearray | memoryview
 
 
 def padded_bytes(length: int) -> int:
@@ -31,32 +35,45 @@ def padded_bytes(length: int) -> int:
     return -(-needed // step) * step
 
 
-def pad(payload: bytes | bytearray | memoryview) -> bytes:
-    """Return prefix, payload and zeros; copies the payload once."""
-    length = len(payload)
+def padded(pieces: Sequence[Piece]) -> list[Piece]:
+    """Prefix, payload and zeros, in pieces; copies nothing."""
+    length = sum(map(len, pieces))
     zeros = bytes(padded_bytes(length) - PREFIX_BYTES - length)
-    return b"".join((length.to_bytes(PREFIX_BYTES, "big"), payload, zeros))
+    return [length.to_bytes(PREFIX_BYTES, "big"), *pieces, zeros]
 
 
-def declared_bytes(padded: bytes | bytearray | memoryview) -> int:
+def pad(payload: Piece) -> bytes:
+    """Prefix, payload and zeros; copies the payload once."""
+    return b"".join(padded([payload]))
+
+
+def declared_bytes(padded: Piece) -> int:
     """The true length that the first bytes of a padded payload claim; at least 4 bytes are needed."""
     if len(padded) < PREFIX_BYTES:
         raise NonCanonical(f"{len(padded)} bytes hold no length prefix of {PREFIX_BYTES}")
     return int.from_bytes(padded[:PREFIX_BYTES], "big")
 
 
-def unpad(padded: bytes | bytearray | memoryview) -> bytes:
+def unpadded(data: memoryview, start: int, length: int) -> bytes:
+    """What ``data``, which stands at ``start`` of a padded payload, has of its ``length`` bytes.
+
+    Raises:
+        NonCanonical: padding that is not zero (a hidden channel, and a second spelling of one payload).
+    """
+    begin, end = max(PREFIX_BYTES - start, 0), max(PREFIX_BYTES + length - start, 0)
+    # Slices compare by memcmp; memoryviews compare item by item.
+    if bytes(zeros := data[end:]) != bytes(len(zeros)):
+        raise NonCanonical("padding holds something")
+    return bytes(data[begin:end])
+
+
+def unpad(padded: Piece) -> bytes:
     """Return the payload of ``pad``; every other spelling is refused.
 
     Raises:
-        NonCanonical: not the size of its class, or padding that is not zero
-            (a hidden channel, and a second spelling of one payload).
+        NonCanonical: not the size of its class, or padding that is not zero.
     """
     length = declared_bytes(padded)
     if len(padded) != padded_bytes(length):
         raise NonCanonical(f"{len(padded)} padded bytes for a payload of {length}")
-    end = PREFIX_BYTES + length
-    # Slices compare by memcmp; memoryviews compare item by item.
-    if bytes(padded[end:]) != bytes(len(padded) - end):
-        raise NonCanonical("padding holds something")
-    return bytes(padded[PREFIX_BYTES:end])
+    return unpadded(memoryview(padded), 0, length)

@@ -25,7 +25,7 @@ from cocoon.core.units import KIB, MILLISECOND_NS, SECOND_NS
 from cocoon.sdk.fields import take_map, take_text
 from cocoon.sdk.home import Contact
 from cocoon.wire import codec
-from cocoon.wire.framing import FrameParser, frame
+from cocoon.wire.framing import PIECES, FrameParser, framed, unsent
 
 _READ_BYTES = 256 * KIB
 #: Frames wait together up to this, and leave in one call of the system.
@@ -49,7 +49,8 @@ class Connection:
         self._token = contact.token
         self._parser = FrameParser(limits.MESSAGE_BYTES)
         self._inbox: deque[bytes] = deque()
-        self._outgoing = memoryview(b"")
+        #: Pieces of frames that wait to be written.
+        self._outgoing: list[memoryview] = []
         self._deaf = False
 
     def __enter__(self) -> Self:
@@ -72,7 +73,7 @@ class Connection:
     @property
     def roomy(self) -> bool:
         """True if one frame more may wait."""
-        return len(self._outgoing) < _WAITING_BYTES
+        return sum(map(len, self._outgoing)) < _WAITING_BYTES
 
     def request(self, verb: str, args: Message) -> None:
         """Queue the first frame of a conversation."""
@@ -81,8 +82,7 @@ class Connection:
     def send(self, message: Message) -> None:
         """Queue one frame; it leaves while ``step`` waits. Only when ``roomy``."""
         if not self._deaf:
-            framed = frame(codec.encode(message, keys="str"))
-            self._outgoing = memoryview(framed if self.idle else bytes(self._outgoing) + framed)
+            self._outgoing += map(memoryview, framed(codec.encode_pieces(message, keys="str")))
 
     def receive(self, deadline_ns: int) -> Message:
         """The next frame, however long the writing takes; see ``step``."""
@@ -127,15 +127,15 @@ class Connection:
 
     def _write(self) -> None:
         try:
-            sent = self._socket.send(self._outgoing)
+            sent = self._socket.sendmsg(self._outgoing[:PIECES])
         except BlockingIOError:
             return
         except OSError:
             # The peer closed its end, perhaps after saying why: from now on only read.
-            self._outgoing = memoryview(b"")
+            self._outgoing = []
             self._deaf = True
             return
-        self._outgoing = self._outgoing[sent:]
+        self._outgoing = unsent(self._outgoing, sent)
 
     def _read(self) -> None:
         try:

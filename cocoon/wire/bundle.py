@@ -8,7 +8,7 @@ Purity: pure. Spec: docs/spec/sealing.md, rules SEA-14 and SEA-15.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from cocoon.core.limits import BUNDLE_BYTES, BUNDLE_MESSAGES, EXTRA_FIELDS_BYTES
 from cocoon.wire.schema import Message, field, message, pack, peek_kind, unpack
@@ -27,12 +27,12 @@ class Bundle(Message):
     messages: tuple[bytes, ...] = field(1, Each(UpTo(BUNDLE_BYTES), most=BUNDLE_MESSAGES, least=2))
 
 
-def bundled(messages: Sequence[bytes]) -> Iterator[bytes]:
-    """What to send for these packed messages, as few and in their order."""
-    waiting: list[bytes] = []
+def bundled(messages: Iterable[Sequence[bytes]]) -> Iterator[Sequence[bytes]]:
+    """What to send for these packed messages, as few and in their order; each, and what is sent, in pieces."""
+    waiting: list[Sequence[bytes]] = []
     room_bytes = BUNDLE_BYTES - _FRAME_BYTES
     for one in messages:
-        size_bytes = len(one) + _HEADER_BYTES
+        size_bytes = sum(map(len, one)) + _HEADER_BYTES
         if waiting and (size_bytes > room_bytes or len(waiting) == BUNDLE_MESSAGES):
             yield _together(waiting)
             waiting, room_bytes = [], BUNDLE_BYTES - _FRAME_BYTES
@@ -53,5 +53,5 @@ def unbundled(data: bytes, *expected: type[Message]) -> list[Message]:
     return [unpack(one, *expected) for one in unpack(data, Bundle).messages]
 
 
-def _together(messages: list[bytes]) -> bytes:
-    return messages[0] if len(messages) == 1 else pack(Bundle(messages=tuple(messages)))
+def _together(messages: list[Sequence[bytes]]) -> Sequence[bytes]:
+    return messages[0] if len(messages) == 1 else [pack(Bundle(messages=tuple(map(b"".join, messages))))]

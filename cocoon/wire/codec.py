@@ -16,14 +16,16 @@ Purity: pure. Spec: docs/spec/wire.md, rules WIR-1 to WIR-5.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import msgpack
 
 from cocoon.core.errors import Malformed, NonCanonical, TooLarge, UsageError
-from cocoon.core.limits import CODEC_DEPTH, CODEC_ITEMS
+from cocoon.core.limits import CODEC_DEPTH, CODEC_ITEMS, SMALL_PAYLOAD_BYTES
 from cocoon.core.units import KIB
 from cocoon.core.values import Value
+from cocoon.wire.framing import coalesced
 
 U64_MAX = (1 << 64) - 1
 _I64_MIN = -(1 << 63)
@@ -46,6 +48,11 @@ def encode(value: object, *, keys: Keys = "int") -> bytes:
             text that is no UTF-8, more than ``CODEC_DEPTH`` levels.
     """
     return pack_plain(_plain(value, keys, CODEC_DEPTH))
+
+
+def encode_pieces(value: object, *, keys: Keys = "int") -> list[bytes]:
+    """What ``encode`` returns, in pieces: large byte strings where they lie. Raises as ``encode``."""
+    return plain_pieces(_plain(value, keys, CODEC_DEPTH))
 
 
 def decode(data: bytes, *, max_bytes: int, keys: Keys = "int") -> Any:
@@ -86,6 +93,45 @@ def pack_plain(value: object) -> bytes:
     packed = msgpack.packb(value, use_bin_type=True)
     assert isinstance(packed, bytes)
     return packed
+
+
+def plain_pieces(value: object) -> list[bytes]:
+    """What ``pack_plain`` returns, in pieces: large byte strings where they lie."""
+    if not _holds_large(value):
+        return [pack_plain(value)]
+    return coalesced(_plain_pieces(value))
+
+
+def _holds_large(value: object) -> bool:
+    kind = type(value)
+    if kind is bytes:
+        return len(value) >= SMALL_PAYLOAD_BYTES        # type: ignore[arg-type]
+    if kind is dict:
+        return any(map(_holds_large, value.values()))   # type: ignore[attr-defined]
+    return kind in (list, tuple) and any(map(_holds_large, value))  # type: ignore[call-overload]
+
+
+def _plain_pieces(value: object) -> Iterator[bytes]:
+    match value:
+        case bytes():
+            yield bytes_header(len(value))
+            yield value
+        case list() | tuple():
+            yield array_header(len(value))
+            for item in value:
+                yield from _plain_pieces(item)
+        case dict():
+            yield map_header(len(value))
+            for key, item in value.items():
+                yield pack_plain(key)
+                yield from _plain_pieces(item)
+        case _:
+            yield pack_plain(value)
+
+
+def map_header(count: int) -> bytes:
+    """What stands before the pairs of a map, which are fewer than 65,536."""
+    return bytes((0x80 | count,)) if count < 16 else b"\xde" + count.to_bytes(2, "big")
 
 
 def array_header(count: int) -> bytes:

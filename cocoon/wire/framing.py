@@ -8,16 +8,23 @@ Purity: pure. Spec: docs/spec/wire.md, rules WIR-17 and WIR-18.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import TypeVar
 
 from cocoon.core.errors import Malformed, TooLarge, UsageError
-from cocoon.core.limits import PAYLOAD_FIELDS_BYTES, TOGETHER_BYTES
+from cocoon.core.limits import PAYLOAD_FIELDS_BYTES, SMALL_PAYLOAD_BYTES, TOGETHER_BYTES
+from cocoon.core.units import KIB
 
 T = TypeVar("T")
 
 PREFIX_BYTES = 4
+#: Pieces that one call of the system may be given; Linux takes 1,024.
+PIECES = 64
 _LENGTH_MAX = (1 << 32) - 1
+#: Shorter pieces of a stream are put together as they come.
+_SMALL_PIECE_BYTES = 4 * KIB
 
 
 def frame(payload: bytes) -> bytes:
@@ -29,6 +36,42 @@ def frame(payload: bytes) -> bytes:
     if len(payload) > _LENGTH_MAX:
         raise UsageError(f"a frame of {len(payload)} bytes has no u32 length")
     return len(payload).to_bytes(PREFIX_BYTES, "big") + payload
+
+
+def framed(pieces: Iterable[bytes]) -> list[bytes]:
+    """The frame of what ``pieces`` are together, in pieces: what is large stays where it lies; raises as ``frame``."""
+    pieces = list(pieces)
+    length = sum(map(len, pieces))
+    if length > _LENGTH_MAX:
+        raise UsageError(f"a frame of {length} bytes has no u32 length")
+    return coalesced([length.to_bytes(PREFIX_BYTES, "big"), *pieces])
+
+
+def coalesced(pieces: Iterable[bytes]) -> list[bytes]:
+    """The same bytes in fewer pieces: what is small is copied together, what is large is not copied."""
+    found: list[bytes] = []
+    waiting: list[bytes] = []
+    for piece in pieces:
+        if len(piece) < SMALL_PAYLOAD_BYTES:
+            waiting.append(piece)
+            continue
+        if waiting:
+            found.append(b"".join(waiting))
+            waiting = []
+        found.append(piece)
+    if waiting:
+        found.append(b"".join(waiting))
+    return found
+
+
+def unsent(pieces: Iterable[memoryview], sent_bytes: int) -> list[memoryview]:
+    """What is left of ``pieces`` when so much of them was taken."""
+    left: list[memoryview] = []
+    for piece in pieces:
+        if sent_bytes < len(piece):
+            left.append(piece[sent_bytes:])
+        sent_bytes = max(0, sent_bytes - len(piece))
+    return left
 
 
 def frame_length(prefix: bytes, max_bytes: int) -> int:
@@ -57,6 +100,78 @@ def together(items: Iterable[T], payload: Callable[[T], bytes]) -> Iterator[list
         yield part
 
 
+class Arrived:
+    """Bytes of a stream that came and were not taken yet, in the pieces in which they came.
+
+    A long frame is copied once, when it is whole, however many pieces it has.
+    """
+
+    __slots__ = ("_pieces", "_at", "_size_bytes")
+
+    def __init__(self) -> None:
+        """Nothing came."""
+        self._pieces: deque[bytes | bytearray] = deque()
+        #: How much of the first piece was taken.
+        self._at = 0
+        self._size_bytes = 0
+
+    def __len__(self) -> int:
+        """Bytes that may be taken."""
+        return self._size_bytes
+
+    def add(self, data: bytes) -> None:
+        """More came."""
+        self._size_bytes += len(data)
+        if self._pieces and len(data) < _SMALL_PIECE_BYTES and len(last := self._pieces[-1]) < _SMALL_PIECE_BYTES:
+            # Each piece of its own would let a stranger who sends byte by byte take forty times what he sends.
+            self._pieces[-1] = last if isinstance(last, bytearray) else bytearray(last)
+            self._pieces[-1] += data
+        elif data:
+            self._pieces.append(data)
+
+    def frame(self, max_bytes: int) -> bytes | None:
+        """Take the next frame if it is whole.
+
+        Raises:
+            TooLarge: it is announced longer than ``max_bytes``; nothing was taken.
+        """
+        if self._size_bytes < PREFIX_BYTES:
+            return None
+        length = frame_length(self._peek(PREFIX_BYTES), max_bytes)
+        if self._size_bytes < PREFIX_BYTES + length:
+            return None
+        self._drop(PREFIX_BYTES)
+        data = self._peek(length)
+        self._drop(length)
+        return data
+
+    def clear(self) -> None:
+        """Forget it all."""
+        self._pieces.clear()
+        self._at = self._size_bytes = 0
+
+    def _peek(self, count: int) -> bytes:
+        """The first ``count`` bytes, which are there."""
+        if not count:
+            return b""
+        begin, first = self._at, self._pieces[0]
+        if begin + count <= len(first):
+            return bytes(first[begin : begin + count])
+        parts, left = [memoryview(first)[begin:]], count - (len(first) - begin)
+        for piece in islice(self._pieces, 1, None):
+            parts.append(memoryview(piece)[:left])
+            left -= len(parts[-1])
+            if not left:
+                break
+        return b"".join(parts)
+
+    def _drop(self, count: int) -> None:
+        self._size_bytes -= count
+        self._at += count
+        while self._pieces and self._at >= len(self._pieces[0]):
+            self._at -= len(self._pieces.popleft())
+
+
 class FrameParser:
     """Cuts an incoming byte stream into frames, however the bytes arrive.
 
@@ -64,13 +179,12 @@ class FrameParser:
     no meaning any more and every further call raises again.
     """
 
-    __slots__ = ("_max_bytes", "_kept", "_length")
+    __slots__ = ("_max_bytes", "_arrived")
 
     def __init__(self, max_bytes: int) -> None:
         """``max_bytes``: longest payload accepted."""
         self._max_bytes = max_bytes
-        self._kept = bytearray()
-        self._length: int | None = None
+        self._arrived = Arrived()
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take the next bytes and return the payloads that they complete, in order.
@@ -78,14 +192,10 @@ class FrameParser:
         Raises:
             TooLarge: a frame above ``max_bytes`` was announced; drop the stream.
         """
-        self._kept += data
+        self._arrived.add(data)
         complete: list[bytes] = []
-        at = 0
-        while (end := self._end_of_frame(at)) is not None:
-            complete.append(bytes(self._kept[at + PREFIX_BYTES : end]))
-            self._length = None
-            at = end
-        del self._kept[:at]
+        while (payload := self._arrived.frame(self._max_bytes)) is not None:
+            complete.append(payload)
         return complete
 
     def end(self) -> None:
@@ -94,14 +204,5 @@ class FrameParser:
         Raises:
             Malformed: truncated frame.
         """
-        if self._kept:
-            raise Malformed(f"the stream ended inside a frame, after {len(self._kept)} of its bytes")
-
-    def _end_of_frame(self, at: int) -> int | None:
-        """Offset behind the frame that begins at ``at``; None while it is incomplete."""
-        if self._length is None:
-            if len(self._kept) - at < PREFIX_BYTES:
-                return None
-            self._length = frame_length(bytes(self._kept[at : at + PREFIX_BYTES]), self._max_bytes)
-        end = at + PREFIX_BYTES + self._length
-        return end if len(self._kept) >= end else None
+        if self._arrived:
+            raise Malformed(f"the stream ended inside a frame, after {len(self._arrived)} of its bytes")

@@ -24,9 +24,9 @@ from typing import Any, ClassVar, TypeVar, dataclass_transform, overload
 from msgspec import StructMeta
 
 from cocoon.core.errors import Malformed, NonCanonical, TooLarge, UnknownKind, UnknownVersion, UsageError
-from cocoon.core.limits import EXTRA_FIELDS_BYTES
+from cocoon.core.limits import EXTRA_FIELDS_BYTES, SMALL_PAYLOAD_BYTES
 from cocoon.core.values import Value, astuple
-from cocoon.wire.codec import SHORT_BYTES, Reader, pack_plain, unpack_short
+from cocoon.wire.codec import SHORT_BYTES, Reader, pack_plain, plain_pieces, unpack_short
 from cocoon.wire.types import Wire
 
 FIRST_OPTIONAL_KEY = 64
@@ -173,6 +173,17 @@ def pack(msg: Message) -> bytes:
     if shape.signed_by is not None:
         raise UsageError(f"{shape.name} travels only signed; use wire.signing.sign(...).pack()")
     return _packed(msg)
+
+
+def pack_pieces(msg: Message) -> list[bytes]:
+    """What ``pack`` returns, in pieces: large byte strings where they lie. Raises as ``pack``."""
+    if not any(type(value) is bytes and len(value) >= SMALL_PAYLOAD_BYTES for value in astuple(msg)):
+        return [pack(msg)]
+    if msg.shape.signed_by is not None:
+        raise UsageError(f"{msg.shape.name} travels only signed; use wire.signing.sign(...).pack()")
+    pieces = plain_pieces([msg.shape.kind, msg.shape.version, _body(msg)])
+    _check_size(msg.shape.name, sum(map(len, pieces)), msg.shape.max_bytes, UsageError)
+    return pieces
 
 
 def body_bytes(msg: Message) -> bytes:
