@@ -23,26 +23,29 @@ from typing import Any
 
 import trio
 
-from cocoon.core.errors import CocoonError, LocalPeerLost, PolicyRefusal, UsageError
+from cocoon.core.errors import CocoonError, LocalPeerLost, PolicyRefusal, StreamClosed, UsageError
 from cocoon.core.limits import CONTROL_CLIENTS, CONTROL_READ_NS, MESSAGE_BYTES
+from cocoon.core.pieces import coalesced
 from cocoon.core.turns import Turn
-from cocoon.core.units import KIB, SECOND_NS
+from cocoon.core.units import MIB, SECOND_NS
 from cocoon.identity.files import write_private
 from cocoon.node.args import Args
+from cocoon.p2p.sockets import SocketBytes
 from cocoon.telemetry.log import Log, hide
 from cocoon.wire.codec import decode, encode_pieces
-from cocoon.wire.framing import PIECES, FrameParser, coalesced, framed, unsent
+from cocoon.wire.framing import FrameParser, framed
 
 CONTROL_FILE = "control.json"
 SOCKET_FILE = "control.sock"
-_READ_BYTES = 256 * KIB
+#: What the system keeps for a client that is busy; as much as it grants.
+_BUFFER_BYTES = MIB
 
 
 class Caller:
     """One connection of a local client, after its request was read."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self._stream = stream
+    def __init__(self, raw: SocketBytes) -> None:
+        self._raw = raw
         self._parser = FrameParser(MESSAGE_BYTES)
         self._inbox: deque[bytes] = deque()
         self._sending = Turn()
@@ -76,7 +79,7 @@ class Caller:
                     raise LocalPeerLost("the client did not read")
                 posted, self._posted = self._posted, []
                 await self._send_whole([memoryview(piece) for piece in coalesced(posted)])
-        except (OSError, trio.ClosedResourceError):
+        except StreamClosed:
             raise LocalPeerLost("the client hung up") from None
 
     async def _send_whole(self, pieces: list[memoryview]) -> None:
@@ -84,19 +87,15 @@ class Caller:
         left = pieces
         try:
             while left:
-                left = await self._send(left)
+                left = await self._raw.write_some(left)
         finally:
             if left and left is not pieces:
                 self._torn = True                       # unless the rest goes out after all
                 until = trio.current_time() + CONTROL_READ_NS / SECOND_NS
                 with trio.CancelScope(shield=True, deadline=until):
                     while left:
-                        left = await self._send(left)
+                        left = await self._raw.write_some(left)
                     self._torn = False
-
-    async def _send(self, pieces: list[memoryview]) -> list[memoryview]:
-        """Send some, at least a byte; what is left."""
-        return unsent(pieces, await self._stream.socket.sendmsg(pieces[:PIECES]))
 
     async def say_waiting(self, answered: trio.Event) -> None:
         """Say every ``CONTROL_READ_NS`` that the answer is still to come, until it is or the client has hung up."""
@@ -119,8 +118,8 @@ class Caller:
         """
         while not self._inbox:
             try:
-                data = await self._stream.receive_some(_READ_BYTES)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                data = await self._raw.read()
+            except StreamClosed:
                 data = b""
             if not data:
                 raise LocalPeerLost("the client hung up")
@@ -152,12 +151,12 @@ class ControlServer:
 
     async def answer(self, stream: trio.SocketStream) -> None:
         """Serve one connection. A fault of the peer's own is answered, logged, and ends here."""
-        caller = Caller(stream)
+        raw = _raw(stream)
         self._clients += 1
         try:
-            async with stream:
-                await self._answer(caller)
+            await self._answer(Caller(raw))
         finally:
+            raw.shut()
             self._clients -= 1
             self._idle.set()
 
@@ -196,6 +195,12 @@ class ControlServer:
         if not isinstance(verb, str) or verb not in self._verbs or not isinstance(args, dict):
             raise UsageError(f"verb {str(verb)[:32]!r} does not exist here")
         return self._verbs[verb], args
+
+
+def _raw(stream: trio.SocketStream) -> SocketBytes:
+    connected = socket.socket(fileno=stream.socket.detach())
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+    return SocketBytes(connected)
 
 
 def _told(error: CocoonError) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,91 +25,23 @@ from cocoon.core.limits import (
     DIRECT_TOKEN_BYTES,
     HANDSHAKE_NS,
     HANDSHAKES_TRANSIENT,
-    SEND_STALL_NS,
 )
-from cocoon.core.units import KIB, SECOND_NS
+from cocoon.core.units import SECOND_NS
 from cocoon.p2p.addresses import parse
-from cocoon.wire.framing import PIECES, unsent
+from cocoon.p2p.sockets import SocketBytes
 
-#: A whole sealed frame of the largest size, if it is there.
-_READ_BYTES = 257 * KIB
 #: What a provider says to who showed the token that it waits for.
 _WELCOME = b"\1"
-#: A write above this lets others go first.
-_YIELDS_BYTES = 16 * KIB
-#: Closing then discards what is under way, and tells the other side at once.
-_NO_LINGER = struct.pack("ii", 1, 0)
-_GONE = (OSError, trio.ClosedResourceError)
 #: The machine has no room for one more connection; the same call succeeds when something was closed.
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 #: As long as ``trio.serve_listeners`` waits then.
 _NO_ROOM_PAUSE_S = 0.1
 
 
-class TcpBytes:
-    """Bytes both ways over one TCP connection; a ``streams.Bytes``."""
-
-    def __init__(self, connected: socket.socket) -> None:
-        """Take over a connected socket."""
-        connected.setblocking(False)
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket = connected
-
-    async def read(self) -> bytes:
-        """The next bytes; empty at the end of the stream. Cancelled, it has taken none.
-
-        Raises:
-            StreamClosed: reset.
-        """
-        try:
-            while True:
-                await trio.lowlevel.wait_readable(self._socket.fileno())
-                try:
-                    return self._socket.recv(_READ_BYTES)
-                except BlockingIOError:
-                    continue
-        except _GONE as error:
-            raise StreamClosed(f"the connection was reset: {error}") from None
-
-    async def write(self, *pieces: bytes) -> None:
-        """Send all of these, one behind the other. After a cancelled write the caller must reset the stream.
-
-        Raises:
-            StreamClosed: reset, or nothing was taken for ``SEND_STALL_NS``.
-        """
-        left = [memoryview(piece) for piece in pieces]
-        if sum(map(len, pieces)) > _YIELDS_BYTES:
-            await trio.lowlevel.checkpoint()            # a reader that keeps up must not have the loop to itself
-        try:
-            while left:
-                try:
-                    left = unsent(left, self._socket.sendmsg(left[:PIECES]))
-                except BlockingIOError:
-                    await self._until_writable()
-        except _GONE as error:
-            raise StreamClosed(f"the connection took no more: {error}") from None
-
-    async def close(self) -> None:
-        """End both directions; what was written is still delivered."""
-        self.shut()
-
-    def shut(self) -> None:
-        """As ``close``."""
-        if self._socket.fileno() >= 0:
-            trio.lowlevel.notify_closing(self._socket.fileno())
-            self._socket.close()
-
-    async def reset(self) -> None:
-        """End both directions and discard what is under way."""
-        if self._socket.fileno() >= 0:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-        self.shut()
-
-    async def _until_writable(self) -> None:
-        with trio.move_on_after(SEND_STALL_NS / SECOND_NS):
-            await trio.lowlevel.wait_writable(self._socket.fileno())
-            return
-        raise StreamClosed(f"the connection took nothing for {SEND_STALL_NS // SECOND_NS} s")
+def tcp_bytes(connected: socket.socket) -> SocketBytes:
+    """Bytes over a TCP connection that is ours from now on."""
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return SocketBytes(connected)
 
 
 @dataclass(slots=True, eq=False)
@@ -119,9 +50,9 @@ class Ticket:
 
     token: bytes
     arrived: trio.Event = field(default_factory=trio.Event)
-    raw: TcpBytes | None = None
+    raw: SocketBytes | None = None
 
-    def take(self) -> TcpBytes | None:
+    def take(self) -> SocketBytes | None:
         """What has arrived is the caller's now."""
         raw, self.raw = self.raw, None
         return raw
@@ -182,7 +113,7 @@ class DirectPort:
                         break
                     token += more
             if (ticket := self._awaited.pop(token, None)) is not None:
-                ticket.raw = TcpBytes(socket.socket(fileno=accepted.detach()))
+                ticket.raw = tcp_bytes(socket.socket(fileno=accepted.detach()))
                 await ticket.raw.write(_WELCOME)
                 ticket.arrived.set()
         except (OSError, StreamClosed):
@@ -211,7 +142,7 @@ def listen_direct(address: str, port: int) -> DirectPort:
     return DirectPort(listener)
 
 
-async def dial_direct(host: str | None, port: int, token: bytes) -> TcpBytes:
+async def dial_direct(host: str | None, port: int, token: bytes) -> SocketBytes:
     """Connect to a provider that told port and token.
 
     Raises:
@@ -226,7 +157,7 @@ async def dial_direct(host: str | None, port: int, token: bytes) -> TcpBytes:
             await dialled.send(token)
             if await dialled.recv(len(_WELCOME)) != _WELCOME:
                 raise Unreachable(f"port {port} of {host} takes no connection with this token")
-            return TcpBytes(socket.socket(fileno=dialled.detach()))
+            return tcp_bytes(socket.socket(fileno=dialled.detach()))
     except OSError as error:
         raise Unreachable(f"port {port} of {host} cannot be reached: {error}") from None
     finally:

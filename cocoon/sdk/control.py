@@ -21,13 +21,16 @@ from typing import Any, Self
 
 from cocoon.core import limits
 from cocoon.core.errors import CocoonError, LocalPeerLost, Malformed, NoLocalPeer, from_code
-from cocoon.core.units import KIB, MILLISECOND_NS, SECOND_NS
+from cocoon.core.pieces import PIECES, unsent
+from cocoon.core.units import KIB, MIB, MILLISECOND_NS, SECOND_NS
 from cocoon.sdk.fields import take_map, take_text
 from cocoon.sdk.home import Contact
 from cocoon.wire import codec
-from cocoon.wire.framing import PIECES, FrameParser, framed, unsent
+from cocoon.wire.framing import FrameParser, framed
 
 _READ_BYTES = 256 * KIB
+#: What the system keeps for a peer that is busy; as much as it grants.
+_BUFFER_BYTES = MIB
 #: Frames wait together up to this, and leave in one call of the system.
 _WAITING_BYTES = 64 * KIB
 # sun_path holds 108 bytes on Linux and 104 on macOS, the final NUL included.
@@ -155,6 +158,7 @@ class Connection:
 def _dial(contact: Contact) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
         connection.settimeout(limits.CONTROL_READ_NS / SECOND_NS)
         _connect(connection, contact.path)
     except OSError as error:

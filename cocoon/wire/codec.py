@@ -23,9 +23,9 @@ import msgpack
 
 from cocoon.core.errors import Malformed, NonCanonical, TooLarge, UsageError
 from cocoon.core.limits import CODEC_DEPTH, CODEC_ITEMS, SMALL_PAYLOAD_BYTES
+from cocoon.core.pieces import coalesced
 from cocoon.core.units import KIB
 from cocoon.core.values import Value
-from cocoon.wire.framing import coalesced
 
 U64_MAX = (1 << 64) - 1
 _I64_MIN = -(1 << 63)

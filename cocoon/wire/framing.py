@@ -14,14 +14,13 @@ from itertools import islice
 from typing import TypeVar
 
 from cocoon.core.errors import Malformed, TooLarge, UsageError
-from cocoon.core.limits import PAYLOAD_FIELDS_BYTES, SMALL_PAYLOAD_BYTES, TOGETHER_BYTES
+from cocoon.core.limits import PAYLOAD_FIELDS_BYTES, TOGETHER_BYTES
+from cocoon.core.pieces import coalesced
 from cocoon.core.units import KIB
 
 T = TypeVar("T")
 
 PREFIX_BYTES = 4
-#: Pieces that one call of the system may be given; Linux takes 1,024.
-PIECES = 64
 _LENGTH_MAX = (1 << 32) - 1
 #: Shorter pieces of a stream are put together as they come.
 _SMALL_PIECE_BYTES = 4 * KIB
@@ -45,33 +44,6 @@ def framed(pieces: Iterable[bytes]) -> list[bytes]:
     if length > _LENGTH_MAX:
         raise UsageError(f"a frame of {length} bytes has no u32 length")
     return coalesced([length.to_bytes(PREFIX_BYTES, "big"), *pieces])
-
-
-def coalesced(pieces: Iterable[bytes]) -> list[bytes]:
-    """The same bytes in fewer pieces: what is small is copied together, what is large is not copied."""
-    found: list[bytes] = []
-    waiting: list[bytes] = []
-    for piece in pieces:
-        if len(piece) < SMALL_PAYLOAD_BYTES:
-            waiting.append(piece)
-            continue
-        if waiting:
-            found.append(b"".join(waiting))
-            waiting = []
-        found.append(piece)
-    if waiting:
-        found.append(b"".join(waiting))
-    return found
-
-
-def unsent(pieces: Iterable[memoryview], sent_bytes: int) -> list[memoryview]:
-    """What is left of ``pieces`` when so much of them was taken."""
-    left: list[memoryview] = []
-    for piece in pieces:
-        if sent_bytes < len(piece):
-            left.append(piece[sent_bytes:])
-        sent_bytes = max(0, sent_bytes - len(piece))
-    return left
 
 
 def frame_length(prefix: bytes, max_bytes: int) -> int:

@@ -12,7 +12,7 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from cocoon.p2p.direct import TcpBytes
+from cocoon.p2p.sockets import SocketBytes
 
 
 def main(argv: Sequence[str]) -> int:
@@ -25,10 +25,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _cut_after(left_bytes: int) -> None:
-    write = TcpBytes.write
+    write = SocketBytes.write
 
-    async def counted(self: TcpBytes, data: bytes) -> None:
+    async def counted(self: SocketBytes, *pieces: bytes) -> None:
         nonlocal left_bytes
+        data = b"".join(pieces)
         before, left_bytes = left_bytes, left_bytes - len(data)
         if left_bytes <= 0 < before:
             await write(self, data[:before])            # in the middle of a frame
@@ -36,7 +37,7 @@ def _cut_after(left_bytes: int) -> None:
         else:
             await write(self, data)
 
-    TcpBytes.write = counted  # type: ignore[method-assign]
+    SocketBytes.write = counted  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

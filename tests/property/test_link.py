@@ -1,5 +1,7 @@
 """Laws of padding and of the sealed link, over sizes and tampering."""
 
+import random
+
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,6 +45,15 @@ def test_a_longer_payload_is_never_in_a_smaller_class(length: int, more: int) ->
 def test_there_are_eight_classes_a_doubling(length: int) -> None:
     size = padded_bytes(length)
     assert size % ((1 << (size.bit_length() - 1)) // 8) == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(length=lengths, cuts=st.lists(st.integers(0, 3 * FRAME_DATA_BYTES), max_size=6))
+def test_a_message_in_pieces_is_sealed_as_if_it_were_whole(length: int, cuts: list[int]) -> None:
+    message = random.Random(length).randbytes(length)
+    ends = sorted(min(cut, length) for cut in cuts)
+    pieces = [message[begin:end] for begin, end in zip([0, *ends], [*ends, length], strict=True)]
+    assert SealedWriter(KEYS.to_provider).seal(*pieces) == SealedWriter(KEYS.to_provider).seal(message)
 
 
 @settings(max_examples=60, deadline=None)

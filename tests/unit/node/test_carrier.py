@@ -20,7 +20,7 @@ from cocoon.core.units import MIB
 from cocoon.node import carrier
 from cocoon.node.carrier import Awaited, Carrier
 from cocoon.node.link import WorkLink
-from cocoon.p2p.direct import TcpBytes
+from cocoon.p2p.sockets import SocketBytes
 from cocoon.p2p.streams import PeerStream
 from cocoon.privacy.link import LinkKeys, SealedReader, SealedWriter, session_keys
 from cocoon.wire.messages import LeaseClose, RunRequest, TrancheClose
@@ -35,7 +35,7 @@ class Wire:
 
     def __init__(self) -> None:
         self.connected = True
-        self.raws: list[tuple[TcpBytes, TcpBytes]] = []
+        self.raws: list[tuple[SocketBytes, SocketBytes]] = []
         self.changed = trio.Event()
         #: Told that a further stream has come, as its seller does.
         self.provider: WorkLink | None = None
@@ -47,8 +47,8 @@ class Wire:
 
     def lay(self) -> tuple[PeerStream, PeerStream]:
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            ours = TcpBytes(socket.create_connection(listener.getsockname()))
-            theirs = TcpBytes(listener.accept()[0])
+            ours = SocketBytes(socket.create_connection(listener.getsockname()))
+            theirs = SocketBytes(listener.accept()[0])
         self.raws.append((ours, theirs))
         return PeerStream(PEER, ours), PeerStream(PEER, theirs)
 

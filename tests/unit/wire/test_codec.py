@@ -9,8 +9,8 @@ import msgpack
 import pytest
 
 from cocoon.core.errors import Malformed, NonCanonical, TooLarge, UsageError
-from cocoon.core.limits import CODEC_DEPTH, CODEC_ITEMS
-from cocoon.wire.codec import Reader, decode, encode
+from cocoon.core.limits import CODEC_DEPTH, CODEC_ITEMS, SMALL_PAYLOAD_BYTES
+from cocoon.wire.codec import Reader, decode, encode, encode_pieces
 from tests.vectors.spelling import canonical, forms, misspellings
 
 BIG = 1 << 20
@@ -145,3 +145,16 @@ def test_reader_limits_hold_to_the_byte() -> None:
 def test_a_bytearray_is_read_like_bytes() -> None:
     found = decode(bytearray(b"\xc4\x01x"), max_bytes=9)  # type: ignore[arg-type]
     assert type(found) is bytes
+
+
+@pytest.mark.parametrize("around", [0, 1, 15, 16, 300])
+def test_a_value_in_pieces_is_spelled_alike_and_what_is_large_stays_where_it_lies(around: int) -> None:
+    large = bytes(SMALL_PAYLOAD_BYTES)
+    value = {1: [b"x"] * around, 2: {number: -number for number in range(around)}, 3: [[large, "z"], large, True]}
+    pieces = encode_pieces(value)
+    assert b"".join(pieces) == encode(value)
+    assert [piece is large for piece in pieces] == [False, True, False, True, False]
+
+
+def test_a_value_that_is_small_is_one_piece() -> None:
+    assert encode_pieces([b"x" * (SMALL_PAYLOAD_BYTES - 1)]) == [encode([b"x" * (SMALL_PAYLOAD_BYTES - 1)])]

@@ -5,9 +5,13 @@ from __future__ import annotations
 import tracemalloc
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cocoon.core.errors import Malformed, TooLarge
-from cocoon.wire.framing import FrameParser, frame, frame_length
+from cocoon.core.limits import SMALL_PAYLOAD_BYTES
+from cocoon.core.pieces import unsent
+from cocoon.wire.framing import FrameParser, frame, frame_length, framed
 
 PAYLOADS = [b"", b"a", b"bc" * 300, b"", b"d" * 1_000]
 STREAM = b"".join(frame(payload) for payload in PAYLOADS)
@@ -45,6 +49,37 @@ def test_a_huge_announced_frame_is_refused_before_anything_is_allocated(length: 
         assert tracemalloc.get_traced_memory()[1] < 100_000
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("step", [1, 100, 5_000, 1 << 18])
+def test_what_arrives_in_pieces_takes_hardly_more_than_its_bytes(step: int) -> None:
+    size = max(1 << 18, 4 * step)
+    data = bytes(size)
+    parser = FrameParser(2 * size)
+    parser.feed((2 * size).to_bytes(4, "big"))
+    tracemalloc.start()
+    try:
+        for at in range(0, size, step):
+            parser.feed(data[at : at + step])
+        assert tracemalloc.get_traced_memory()[0] < 1.3 * size
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_frame_in_pieces_leaves_what_is_large_where_it_lies() -> None:
+    large = bytes(SMALL_PAYLOAD_BYTES)
+    pieces = framed([b"a", b"b", large, b"", b"c"])
+    assert b"".join(pieces) == frame(b"ab" + large + b"c")
+    assert len(pieces) == 3
+    assert pieces[1] is large
+
+
+@given(st.lists(st.binary(max_size=5), max_size=6), st.integers(0, 30))
+def test_what_the_system_took_is_not_sent_again(pieces: list[bytes], taken: int) -> None:
+    whole = b"".join(pieces)
+    left = unsent(map(memoryview, pieces), min(taken, len(whole)))
+    assert b"".join(left) == whole[taken:]
+    assert all(left), "an empty piece would be offered for ever"
 
 
 def test_after_a_refusal_the_stream_stays_refused() -> None:

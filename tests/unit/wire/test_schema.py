@@ -36,6 +36,7 @@ from cocoon.wire.schema import (
     kinds,
     message,
     pack,
+    pack_pieces,
     packed_digest,
     peek_kind,
     unpack,
@@ -296,3 +297,16 @@ def test_the_messages_load_without_numpy_or_cryptography() -> None:
     code = f"import sys, cocoon.wire.messages; print(sorted({heavy} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("size", [0, 1, limits.SMALL_PAYLOAD_BYTES - 1, limits.SMALL_PAYLOAD_BYTES, 1 << 20])
+def test_a_message_in_pieces_is_spelled_alike(size: int) -> None:
+    request = m.RunRequest(number=1, salt=bytes(16), inputs=bytes(size))
+    pieces = pack_pieces(request)
+    assert b"".join(pieces) == pack(request)
+    assert any(piece is request.inputs for piece in pieces) == (size >= limits.SMALL_PAYLOAD_BYTES)
+
+
+def test_a_message_in_pieces_has_the_same_bounds() -> None:
+    with pytest.raises(UsageError, match="inputs"):
+        pack_pieces(m.RunRequest(number=1, salt=bytes(16), inputs=bytes(limits.PAYLOAD_BYTES + 1)))

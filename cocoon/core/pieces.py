@@ -1,0 +1,40 @@
+"""Bytes in pieces: what is large is passed on where it lies, from the message it is in down to the system.
+
+Purity: pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cocoon.core.limits import SMALL_PAYLOAD_BYTES
+
+#: That one call of the system may be given; Linux takes 1,024.
+PIECES = 64
+
+
+def coalesced(pieces: Iterable[bytes]) -> list[bytes]:
+    """The same bytes in fewer pieces: what is small is copied together, what is large is not copied."""
+    found: list[bytes] = []
+    waiting: list[bytes] = []
+    for piece in pieces:
+        if len(piece) < SMALL_PAYLOAD_BYTES:
+            waiting.append(piece)
+            continue
+        if waiting:
+            found.append(b"".join(waiting))
+            waiting = []
+        found.append(piece)
+    if waiting:
+        found.append(b"".join(waiting))
+    return found
+
+
+def unsent(pieces: Iterable[memoryview], sent_bytes: int) -> list[memoryview]:
+    """What is left of ``pieces`` when so much of them was taken."""
+    left: list[memoryview] = []
+    for piece in pieces:
+        if sent_bytes < len(piece):
+            left.append(piece[sent_bytes:])
+        sent_bytes = max(0, sent_bytes - len(piece))
+    return left

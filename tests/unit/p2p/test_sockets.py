@@ -1,0 +1,96 @@
+"""Sockets that do not pass the event loop at each call, and let others go first all the same."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+import trio
+import trio.testing
+
+from cocoon.core.errors import StreamClosed
+from cocoon.core.limits import SEND_STALL_NS
+from cocoon.core.units import KIB, MIB, SECOND_NS
+from cocoon.p2p.sockets import SocketBytes
+
+
+def pair() -> tuple[SocketBytes, SocketBytes]:
+    ours, theirs = socket.socketpair()
+    for end in (ours, theirs):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * MIB)
+    return SocketBytes(ours), SocketBytes(theirs)
+
+
+class Passes:
+    """Counts passes of the loop while something else goes on."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def run(self) -> None:
+        while True:
+            await trio.lowlevel.checkpoint()
+            self.count += 1
+
+
+async def test_what_fits_the_buffers_does_not_pass_the_loop() -> None:
+    ours, theirs = pair()
+    passes = Passes()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(passes.run)
+        await trio.lowlevel.checkpoint()
+        before = passes.count
+        for _ in range(4):
+            await ours.write(b"question")
+            assert await theirs.read() == b"question"
+        assert passes.count == before
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("size", [100, 64 * KIB])
+async def test_a_writer_and_a_reader_that_always_may_go_on_let_others_go_first(size: int) -> None:
+    ours, theirs = pair()
+    passes = Passes()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(passes.run)
+        for _ in range(100):
+            await ours.write(bytes(size))
+            left = size
+            while left:
+                left -= len(await theirs.read())
+        assert passes.count >= 8, "each of them, once in 16 calls"
+        nursery.cancel_scope.cancel()
+
+
+async def test_pieces_arrive_as_one_behind_the_other_however_much_is_taken_at_a_time() -> None:
+    ours, theirs = pair()
+    pieces = [bytes([number % 251]) * (number * 1_000) for number in range(200)]
+    whole, heard = b"".join(pieces), bytearray()
+
+    async def hear() -> None:
+        while len(heard) < len(whole):
+            heard.extend(await theirs.read())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hear)
+        await ours.write(*pieces)
+    assert heard == whole
+
+
+async def test_a_writer_of_whom_nothing_is_taken_gives_up(autojump_clock: trio.testing.MockClock) -> None:
+    ours, _ = pair()
+    with trio.fail_after(2 * SEND_STALL_NS / SECOND_NS), pytest.raises(StreamClosed, match="took nothing for 30 s"):
+        await ours.write(bytes(64 * MIB))
+
+
+async def test_a_reader_wakes_when_its_own_side_closes() -> None:
+    ours, _ = pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_closed, ours)
+        await trio.testing.wait_all_tasks_blocked()
+        await ours.close()
+
+
+async def _closed(raw: SocketBytes) -> None:
+    with pytest.raises(StreamClosed):
+        await raw.read()
