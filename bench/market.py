@@ -40,11 +40,10 @@ from cocoon.node.market import Market, Wanted
 from cocoon.node.means import Order, Purse
 from cocoon.node.models import HeldModel
 from cocoon.node.regard import Regard
-from cocoon.node.verbs import KIND
 from cocoon.p2p.book import AddressBook
 from cocoon.p2p.service import MeshSettings, open_mesh
 from cocoon.scheduler.round import RoundEnded
-from cocoon.scheduler.selection import Ranked
+from cocoon.scheduler.selection import RUNS, Ranked
 from cocoon.scheduler.verification import Called
 from cocoon.store.service import JOURNAL_FILE, open_journal
 from cocoon.telemetry.log import get_logger
@@ -173,7 +172,7 @@ async def _requester(home: Path, network: NetworkFile) -> AsyncIterator[tuple[Pu
         nursery.start_soon(journal.watch)
         await mesh.join()
         regard = Regard(journal, clock, log)
-        gossip = OfferGossip(mesh, network.id, (KIND,), clock, log)
+        gossip = OfferGossip(mesh, network.id, ("infer",), clock, log)
         nursery.start_soon(gossip.run)
         directory = Directory(mesh, network.id, gossip)
         caller = _Caller(mesh, network.id, clock, log, regard, nursery)
@@ -188,11 +187,11 @@ async def _requester(home: Path, network: NetworkFile) -> AsyncIterator[tuple[Pu
 
 def _wanted() -> Wanted:
     """Runs of a private model."""
-    return Wanted(KIND, None, len(_MODEL), _UNITS, 60_000, 0)
+    return Wanted("infer", RUNS, None, len(_MODEL), _UNITS, 60_000, 0)
 
 
 def _order() -> Order:
     """The same, for the lease; no byte of the model is read before it is agreed on."""
     manifest = implicit(len(_MODEL), [chunk_hash(_MODEL)])
     held = HeldModel(ModelId(model_id(manifest)), manifest, (), ((chunk_hash(_MODEL),),))
-    return Order(held, private=True, kind=KIND, units=_UNITS, ceiling_nanoton=0)
+    return Order(held, private=True, kind="infer", measure=RUNS, units=_UNITS, ceiling_nanoton=0)

@@ -105,7 +105,7 @@ def result_of(unit: int, inputs: bytes, /, number: int, **changes: Any) -> dict[
     salt = hashlib.sha256(b"salt%d" % unit).digest()[:16]
     outputs = encode_tensors({f"out_{name}": array for name, array in decode_tensors(inputs).items()})
     honest = {
-        "unit": unit, "outputs": outputs, "number": number, "price_nanoton": 0,
+        "unit": unit, "outputs": outputs, "number": number, "units": 1, "price_nanoton": 0,
         "input_hash": commit(salt, inputs).hash, "output_hash": commit(salt, outputs).hash, "salt": salt, "ran_us": 250,
     }
     of_frame = {"event": "results", "provider": PROVIDER, "lease": LEASE, "results": [honest]}

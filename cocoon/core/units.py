@@ -37,6 +37,12 @@ class UnitKind(IntEnum):
     OUTPUT_TOKEN = 5
 
 
+#: What the runs of each kind of task are counted in; of any other kind each run is one.
+UNIT_OF = {"generate": UnitKind.OUTPUT_TOKEN, "infer": UnitKind.RUN}
+#: What is sold, in the order of offers.
+KINDS = tuple(UNIT_OF)
+
+
 def ceil_div(numerator: int, denominator: int) -> int:
     """Quotient rounded towards plus infinity; ``denominator`` > 0."""
     return -(-numerator // denominator)

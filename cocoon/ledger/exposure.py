@@ -5,7 +5,7 @@ is the provider, for one tranche. Before a lane is on chain it trusts a stranger
 for one tranche in all, out of a total for strangers.
 
 Invariants
-    Delivered unpaid value never exceeds one tranche, or one unit if dearer.
+    Delivered unpaid value never exceeds one tranche, or one run if dearer.
     Open credit never exceeds its total, and a debtor gets none.
 
 Purity: pure. Spec: docs/spec/money.md, rules MON-13 to MON-18.
@@ -50,11 +50,12 @@ def ripe(tab: Tab) -> int:
     return TRANCHE_RUNS if len(tab.open) >= TRANCHE_RUNS else 0
 
 
-def fits(tab: Tab, pending: int = 0, *, unproven: bool = False) -> bool:
-    """Whether one more run of one unit keeps the unpaid work within the bound (MON-13).
+def fits(tab: Tab, pending: int = 0, units: int | None = None, *, unproven: bool = False) -> bool:
+    """Whether one more run keeps the unpaid work within the bound (MON-13).
 
     Args:
-        pending: Runs of one unit each that were started and have no statement yet.
+        pending: Runs that were started and have no statement yet.
+        units: The most that these and the one more come to; None: one each.
         unproven: Bound the whole lease instead, paid work included (MON-16).
     """
     if len(tab.open) + pending >= RUNS_UNSETTLED:
@@ -62,9 +63,11 @@ def fits(tab: Tab, pending: int = 0, *, unproven: bool = False) -> bool:
     if not tab.terms.tranche_nanoton:
         return True
     settled = 0 if unproven else tab.units_settled
-    units = tab.units + pending + 1
-    value = tab.terms.bill_nanoton(units) - tab.terms.bill_nanoton(settled)
-    return value <= tab.terms.tranche_nanoton or units - settled == 1
+    most = tab.units + (pending + 1 if units is None else units)
+    value = tab.terms.bill_nanoton(most) - tab.terms.bill_nanoton(settled)
+    # A run dearer than a tranche may go alone; on credit no more is given than a tranche, or one unit.
+    is_alone = not pending and tab.units == settled and (not unproven or most - settled == 1)
+    return value <= tab.terms.tranche_nanoton or is_alone
 
 
 def within(tab: Tab, statement: Statement) -> bool:
@@ -76,9 +79,10 @@ def within(tab: Tab, statement: Statement) -> bool:
     return tab.open_nanoton + statement.price_nanoton <= tab.terms.tranche_nanoton
 
 
-def affordable(tab: Tab, pending: int = 0) -> bool:
-    """Whether one more run of one unit stays below the lease's ceiling (MON-6)."""
-    return tab.terms.bill_nanoton(tab.units + pending + 1) <= tab.terms.ceiling_nanoton
+def affordable(tab: Tab, pending: int = 0, units: int | None = None) -> bool:
+    """Whether one more run stays below the lease's ceiling (MON-6); arguments as for ``fits``."""
+    most = tab.units + (pending + 1 if units is None else units)
+    return tab.terms.bill_nanoton(most) <= tab.terms.ceiling_nanoton
 
 
 def lost_nanoton(tab: Tab, *, cut: bool = False) -> int:

@@ -10,7 +10,7 @@ Invariants
     are numbered in rising order, each names the digest of the one countersigned before.
     A total never falls. Two different receipts with one number are never issued,
     and never countersigned.
-    Delivered unpaid value never exceeds one tranche, or one unit if dearer.
+    Delivered unpaid value never exceeds one tranche, or one run if dearer.
 
 Purity: pure. Spec: docs/spec/receipts.md, rules REC-5 to REC-17; money.md, MON-13 to MON-16.
 """
@@ -102,16 +102,19 @@ class ReceiptIssuer:
         """Runs that may still be executed before a countersignature is needed, by count alone (REC-11)."""
         return RUNS_UNSETTLED - len(self.tab.open)
 
-    def may_start(self, open_runs: int = 0) -> bool:
+    def may_start(self, open_runs: int = 0, units: int | None = None) -> bool:
         """Whether one more run may start now, while ``open_runs`` others are under way (REC-11, MON-13, MON-16).
 
         False until the next countersignature, or until the lane is proven.
-        """
-        return fits(self.tab, open_runs, unproven=not self.proven)
 
-    def affordable(self, open_runs: int = 0) -> bool:
+        Args:
+            units: The most that all of these come to; None: one each.
+        """
+        return fits(self.tab, open_runs, units, unproven=not self.proven)
+
+    def affordable(self, open_runs: int = 0, units: int | None = None) -> bool:
         """Whether one more run stays below the ceiling; if not, the lease takes no further run."""
-        return affordable(self.tab, open_runs)
+        return affordable(self.tab, open_runs, units)
 
     def parting(self) -> tuple[bool, int]:
         """For ``LaneLeft``: whether nothing waits for a voucher, and the numbers used up above the head (LAN-10)."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from cocoon.core.errors import wrong
 from cocoon.core.ids import LeaseId, NetworkId, PeerKey, network_tag
-from cocoon.core.units import UnitKind, bill_nanoton
+from cocoon.core.units import UNIT_OF, UnitKind, bill_nanoton
 from cocoon.core.values import Value
 from cocoon.ledger.escrow import EscrowBirth
 from cocoon.wire.judged import NO_ESCROW
@@ -56,13 +56,14 @@ def terms_of(lease: Signed[Lease]) -> LeaseTerms:
     Raises:
         WrongField: a price without a lane (``wrong_price``), a lane without an
             escrow or the reverse, or an escrow that was not born so (``wrong_escrow``),
-            a lane without a tranche or the reverse (``wrong_tranche``), more than
-            one kind of unit (``wrong_price``).
+            a lane without a tranche or the reverse (``wrong_tranche``), other
+            units than its kind is billed by (``wrong_price``).
     """
     body = lease.message
-    prices = body.prices or ((UnitKind.RUN, 0),)
-    if len(prices) > 1:
-        raise wrong("price", f"the lease prices {len(prices)} kinds of unit; one is billed")
+    unit = UNIT_OF.get(body.kind, UnitKind.RUN)
+    prices = body.prices or ((int(unit), 0),)
+    if (priced := [kind for kind, _ in prices]) != [unit]:
+        raise wrong("price", f"the lease prices units of the kinds {priced}; {body.kind!r} is billed by kind {unit}")
     if (body.lane == 0) != (body.escrow == NO_ESCROW):
         raise wrong("escrow", f"lane {body.lane} and escrow {body.escrow.hex()[:16]} do not go together")
     if (body.lane == 0) != (body.tranche_nanoton == 0):

@@ -16,7 +16,7 @@ from cocoon.core.ids import NetworkId, PeerKey, kind_key
 from cocoon.core.limits import OFFER_NS, OFFERS_ENOUGH, PROVIDERS_ASKED
 from cocoon.core.machine import Effect
 from cocoon.core.units import PPM, SECOND_NS
-from cocoon.core.values import Value
+from cocoon.core.values import Value, replace
 from cocoon.node.counter import OFFER_PROTOCOL
 from cocoon.node.driver import Driver
 from cocoon.node.gossip import OfferGossip
@@ -111,7 +111,8 @@ async def gather_offers(
     """One round: find sellers for ``demand``, ask at most ``PROVIDERS_ASKED``, wait ``OFFER_NS`` at most."""
 
     async def ask(peer: PeerKey) -> Quote:
-        return await ask_offer(directory.mesh, directory.network, demand.kind, peer)
+        quote = await ask_offer(directory.mesh, directory.network, demand.kind, peer)
+        return replace(quote, measure=demand.measure)
 
     async def hold(sellers: Sequence[PeerKey]) -> RoundEnded:
         return await hold_round(RoundBegan(tuple(sellers), OFFER_NS, OFFER_NS), clock, ask)

@@ -49,13 +49,13 @@ class Buyer:
         """Open leases for this model that take the order's units, each within its ceiling, the cheapest first."""
         keys = [key for key in self._warm if key[:2] == (order.model.id, order.private)]
         fitting = [lease for key in keys if (lease := self._warm_at(key, order)) is not None]
-        return sorted(fitting, key=lambda lease: lease.price.cost_nanoton(order.units))
+        return sorted(fitting, key=lambda lease: lease.price(order.measure).cost_nanoton(order.units))
 
     def _warm_at(self, key: _Key, order: Order) -> Purchase | None:
         lease = self._warm.get(key)
         if lease is None or not lease.usable or lease.provider in order.without:
             return None
-        return lease if lease.covers(order.units, order.ceiling_nanoton) else None
+        return lease if lease.covers(order.units, order.measure, order.ceiling_nanoton) else None
 
     def bought(self, model: ModelId) -> bool:
         """Whether a lease on this model is open."""
@@ -74,7 +74,7 @@ class Buyer:
         try:
             async with turn:
                 warm = self._warm_at(key, order)
-                if warm is not None and warm.costs_what(quote.terms):
+                if warm is not None and warm.costs_what(quote.asked):
                     return warm
                 return await self._open(key, quote, order, progress)
         finally:

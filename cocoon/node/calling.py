@@ -22,7 +22,7 @@ from cocoon.p2p.service import Mesh
 from cocoon.p2p.streams import PeerStream
 from cocoon.scheduler.auction import Bidder, call_for_bids
 from cocoon.scheduler.round import RoundEnded
-from cocoon.scheduler.selection import Quote
+from cocoon.scheduler.selection import Measure, Quote, per_run
 from cocoon.scheduler.verification import Called, verify_bid, verify_offer
 from cocoon.telemetry.log import Log
 from cocoon.wire.market import BidReply, CallResult, Decline
@@ -96,7 +96,7 @@ class Caller:
                 self._nursery.start_soon(self._regard.failed, peer, error)
                 raise
 
-        bidders = [self._bidder(peer) for peer in peers]
+        bidders = [self._bidder(peer, called.measure) for peer in peers]
         return await hold_round(call_for_bids(bidders, called.call.units), self._clock, ask)
 
     def tell(self, peer: PeerKey, result: CallResult) -> None:
@@ -113,11 +113,12 @@ class Caller:
         except StreamClosed as error:                   # the reader hears of it, too, and tells who waits
             self._log.info("bidder_not_told", peer=stream.peer, code=error.code)
 
-    def _bidder(self, peer: PeerKey) -> Bidder:
+    def _bidder(self, peer: PeerKey, measure: Measure) -> Bidder:
         line = self._lines.get(peer)
         if line is None or line.stream is None:
             return Bidder(peer, None)
-        return Bidder(peer, line.round_trip_ns, None if line.offered is None else line.offered[1].terms)
+        offer = None if line.offered is None else per_run(line.offered[1].offer, measure)
+        return Bidder(peer, line.round_trip_ns, offer)
 
     async def _ask(self, peer: PeerKey, called: Called) -> Quote:
         line = self._line(peer)

@@ -85,7 +85,7 @@ class OfferCounter:
         self._standing = StandingOffer()
         self._offer = Offer(
             network=network, boot_id=boot_id, seq=0, ttl_s=OFFER_TTL_S, keys_digest=bytes(32),
-            profile_digest=digest(profile), kinds=("infer",), setup_nanoton=terms.setup_nanoton, prices=terms.prices,
+            profile_digest=digest(profile), kinds=terms.kinds, setup_nanoton=terms.setup_nanoton, prices=terms.prices,
             max_model_bytes=terms.max_model_bytes, max_memory_bytes=terms.max_memory_bytes,
             max_run_ms=terms.max_run_ms, max_payload_bytes=terms.max_payload_bytes, queue=0,
             free_memory_bytes=free_memory_bytes(), warm=bytes(32),

@@ -9,7 +9,16 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from cocoon.core.errors import BadChunk, CocoonError, LimitExceeded, ModelRefused, StorageFull, Unavailable, wrong
+from cocoon.core.errors import (
+    BadChunk,
+    CocoonError,
+    KindRefused,
+    LimitExceeded,
+    ModelRefused,
+    StorageFull,
+    Unavailable,
+    wrong,
+)
 from cocoon.core.ids import LeaseId, ModelId, PeerKey
 from cocoon.core.limits import MODEL_HOLDERS
 from cocoon.core.machine import Event
@@ -59,6 +68,8 @@ class Delivery:
         """The requester says what the leased model is; refuse it now, or have it fetched or loaded."""
         if model_id(manifest) != self._model:
             raise wrong("model", "the manifest is not that of the leased model")
+        if manifest.sold_as != self._lease.kind:
+            raise KindRefused(f"a model sold as {manifest.sold_as!r} on a lease of {self._lease.kind!r}")
         if (refusal := self._shop.bids.licence_refusal(manifest)) is not None:
             raise refusal
         if manifest.entry is None:

@@ -38,6 +38,8 @@ class Job:
     statement: Statement | None = None
     #: What the receipt machine ordered when it took the statement; due after the result has left.
     orders: Sequence[Effect] = ()
+    #: The most that it is billed for, once that was counted.
+    most_units: int = 0
 
 
 class Execution:
@@ -61,8 +63,8 @@ class Execution:
         self._seat: Seat | None = None
         #: What a run took of late; none is known to be short before the first.
         self._ran_us = ORDER_NS // MICROSECOND_NS
-        #: Statements that were made and are not on the tab yet.
-        self._made = 0
+        #: Statements that were made and are not on the tab yet, and what they are billed for.
+        self._made = self._made_units = 0
         #: Outputs that were made and are not on the link yet.
         self._finished_bytes = 0
         self._popped = trio.Event()
@@ -76,6 +78,7 @@ class Execution:
         job = self._jobs[number]
         assert job.statement is not None                # RunsFinished is posted only after it was made
         self._made -= 1
+        self._made_units -= job.statement.units
         return job, job.statement
 
     def pop(self, number: int) -> Job | None:
@@ -132,22 +135,25 @@ class Execution:
         """How many may be executed now, one at least, as soon as another one may be; none if the lease ends instead."""
         while self._finished_bytes > FLIGHT_BYTES:      # the requester reads slowly; that it stops, the link notices
             await self._popped.wait()
-        return self._fitting(numbers) if await self._allowed() else 0
+        return self._fitting(numbers) if await self._allowed(numbers[0]) else 0
 
-    @property
-    def _pending(self) -> int:
-        """Runs that were begun, and are not on the tab yet."""
-        return self._made
+    def _with(self, number: int) -> tuple[int, int]:
+        """Runs that were begun and are not on the tab yet; and the most that they are billed for with this one more."""
+        return self._made, self._made_units + 1
 
-    async def _allowed(self) -> bool:
-        """Wait until another unpaid run may be begun (REC-11, MON-13); False if the lease ends instead."""
-        if not self._issuer.affordable(self._pending):
+    def _units(self, inputs: bytes, outputs: bytes) -> int:
+        """What a run is billed for."""
+        return 1
+
+    async def _allowed(self, number: int) -> bool:
+        """Wait until this unpaid run may be begun (REC-11, MON-13); False if the lease ends instead."""
+        if not self._issuer.affordable(*self._with(number)):
             await self._post(sale.LeaseBroke("limit_exceeded", "the next run would pass the lease's ceiling"))
             return False
         # On credit the wait is for the lane, which comes or fails by itself.
         patience_ns = RECEIPT_REPLY_NS if self._issuer.proven else RECEIPT_REPLY_NS + LANE_PROOF_NS
         with trio.move_on_after(patience_ns / SECOND_NS):
-            while not self._issuer.may_start(self._pending):
+            while not self._issuer.may_start(*self._with(number)):
                 await self._news().wait()
             return True
         text = f"{len(self._issuer.tab.open)} runs wait for a countersignature"
@@ -200,13 +206,16 @@ class Execution:
         self._shop.bids.pace.ran(self._lease.message.model, outcome.ran_us)
         self._ran_us += (outcome.ran_us - self._ran_us) // 2
         salt = job.request.salt
+        units = self._units(job.request.inputs, outputs)
         given, made = commit(salt, job.request.inputs), commit(salt, outputs)
         job.statement = Statement(
             lease=LeaseId(self._lease.digest), number=number, input_alg=given.alg, input=given.hash,
-            output_alg=made.alg, output=made.hash, units=1, price_nanoton=self._issuer.tab.price_nanoton(1, self._made),
-            ran_us=outcome.ran_us, queued_us=(started_ns - job.received_ns) // MICROSECOND_NS,
+            output_alg=made.alg, output=made.hash, units=units,
+            price_nanoton=self._issuer.tab.price_nanoton(units, self._made_units), ran_us=outcome.ran_us,
+            queued_us=(started_ns - job.received_ns) // MICROSECOND_NS,
             joined=outcome.joined, place=outcome.place,
         )
         self._made += 1
+        self._made_units += units
         self._finished_bytes += len(outputs)
         job.result = RunResult(number=number, outputs=outputs, statement=job.statement.pack())

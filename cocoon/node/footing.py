@@ -30,7 +30,7 @@ def free_lease(
     """The lease under this quote, on no lane."""
     return Lease(
         network=network, nonce=nonce, requester=requester, provider=quote.provider, bid=quote.digest, model=model,
-        private=private, kind=kind, setup_nanoton=quote.terms.setup_nanoton, prices=quote.terms.prices,
+        private=private, kind=kind, setup_nanoton=quote.asked.setup_nanoton, prices=quote.asked.prices,
         ceiling_nanoton=ceiling_nanoton, max_runs=RUNS_PER_LEASE, duration_s=LEASE_DURATION_S, escrow=NO_ESCROW,
         lane=0, run_ms=quote.offer.max_run_ms, tranche_nanoton=0, owner=bytes(32), lane_key=bytes(32), index=0,
         close_delay_s=0, network_tag=0,

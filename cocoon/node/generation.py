@@ -17,7 +17,7 @@ import trio
 from cocoon.core.errors import CocoonError
 from cocoon.core.limits import FLIGHT_BYTES, LEASE_SEQUENCES, PAYLOAD_BYTES
 from cocoon.core.machine import Event
-from cocoon.core.units import MICROSECOND_NS, MILLISECOND_NS
+from cocoon.core.units import MICROSECOND_NS, MILLISECOND_NS, UnitKind
 from cocoon.core.values import replace
 from cocoon.ledger.receipt import ReceiptIssuer
 from cocoon.node.execution import Execution
@@ -25,6 +25,7 @@ from cocoon.node.means import Shop
 from cocoon.node.models import HeldModel
 from cocoon.runtime.service import Answer
 from cocoon.scheduler import sale
+from cocoon.wire.counting import counted_units, most_units
 from cocoon.wire.messages import Lease, RunToken
 from cocoon.wire.signing import Signed
 
@@ -75,9 +76,22 @@ class Generation(Execution):
             if self._seat is None or not await self._turn():
                 return
 
-    @property
-    def _pending(self) -> int:
-        return self._made + len(self._begun)
+    def _with(self, number: int) -> tuple[int, int]:
+        runs, units = super()._with(number)
+        return runs + len(self._begun), units - 1 + sum(map(self._most, (*self._begun, number)))
+
+    def _most(self, number: int) -> int:
+        job = self._jobs[number]
+        job.most_units = job.most_units or most_units(UnitKind.OUTPUT_TOKEN, job.request.inputs)
+        return job.most_units
+
+    def _may_start(self, number: int) -> bool:
+        """Whether it may be begun beside the others now."""
+        open_runs, units = self._with(number)
+        return self._issuer.affordable(open_runs, units) and self._issuer.may_start(open_runs, units)
+
+    def _units(self, inputs: bytes, outputs: bytes) -> int:
+        return counted_units(UnitKind.OUTPUT_TOKEN, inputs, outputs)
 
     def _pieces(self, model: HeldModel) -> Path | None:
         return model.path_of(PIECES_FILE)
@@ -123,9 +137,9 @@ class Generation(Execution):
             if not self._begun:
                 while self._finished_bytes > FLIGHT_BYTES:
                     await self._popped.wait()
-                if not await self._allowed():
+                if not await self._allowed(self._line[0]):
                     return []
-            elif not (self._issuer.affordable(self._pending) and self._issuer.may_start(self._pending)):
+            elif not self._may_start(self._line[0]):
                 break
             size_bytes += len(self._jobs[self._line[0]].request.inputs)
             if asked and size_bytes > PAYLOAD_BYTES:
@@ -135,7 +149,7 @@ class Generation(Execution):
         return asked
 
     def _overdue(self) -> list[int]:
-        """Sequences that have spoken for as long as a run may take: their price is one run's."""
+        """Sequences that have spoken for as long as a run may take: a run has its end, whatever it is billed for."""
         last_ns = self._shop.clock.now_ns() - self._lease.message.run_ms * MILLISECOND_NS
         return [number for number, began_ns in self._spoke.items() if began_ns <= last_ns and number in self._begun]
 

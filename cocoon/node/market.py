@@ -21,7 +21,7 @@ from cocoon.node.regard import Regard
 from cocoon.privacy.padding import padded_bytes
 from cocoon.scheduler.award import Draw, Known, Sold, judge
 from cocoon.scheduler.round import RoundEnded
-from cocoon.scheduler.selection import Demand
+from cocoon.scheduler.selection import Demand, Measure
 from cocoon.scheduler.verification import Called
 from cocoon.wire.market import NO_MODEL, Call, CallResult
 
@@ -36,6 +36,7 @@ class Wanted(Value):
     """
 
     kind: str
+    measure: Measure
     model: ModelId | None
     model_bytes: int
     units: int
@@ -59,12 +60,14 @@ class Market:
 
     async def buy(self, wanted: Wanted) -> Sold:
         """Call for bids and rank them; the losers hear why at once, the award is the lease."""
-        called = Called.of(self._call(wanted))
+        called = Called.of(self._call(wanted), wanted.measure)
 
         async def ask(peers: Sequence[PeerKey]) -> RoundEnded:
             return await self._caller.call(peers, called)
 
-        demand = Demand(wanted.kind, wanted.model_bytes, wanted.units, wanted.ceiling_nanoton or 0)
+        demand = Demand(
+            wanted.kind, wanted.model_bytes, wanted.units, wanted.ceiling_nanoton or 0, wanted.measure
+        )
         ended = await self._directory.ask(demand, wanted.without, self._known.reliability_ppm, ask)
         draw = Draw(self._draws.below(PPM), self._draws.below(PPM))
         sold = judge(demand, ended, self._known, draw, has_ceiling=wanted.ceiling_nanoton is not None)

@@ -22,6 +22,7 @@ from cocoon.node.till import Till
 from cocoon.node.treasury import Treasury
 from cocoon.p2p.service import Mesh
 from cocoon.runtime.service import Runtime
+from cocoon.scheduler.selection import Measure
 from cocoon.store.service import Journal
 from cocoon.telemetry.log import Log
 
@@ -51,6 +52,7 @@ class Order(Value):
     model: HeldModel
     private: bool
     kind: str
+    measure: Measure
     #: Runs that the task wants; a lease must be able to take them all.
     units: int
     #: None takes what is usual now.

@@ -22,7 +22,7 @@ from cocoon.config.settings import Settings
 from cocoon.core.errors import BootstrapUnreachable, CocoonError, Unreachable
 from cocoon.core.ids import kind_key, peer_id
 from cocoon.core.limits import ACQUAINT_NS, DHT_KEYS_ANNOUNCED, HANDSHAKE_NS, PEERS_WANTED
-from cocoon.core.units import MILLISECOND_NS, SECOND_NS, UnitKind
+from cocoon.core.units import KINDS, MILLISECOND_NS, SECOND_NS, UNIT_OF, UnitKind
 from cocoon.core.values import Value, asdict, replace
 from cocoon.identity.keys import Identity
 from cocoon.identity.service import load_or_create
@@ -51,7 +51,7 @@ from cocoon.node.shelf import ModelShelf
 from cocoon.node.stock import Terms
 from cocoon.node.till import Till
 from cocoon.node.treasury import Treasury
-from cocoon.node.verbs import KIND, Desk
+from cocoon.node.verbs import Desk
 from cocoon.node.yielding import yield_to_others
 from cocoon.p2p.blobs import serve_blobs
 from cocoon.p2p.bookfile import load_book
@@ -167,8 +167,7 @@ class _Peer:
         if self._runtime is not None:
             till, anchors = await self._sell(self._runtime, journal, shelf, boot_id, money, nursery)
         self._gossip = OfferGossip(
-            self._mesh, parts.network.id, (KIND,), self._clock, get_logger("gossip"),
-            self._counter,
+            self._mesh, parts.network.id, KINDS, self._clock, get_logger("gossip"), self._counter
         )
         nursery.start_soon(self._gossip.run)
         if parts.settings.role == "peer":
@@ -292,9 +291,10 @@ class _Peer:
             self._log.warning("nobody_answered", text=error.text)
             out(f"warning: {error.text}; still trying")
         if self._sells:
-            await self._mesh.provide(kind_key(parts.network.id, KIND))
+            for kind in _kinds(parts.settings):
+                await self._mesh.provide(kind_key(parts.network.id, kind))
         if self._announces:
-            for model in list(self._shelf.public())[: DHT_KEYS_ANNOUNCED - 1]:
+            for model in list(self._shelf.public())[: DHT_KEYS_ANNOUNCED - len(KINDS)]:
                 await self._mesh.provide(model)
         if parts.show_link:
             known = (*self._mesh.addresses(), *parts.network.bootstraps)
@@ -305,7 +305,7 @@ class _Peer:
     async def meet_sellers(self) -> None:
         """Stay acquainted with a few sellers, so that the address book outlives the bootstraps."""
         while self._parts.settings.role == "peer":
-            await self._mesh.find_providers(kind_key(self._parts.network.id, KIND), PEERS_WANTED)
+            await self._mesh.find_providers(kind_key(self._parts.network.id, "infer"), PEERS_WANTED)
             await trio.sleep(ACQUAINT_NS / SECOND_NS)
 
     async def _ask_foreigners(self) -> None:
@@ -362,11 +362,26 @@ async def _runtime(settings: Settings, home: Path) -> AsyncIterator[Runtime]:
             yield runtime
 
 
+def _kinds(settings: Settings) -> tuple[str, ...]:
+    """What is sold: tokens never for nothing by mistake, because only runs were given a price."""
+    is_priced = settings.price_token_nanoton or not settings.price_run_nanoton
+    return KINDS if is_priced else tuple(kind for kind in KINDS if UNIT_OF[kind] != UnitKind.OUTPUT_TOKEN)
+
+
+def _prices(settings: Settings) -> tuple[tuple[int, int], ...]:
+    """Of the units of what is sold, in ascending order."""
+    asks = {UnitKind.RUN: settings.price_run_nanoton, UnitKind.OUTPUT_TOKEN: settings.price_token_nanoton}
+    return tuple(sorted((int(UNIT_OF[kind]), asks[UNIT_OF[kind]]) for kind in _kinds(settings)))
+
+
 def strategy_of(settings: Settings) -> Strategy:
     """How this provider bids, as the user's settings have it (AUC-13 to AUC-15)."""
+    floors = (
+        (int(UnitKind.RUN), settings.floor_run_nanoton), (int(UnitKind.OUTPUT_TOKEN), settings.floor_token_nanoton)
+    )
     return Strategy(
-        ask_setup_nanoton=settings.price_setup_nanoton, asks=((int(UnitKind.RUN), settings.price_run_nanoton),),
-        floor_setup_nanoton=settings.floor_setup_nanoton, floors=((int(UnitKind.RUN), settings.floor_run_nanoton),),
+        ask_setup_nanoton=settings.price_setup_nanoton, asks=_prices(settings), kinds=_kinds(settings),
+        floor_setup_nanoton=settings.floor_setup_nanoton, floors=floors,
         idle_discount_ppm=settings.idle_discount_ppm, max_model_bytes=settings.model_limit_bytes,
         denied=frozenset(map(bytes.fromhex, settings.deny_models)),
         allowed=frozenset(map(bytes.fromhex, settings.allow_models)),
@@ -377,7 +392,7 @@ def strategy_of(settings: Settings) -> Strategy:
 def terms_of(settings: Settings) -> Terms:
     """The seller's terms that the user's settings make."""
     return Terms(
-        setup_nanoton=settings.price_setup_nanoton, prices=((int(UnitKind.RUN), settings.price_run_nanoton),),
+        setup_nanoton=settings.price_setup_nanoton, prices=_prices(settings), kinds=_kinds(settings),
         max_model_bytes=settings.model_limit_bytes, max_memory_bytes=settings.memory_limit_bytes,
         max_run_ms=settings.run_limit_ms, max_payload_bytes=settings.payload_limit_bytes,
         leases_max=settings.max_leases, leases_max_of_requester=settings.max_leases_per_requester,

@@ -40,10 +40,11 @@ from cocoon.node.means import Purse
 from cocoon.node.models import HeldModel
 from cocoon.node.tally import Tally
 from cocoon.scheduler import purchase
-from cocoon.scheduler.selection import Terms
+from cocoon.scheduler.selection import RUNS, Measure, Terms
 from cocoon.scheduler.spending import LeasePrice
 from cocoon.store.service import Queued
 from cocoon.wire.commitment import commit
+from cocoon.wire.counting import counted_units, most_units
 from cocoon.wire.judged import Statement
 from cocoon.wire.manifest import pack_manifest
 from cocoon.wire.messages import (
@@ -171,11 +172,12 @@ class Purchase:
         is_ours = self._lost is not None and self._lost.code == "released" and not self._sent
         return is_ours and self.tally.verifier.settled and self._parted
 
-    @property
-    def price(self) -> LeasePrice:
-        """What further units cost; beside those of other tasks, if it is not idle."""
+    def price(self, measure: Measure) -> LeasePrice:
+        """What further runs cost at most; beside those of other tasks, if it is not idle."""
         terms, units = self.tally.tab.terms, self.tally.tab.units
         setup_nanoton = 0 if units else terms.setup_nanoton
+        if measure != RUNS:
+            return LeasePrice(setup_nanoton, terms.price_nanoton * measure.most, shared=True)
         return LeasePrice(setup_nanoton, terms.price_nanoton, units, shared=not self.idle)
 
     def costs_what(self, terms: Terms) -> bool:
@@ -183,14 +185,22 @@ class Purchase:
         mine = self.lease.message
         return (mine.setup_nanoton, mine.prices) == (terms.setup_nanoton, terms.prices)
 
-    def covers(self, units: int, ceiling_nanoton: int | None) -> bool:
-        """Whether so many more units fit on the lease, and cost at most so much; None: its price was taken before."""
+    def covers(self, runs: int, measure: Measure, ceiling_nanoton: int | None) -> bool:
+        """Whether so many more runs fit on the lease, and cost at most so much; None: its price was taken before."""
         used = self._machine.next_number - 1 + len(self._machine.queued)
-        bill = self.tally.tab.terms.bill_nanoton
-        cost_nanoton = bill(used + units) - bill(used)
-        return used + units <= self.lease.message.max_runs and (
-            ceiling_nanoton is None or cost_nanoton <= ceiling_nanoton
-        )
+        billed = used if measure == RUNS else self._most_units
+        terms, most = self.tally.tab.terms, billed + runs * measure.most
+        bill = terms.bill_nanoton
+        if used + runs > self.lease.message.max_runs or (measure != RUNS and bill(most) > terms.ceiling_nanoton):
+            return False
+        return ceiling_nanoton is None or bill(most) - bill(billed) <= ceiling_nanoton
+
+    @property
+    def _most_units(self) -> int:
+        """What is on the tab, and what all that has no answer may come to."""
+        unit, waiting = self.tally.tab.terms.unit_kind, [*self._inputs.values()]
+        waiting += [request.inputs for request in self._sent.values()]
+        return self.tally.tab.units + sum(most_units(unit, inputs) for inputs in waiting)
 
     async def ready(self) -> None:
         """Wait until runs may go; raises why they never will."""
@@ -327,8 +337,9 @@ class Purchase:
             raise OutOfOrder(f"a result for run {result.number}, which is not open")
         statement = Statement.unpack(result.statement)
         tab = self.tally.tab
+        units = counted_units(tab.terms.unit_kind, request.inputs, result.outputs)
         check_statement(
-            statement, tab.terms, number=result.number, units=1, price_nanoton=tab.price_nanoton(1),
+            statement, tab.terms, number=result.number, units=units, price_nanoton=tab.price_nanoton(units),
             inputs=commit(request.salt, request.inputs), outputs=commit(request.salt, result.outputs),
         )
         return Answer(result.outputs, request.salt, statement)

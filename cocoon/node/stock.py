@@ -19,10 +19,12 @@ from cocoon.core.values import Value
 
 
 class Terms(Value):
-    """The seller's side of every lease. Prices are per 1,000 units of a kind, in nanoton."""
+    """The seller's side of every lease. Prices are per 1,000 of a unit, in nanoton."""
 
     setup_nanoton: int = 0
     prices: tuple[tuple[int, int], ...] = ((int(UnitKind.RUN), 0),)
+    #: Of tasks, in ascending order; there is a price of each one's unit.
+    kinds: tuple[str, ...] = ("infer",)
     max_model_bytes: int = MODEL_BYTES
     max_memory_bytes: int = MEMORY_BYTES
     max_run_ms: int = RUN_NS // MILLISECOND_NS

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import trio
 
-from cocoon.core.errors import BidExpired, CocoonError, from_code
+from cocoon.core.errors import BidExpired, CocoonError, LimitExceeded, from_code
 from cocoon.core.groups import single_error
 from cocoon.core.ids import LeaseId, PeerKey, TaskId, peer_id
 from cocoon.core.limits import JOURNAL_BATCH, USUAL_CEILING_NANOTON
@@ -37,6 +37,7 @@ from cocoon.scheduler.selection import (
     slowest_run_us,
 )
 from cocoon.store.service import Row
+from cocoon.wire.counting import most_units
 from cocoon.wire.framing import together
 from cocoon.wire.messages import Receipt, RunToken
 from cocoon.wire.signing import Signed
@@ -183,13 +184,20 @@ class TaskRun:
             for attempt, lease in enumerate(warm):
                 self._parts[attempt] = _Part(self, lease, attempt)
                 await self._tell_lease(lease, warm=True)
-            leases = tuple(task.WarmLease(lease.provider, lease.price) for lease in warm)
+            leases = tuple(task.WarmLease(lease.provider, lease.price(self._order.measure)) for lease in warm)
             await self.post(task.TaskSubmitted(leases))
             await self._driver.run()
             nursery.cancel_scope.cancel()
 
     async def arrived(self, first: int, inputs: Sequence[bytes]) -> None:
-        """The user handed in the next units."""
+        """The user handed in the next units.
+
+        Raises:
+            LimitExceeded: one may be billed for more than was said.
+        """
+        measure = self._order.measure
+        if (most := max(most_units(measure.unit, one) for one in inputs)) > measure.most:
+            raise LimitExceeded(f"a run of up to {most} tokens; the task was to have at most {measure.most} in one")
         self._inputs.update(enumerate(inputs, first))
         await self.post(task.UnitsArrived(len(inputs)))
 
@@ -301,8 +309,8 @@ class TaskRun:
     async def _find(self) -> None:
         order = self._order
         sold = await self._purse.market.buy(Wanted(
-            order.kind, None if order.private else order.model.id, order.model.size_bytes, self._units_left,
-            self._ms_left, self._left_nanoton, self._machine.spurned,
+            order.kind, order.measure, None if order.private else order.model.id, order.model.size_bytes,
+            self._units_left, self._ms_left, self._left_nanoton, self._machine.spurned,
         ))
         if self._ceiling_nanoton is None and sold.quotes:
             self._ceiling_nanoton = sold.ceiling_nanoton
@@ -358,7 +366,7 @@ class TaskRun:
         else:
             self._parts[attempt] = _Part(self, lease, attempt)
             await self._tell_lease(lease, warm=False)
-            await self.post(task.LeaseOpened(attempt, lease.price))
+            await self.post(task.LeaseOpened(attempt, lease.price(self._order.measure)))
 
     async def _tell_lease(self, lease: Purchase, *, warm: bool) -> None:
         self._shares.setdefault(lease.provider, _Share())
@@ -376,7 +384,7 @@ class TaskRun:
             share.price_nanoton += statement.price_nanoton
             told.append({
                 "unit": unit, "outputs": answer.outputs, "salt": answer.salt, "number": statement.number,
-                "price_nanoton": statement.price_nanoton, "ran_us": statement.ran_us,
+                "units": statement.units, "price_nanoton": statement.price_nanoton, "ran_us": statement.ran_us,
                 "input_hash": statement.input, "output_hash": statement.output,
             })
         share.units += len(units)

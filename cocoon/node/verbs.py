@@ -23,7 +23,8 @@ from cocoon.core.errors import (
 )
 from cocoon.core.groups import single_error
 from cocoon.core.ids import peer_id
-from cocoon.core.limits import PAYLOAD_BYTES, PROVIDERS_ASKED, TASKS_OPEN, UNITS_PER_TASK
+from cocoon.core.limits import CONTEXT_TOKENS, PAYLOAD_BYTES, PROVIDERS_ASKED, TASKS_OPEN, UNITS_PER_TASK
+from cocoon.core.units import UNIT_OF, UnitKind
 from cocoon.ledger.verify import verify_record
 from cocoon.node import records
 from cocoon.node.accounts import Accounts, money_verbs
@@ -41,7 +42,9 @@ from cocoon.runtime.service import Runtime
 from cocoon.scheduler.hindsight import tally
 from cocoon.scheduler.reputation import Standing
 from cocoon.scheduler.selection import (
+    RUNS,
     Demand,
+    Measure,
     Quote,
     Ranked,
     expected_cost_nanoton,
@@ -51,12 +54,14 @@ from cocoon.scheduler.selection import (
     usual_spread,
 )
 from cocoon.wire.licence import NO_LICENCE
+from cocoon.wire.manifest import Manifest
 
-KIND = "infer"
 #: Items of a list in one reply; a frame holds at most ``CODEC_ITEMS`` values.
 _PAGE = 1_024
 #: More than any task can cost.
 _ANY_NANOTON = 1 << 128
+#: How prices of offers are told, per 1,000 of each unit.
+_PRICES = {int(UnitKind.RUN): "run_nanoton_per_1000", int(UnitKind.OUTPUT_TOKEN): "token_nanoton_per_1000"}
 _LONGEST_MS = 30 * 24 * 3_600 * 1_000
 
 
@@ -105,7 +110,7 @@ class Desk:
 
     async def _offers(self, caller: Caller, args: Args) -> dict[str, Any]:
         purse, regard = self.purse, self.purse.regard
-        found = await gather_offers(purse.directory, purse.clock, Demand(KIND, 0, 1, 0), regard.reliability_ppm)
+        found = await gather_offers(purse.directory, purse.clock, Demand("infer", 0, 1, 0), regard.reliability_ppm)
         return {"offers": [brief(quote, regard.standing(quote.provider)) for quote in found.quotes]}
 
     async def _quote(self, caller: Caller, args: Args) -> dict[str, Any]:
@@ -113,16 +118,17 @@ class Desk:
         model, _ = await self.library.find(text_of(args, "model"))
         runs = count_of(args, "runs", 1, UNITS_PER_TASK)
         purse = self.purse
-        demand = Demand(KIND, model.size_bytes, runs, _ANY_NANOTON)
+        manifest = model.manifest
+        demand = Demand(manifest.sold_as, model.size_bytes, runs, _ANY_NANOTON, _measure(manifest, args))
         quotes = (await gather_offers(purse.directory, purse.clock, demand, purse.regard.reliability_ppm)).quotes
         verdict = rank(list(quotes), demand, purse.regard.reliability_ppm)
         ranked = verdict.quotes if isinstance(verdict, Ranked) else ()
         return {
             "model": model.id, "runs": runs,
-            "ceiling_nanoton": usual_ceiling_nanoton([quote.offer for quote in quotes], runs),
+            "ceiling_nanoton": usual_ceiling_nanoton([quote.terms for quote in quotes], runs),
             "quotes": [
                 {
-                    "expected_nanoton": min(MOST, expected_cost_nanoton(quote.offer, runs)),
+                    "expected_nanoton": min(MOST, expected_cost_nanoton(quote.terms, runs)),
                     "misfit": misfit(quote.offer, demand) or "", **brief(quote, purse.regard.standing(quote.provider)),
                 }
                 for quote in (*ranked, *(quote for quote in quotes if misfit(quote.offer, demand)))
@@ -199,7 +205,8 @@ class Desk:
         model, private = await self.library.find(text_of(args, "model"))
         units = count_of(args, "units", 1, UNITS_PER_TASK)
         ceiling = None if args.get("max_price_nanoton") is None else count_of(args, "max_price_nanoton", 0, MOST)
-        order = Order(model, private, KIND, units, ceiling)
+        manifest = model.manifest
+        order = Order(model, private, manifest.sold_as, _measure(manifest, args), units, ceiling)
         spread = usual_spread(units) if args.get("spread") is None else count_of(args, "spread", 1, PROVIDERS_ASKED)
         submission = Submission(order, units, count_of(args, "deadline_ms", 1, _LONGEST_MS), spread)
         licence = model.manifest.licence or NO_LICENCE
@@ -211,6 +218,15 @@ class Desk:
                 summary = await task.run()
                 nursery.cancel_scope.cancel()
         return {**summary, "licence": licence}
+
+
+def _measure(manifest: Manifest, args: Args) -> Measure:
+    """How runs of this model are billed; ``run_units`` is the most that a user says that one of his has."""
+    unit = UNIT_OF[manifest.sold_as]
+    if unit == UnitKind.RUN:
+        return RUNS
+    most = CONTEXT_TOKENS if args.get("run_units") is None else count_of(args, "run_units", 1, CONTEXT_TOKENS)
+    return Measure(int(unit), most)
 
 
 async def _take_units(caller: Caller, task: TaskRun, units: int) -> None:
@@ -245,7 +261,8 @@ def brief(quote: Quote, standing: Standing) -> dict[str, Any]:
     offer = quote.offer
     return {
         "provider": peer_id(quote.provider), "setup_nanoton": offer.setup_nanoton,
-        "run_nanoton_per_1000": dict(offer.prices).get(1, 0), "max_model_bytes": offer.max_model_bytes,
+        **{_PRICES[unit]: price for unit, price in offer.prices if unit in _PRICES},
+        "max_model_bytes": offer.max_model_bytes,
         "max_memory_bytes": offer.max_memory_bytes, "max_run_ms": offer.max_run_ms, "queue": offer.queue,
         "free_memory_bytes": offer.free_memory_bytes,
         "warm_models": [

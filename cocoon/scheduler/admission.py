@@ -12,9 +12,9 @@ from __future__ import annotations
 from cocoon.core.errors import BidExpired, CeilingExceeded, KindRefused, LimitExceeded, ProviderBusy, wrong
 from cocoon.core.ids import NetworkId, PeerKey, peer_id
 from cocoon.core.limits import LEASE_DURATION_S, RUNS_PER_LEASE
+from cocoon.core.units import bill_nanoton
 from cocoon.core.values import Value
 from cocoon.scheduler.bidding import StandingBid
-from cocoon.scheduler.selection import expected_cost_nanoton
 from cocoon.wire.market import NO_MODEL
 from cocoon.wire.messages import Lease, Offer
 
@@ -81,9 +81,10 @@ def _check_terms(lease: Lease, bid: StandingBid, offer: Offer) -> None:
         raise wrong("units", f"{lease.max_runs} runs is outside 1 to {RUNS_PER_LEASE}")
     if lease.run_ms > offer.max_run_ms:
         raise LimitExceeded(f"a run may take {offer.max_run_ms} ms here, not {lease.run_ms} ms")
-    # The ceiling is a total, and a lease is open-ended: one run must fit, later ones stop at it.
-    if (least := expected_cost_nanoton(bid, 1)) > lease.ceiling_nanoton:
-        raise CeilingExceeded(f"one run costs {least} nanoton, the ceiling is {lease.ceiling_nanoton}")
+    # The ceiling is a total, and a lease is open-ended: one unit must fit, later ones stop at it.
+    least = bid.setup_nanoton + sum(bill_nanoton(1, price_nanoton) for _, price_nanoton in bid.prices)
+    if least > lease.ceiling_nanoton:
+        raise CeilingExceeded(f"one unit costs {least} nanoton, the ceiling is {lease.ceiling_nanoton}")
 
 
 def _check_lane(lease: Lease) -> None:

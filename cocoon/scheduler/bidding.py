@@ -178,7 +178,7 @@ class Bidding:
             if heard.id not in self._calls:
                 self._remember(heard, CallSeen(now_ns, call.kind, call.model, call.units, answer=no[0]))
             return DeclineCall(heard.id, *no)
-        setup, prices = self.strategy.price(heard.leases_open * PPM // heard.leases_max)
+        setup, prices = self.strategy.price(call.kind, heard.leases_open * PPM // heard.leases_max)
         self._remember(heard, CallSeen(
             now_ns, call.kind, call.model, call.units, setup, prices, run_us=heard.run_us
         ))

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from cocoon.core.limits import CALLS_LOOKED_BACK_NS
-from cocoon.core.units import bill_nanoton
+from cocoon.core.units import UNIT_OF, UnitKind, bill_nanoton
 from cocoon.core.values import Value
 from cocoon.scheduler.award import BANDS_PERCENT, DEARER_STILL_PERCENT, Verdict
 from cocoon.scheduler.bidding import CallSeen
@@ -58,7 +58,7 @@ def tally(calls: Iterable[CallSeen]) -> Tally:
 
 
 def cost_nanoton(call: CallSeen) -> int:
-    """What all units of the call would have cost under our bid."""
+    """What all runs of the call would have cost under our bid; of one by the token, the set-up alone is known."""
     return expected_cost_nanoton(call, call.units)
 
 
@@ -105,8 +105,12 @@ class WhatIf(Value):
 
 
 def what_if(calls: Iterable[CallSeen], now_ns: int, ask_nanoton: int) -> WhatIf:
-    """Bid ``ask_nanoton`` for 1,000 runs, in hindsight, in all calls of the last ``CALLS_LOOKED_BACK_NS``."""
-    bids = [call for call in calls if call.answer == "bid" and now_ns - call.at_ns < CALLS_LOOKED_BACK_NS]
+    """Bid ``ask_nanoton`` for 1,000 runs, in hindsight, in all calls for runs of the last ``CALLS_LOOKED_BACK_NS``.
+
+    How many tokens the tasks of a decoder have, nobody tells its bidders.
+    """
+    recent = [call for call in calls if call.answer == "bid" and now_ns - call.at_ns < CALLS_LOOKED_BACK_NS]
+    bids = [call for call in recent if UNIT_OF.get(call.kind, UnitKind.RUN) == UnitKind.RUN]
     won = [call for call in bids if call.outcome == "won"]
     tried = [lost for call in bids if (lost := _tried(call, ask_nanoton)) is not None]
     return WhatIf(

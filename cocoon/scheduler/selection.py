@@ -1,6 +1,6 @@
 """Choosing a seller: the lowest expected cost under the ceiling, weighed by time and by how often a lease ends well.
 
-Purity: pure. Spec: docs/spec/scheduling.md, rules SCH-1 to SCH-3, SCH-19, SCH-22, SCH-24 and SCH-29.
+Purity: pure. Spec: docs/spec/scheduling.md, rules SCH-1 to SCH-3, SCH-19, SCH-22, SCH-24, SCH-29 and SCH-30.
 """
 
 from __future__ import annotations
@@ -34,6 +34,17 @@ class Terms(Protocol):
     def prices(self) -> tuple[tuple[int, int], ...]: ...
 
 
+class Measure(Value):
+    """How the runs of a task are billed: the unit, and the most that one run has of it."""
+
+    unit: int = int(UnitKind.RUN)
+    most: int = 1
+
+
+#: Of tasks whose runs are the unit themselves.
+RUNS = Measure()
+
+
 class Demand(Value):
     """What a task needs, as far as an offer can answer it. Sizes in bytes."""
 
@@ -41,6 +52,22 @@ class Demand(Value):
     model_bytes: int
     runs: int
     ceiling_nanoton: int
+    measure: Measure = RUNS
+
+
+class _PerRun(Value):
+    """Terms as they come to at most, with a price of runs alone."""
+
+    setup_nanoton: int
+    prices: tuple[tuple[int, int], ...]
+
+
+def per_run(terms: Terms, measure: Measure) -> Terms:
+    """What runs cost at most on ``terms``: all that chooses, bounds and compares counts runs (SCH-30)."""
+    if measure.unit == UnitKind.RUN:
+        return terms
+    price_nanoton = dict(terms.prices).get(measure.unit, 0) * measure.most
+    return _PerRun(terms.setup_nanoton, ((int(UnitKind.RUN), price_nanoton),))
 
 
 class Quote(Value):
@@ -50,6 +77,7 @@ class Quote(Value):
         digest: Of the bid if there is one, else of the offer.
         bid: None for an offer alone, which says what a bid would be at most.
         binds_until_ns: When the bid's price stops to stand; 0 for an offer alone.
+        measure: Of the task that it is for.
     """
 
     provider: PeerKey
@@ -64,11 +92,17 @@ class Quote(Value):
     binds_until_ns: int = 0
     #: Public models that it holds and has run: (model, runs in one batch, microseconds of it).
     warm_models: tuple[tuple[bytes, int, int], ...] = ()
+    measure: Measure = RUNS
+
+    @property
+    def asked(self) -> Terms:
+        """What is asked here: as bid, or else at most as offered."""
+        return self.bid or self.offer
 
     @property
     def terms(self) -> Terms:
-        """What it costs here: as bid, or else at most as offered."""
-        return self.bid or self.offer
+        """The same for the runs of the task, at most."""
+        return per_run(self.asked, self.measure)
 
     @property
     def warm(self) -> bool:
@@ -158,6 +192,8 @@ def misfit(offer: Offer, demand: Demand) -> str | None:
     """Why ``offer`` cannot serve ``demand``, or None if it can."""
     if demand.kind not in offer.kinds:
         return f"does not sell {demand.kind}"
+    if demand.measure.unit not in dict(offer.prices):
+        return f"has no price of {UnitKind(demand.measure.unit).name.lower()}s"
     if demand.model_bytes > offer.max_model_bytes:
         return f"takes models up to {offer.max_model_bytes} bytes, this one has {demand.model_bytes}"
     return None
@@ -208,7 +244,8 @@ def shortlist(
 
     def weighed(provider: PeerKey) -> tuple[int, int, bytes]:
         reliability = reliability_ppm(provider)
-        return expected_cost_nanoton(offers[provider], demand.runs) * PPM // reliability, -reliability, provider
+        cost = expected_cost_nanoton(per_run(offers[provider], demand.measure), demand.runs)
+        return cost * PPM // reliability, -reliability, provider
 
     best = sorted((peer for peer, offer in offers.items() if misfit(offer, demand) is None), key=weighed)
     if len(best) <= most:

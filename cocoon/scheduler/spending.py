@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from cocoon.core.units import PRICE_UNITS, bill_nanoton, ceil_div
 from cocoon.core.values import Value, replace
-from cocoon.scheduler.selection import Terms, run_nanoton_per_1000
+from cocoon.scheduler.selection import RUNS, Quote, run_nanoton_per_1000
 
 
 class LeasePrice(Value):
@@ -25,13 +25,14 @@ class LeasePrice(Value):
     run_nanoton_per_1000: int = 0
     #: Units that are on the lease's bill.
     billed: int = 0
-    #: Another task has units on it, so nobody knows how many stand before ours.
+    #: Another task has units on it, so nobody knows how many stand before ours; or each may come to less than we think.
     shared: bool = False
 
     @classmethod
-    def of(cls, terms: Terms) -> LeasePrice:
-        """The price of a new lease on ``terms``."""
-        return cls(terms.setup_nanoton, run_nanoton_per_1000(terms))
+    def of(cls, quote: Quote) -> LeasePrice:
+        """The price of a new lease under ``quote``."""
+        terms = quote.terms
+        return cls(terms.setup_nanoton, run_nanoton_per_1000(terms), shared=quote.measure != RUNS)
 
     @property
     def rate(self) -> int:

@@ -11,7 +11,7 @@ Purity: pure. Spec: docs/spec/auction.md, rules AUC-13 to AUC-15; models.md, rul
 
 from __future__ import annotations
 
-from cocoon.core.units import PPM
+from cocoon.core.units import PPM, UNIT_OF, UnitKind
 from cocoon.core.values import Value
 from cocoon.wire.licence import NO_LICENCE, permitted
 from cocoon.wire.manifest import Manifest
@@ -21,9 +21,9 @@ Prices = tuple[tuple[int, int], ...]
 
 
 class Strategy(Value):
-    """Asks and floors per 1,000 units of a kind and for the set-up, in nanoton; and the models that are refused.
+    """Asks and floors per 1,000 of a unit and for the set-up, in nanoton; and the models that are refused.
 
-    A floor that names no price of a kind is 0 there. ``allowed`` models are the only ones that are run, if there are
+    A floor that names no price of a unit is 0 there. ``allowed`` models are the only ones that are run, if there are
     any; a private model has no name before it is bought, and counts as none of them. So it is with licences, which a
     model's manifest says before anything of it is fetched.
     """
@@ -40,13 +40,16 @@ class Strategy(Value):
     denied_licences: tuple[str, ...] = ()
     allowed_licences: tuple[str, ...] = ()
 
-    def price(self, open_ppm: int) -> tuple[int, Prices]:
-        """Set-up price and prices of a bid while ``open_ppm`` of the leases are open."""
+    def price(self, kind: str, open_ppm: int) -> tuple[int, Prices]:
+        """Set-up price of a bid for ``kind``, and that of its unit, while ``open_ppm`` of the leases are open."""
         discount_ppm = self.idle_discount_ppm * (PPM - min(open_ppm, PPM)) // PPM
         floors = dict(self.floors)
         return (
             _between(self.floor_setup_nanoton, self.ask_setup_nanoton, discount_ppm),
-            tuple((kind, _between(floors.get(kind, 0), ask, discount_ppm)) for kind, ask in self.asks),
+            tuple(
+                (unit, _between(floors.get(unit, 0), ask, discount_ppm))
+                for unit, ask in self.asks if unit == UNIT_OF.get(kind, UnitKind.RUN)
+            ),
         )
 
     def refusal(self, call: Call) -> tuple[str, str] | None:

@@ -421,7 +421,7 @@ class Task:
         for quote in tuple(self.sellers):
             if not self.attempts.wants_more(self._rest):
                 break
-            price = LeasePrice.of(quote.terms)
+            price = LeasePrice.of(quote)
             is_known = quote.provider in self.spurned or self.attempts.have(quote.provider)
             if is_known or not self.attempts.can_take(price, self._rest):
                 continue

@@ -10,8 +10,9 @@ from typing import Protocol, TypeVar
 from cocoon.core.errors import wrong
 from cocoon.core.ids import NetworkId, PeerKey
 from cocoon.core.limits import BID_BINDS_NS, OFFER_TTL_S
+from cocoon.core.units import UNIT_OF, UnitKind
 from cocoon.core.values import Value, replace
-from cocoon.scheduler.selection import Quote
+from cocoon.scheduler.selection import RUNS, Measure, Quote
 from cocoon.wire.market import Bid, BidReply, Call
 from cocoon.wire.messages import SUITE_MLKEM768_X25519, KeyBundle, Offer, OfferReply, Profile, WarmModels
 from cocoon.wire.schema import Message, digest, pack, packed_digest, unpack
@@ -62,11 +63,13 @@ class Called(Value):
     call: Call
     id: bytes
     packed: bytes
+    #: Of the task that calls; no bidder is told of it.
+    measure: Measure = RUNS
 
     @classmethod
-    def of(cls, call: Call) -> Called:
+    def of(cls, call: Call, measure: Measure = RUNS) -> Called:
         """Once for all who are called."""
-        return cls(call, digest(call), pack(call))
+        return cls(call, digest(call), pack(call), measure)
 
 
 def verify_bid(reply: BidReply, called: Called, quote: Quote, called_ns: int, opened: Opener = open_signed) -> Quote:
@@ -89,9 +92,11 @@ def verify_bid(reply: BidReply, called: Called, quote: Quote, called_ns: int, op
         raise wrong("offer", "the bid names another offer than the one beside it")
     if call.kind not in quote.offer.kinds:
         raise wrong("kind", f"called for {call.kind!r}, the offer sells {', '.join(quote.offer.kinds)}")
-    asks = dict(quote.offer.prices)
-    if said.setup_nanoton > quote.offer.setup_nanoton or [kind for kind, _ in said.prices] != list(asks):
+    asks = {unit: ask for unit, ask in quote.offer.prices if unit == UNIT_OF.get(call.kind, UnitKind.RUN)}
+    if said.setup_nanoton > quote.offer.setup_nanoton or [unit for unit, _ in said.prices] != list(asks):
         raise wrong("price", "the bid has a higher set-up price than the offer, or prices of other units")
-    if any(price > asks[kind] for kind, price in said.prices):
+    if any(price > asks[unit] for unit, price in said.prices):
         raise wrong("price", "the bid is above the offer's own ask")
-    return replace(quote, digest=bid.digest, bid=said, binds_until_ns=called_ns + BID_BINDS_NS)
+    return replace(
+        quote, digest=bid.digest, bid=said, binds_until_ns=called_ns + BID_BINDS_NS, measure=called.measure
+    )

@@ -205,6 +205,7 @@ class Client:
             As ``run``; and what ``Hearing.answer`` raises.
         """
         from cocoon.sdk.generation import Hearing
+        from cocoon.wire.counting import token_units
         from cocoon.wire.generation import ask_tensors
 
         hearing = Hearing(asks, on_token or (lambda ask, place, token: None))
@@ -214,10 +215,10 @@ class Client:
             if on_event is not None:
                 on_event(event)
 
-        inputs = map(ask_tensors, asks)
-        options: dict[str, Any] = {"max_price_nanoton": max_price_nanoton, "deadline_s": deadline_s, "spread": 1}
-        results = self.map(model, list(inputs), on_event=hear, **options)
-        return [hearing.answer(result) for result in results]
+        args = _task(model, max_price_nanoton, deadline_s, 1)
+        args["run_units"] = max((token_units(len(ask.prompt), ask.most_tokens) for ask in asks), default=1)
+        results = self._map(args, [ask_tensors(ask) for ask in asks], hear, keep_going=False)
+        return [hearing.answer(result) for result in results if isinstance(result, Result)]
 
     # --- everything else ---------------------------------------------------
 

@@ -161,6 +161,7 @@ class Flow:
             provider=provider,
             lease=lease,
             number=take_int(message, "number", high=_U32),
+            units=take_int(message, "units", high=_U32),
             price_nanoton=take_int(message, "price_nanoton"),
             input_hash=take_hex(message, "input_hash"),
             output_hash=take_hex(message, "output_hash"),

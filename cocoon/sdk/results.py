@@ -24,6 +24,7 @@ class Result:
         provider: Peer id of the provider.
         lease: Lease id, hex.
         number: Run number within the lease.
+        units: What it is billed for: 1, or the tokens of a decoder's answer and a quarter of its prompt's.
         price_nanoton: What this run costs.
         input_hash, output_hash: Salted commitments that the provider signs, hex.
         ran_us: Microseconds that the model ran, as the provider states.
@@ -36,6 +37,7 @@ class Result:
     provider: str
     lease: str
     number: int
+    units: int
     price_nanoton: int
     input_hash: str
     output_hash: str

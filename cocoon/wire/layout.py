@@ -5,12 +5,19 @@ Purity: pure. Spec: docs/spec/tensors.md, rule TEN-1.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from math import prod
+from struct import calcsize, unpack_from
 
+from cocoon.core.errors import Malformed
 from cocoon.core.limits import PAYLOAD_BYTES, TENSOR_NAME_CHARS, TENSOR_RANK, TENSORS
 from cocoon.wire.codec import Reader
 
 _DTYPE_CHARS = 16
+#: Dtypes of whole numbers, as ``struct`` names them.
+_WHOLE = dict(zip(
+    ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"), "bhiqBHIQ", strict=True
+))
 #: Name, dtype, and the length of each axis.
 Shape = tuple[str, str, tuple[int, ...]]
 
@@ -31,6 +38,23 @@ def largest_raw(payload: bytes | memoryview) -> int:
 def shapes(payload: bytes | memoryview) -> list[Shape]:
     """Of each tensor, in their order; raises as ``largest_raw``."""
     return [shape for shape, _, _ in _tensors(payload)]
+
+
+def numbers(payload: bytes, most: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """The items of these tensors of whole numbers, in their order, at most so many of each.
+
+    A name that is not there, or is no tensor of whole numbers, is left out. Raises as ``largest_raw``.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for (name, dtype, lengths), begin, end in _tensors(payload):
+        form = _WHOLE.get(dtype)
+        if form is None or name not in most or len(lengths) > 1:
+            continue
+        count = prod(lengths)
+        if count > most[name] or count * calcsize(f"<{form}") != end - begin:
+            raise Malformed(f"tensor {name!r:.40} of {dtype} {lengths} in {end - begin} bytes")
+        found[name] = unpack_from(f"<{count}{form}", payload, begin)
+    return found
 
 
 def _tensors(payload: bytes | memoryview) -> Iterator[tuple[Shape, int, int]]:

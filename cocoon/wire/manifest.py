@@ -75,6 +75,11 @@ class Manifest(Message):
         return self.kind == "generate"
 
     @property
+    def sold_as(self) -> str:
+        """The kind of task that calls, offers and leases name for it."""
+        return "generate" if self.speaks else "infer"
+
+    @property
     def entry(self) -> int | None:
         """Which file runs: ``main``, else ``model.onnx``, else the only one; None if that names no file."""
         paths = [file.path for file in self.files]

@@ -39,7 +39,12 @@ from tests.models import adder_model
 #: What the provider asks: a receipt is due with every run, a tranche is two of them.
 RUN_NANOTON = 500_000
 SETUP_NANOTON = 100_000
-ASKS = {"price_run_nanoton": str(1_000 * RUN_NANOTON), "price_setup_nanoton": str(SETUP_NANOTON)}
+#: Eight short answers of a decoder at a time stay within a tranche.
+TOKEN_NANOTON = 10_000
+ASKS = {
+    "price_run_nanoton": str(1_000 * RUN_NANOTON), "price_token_nanoton": str(1_000 * TOKEN_NANOTON),
+    "price_setup_nanoton": str(SETUP_NANOTON),
+}
 TON = NANOTON_PER_TON
 BLOCK_MS = "50"
 #: Between two questions to a peer that works meanwhile on the same two cores.

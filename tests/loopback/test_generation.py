@@ -10,12 +10,12 @@ import pytest
 
 import cocoon
 from cocoon.convert import tiny
-from cocoon.core.errors import NotFound
+from cocoon.core.errors import CeilingExceeded, NotFound
 from cocoon.node.packing import make_package
 from cocoon.sdk import Answer, Ask
 from cocoon.wire.tokens import pack_pieces
 from tests import decoders
-from tests.loopback.paid import ASKS, TON, Market, accepted, bill, market, until
+from tests.loopback.paid import ASKS, SETUP_NANOTON, TOKEN_NANOTON, TON, Market, accepted, market, until
 from tests.loopback.town import Peer
 
 PIECES = tuple(bytes([97 + token % 26]) for token in range(tiny.SIZES.vocabulary))
@@ -41,7 +41,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("package")
     (folder / "model.onnx").write_bytes(tiny.tiny_decoder())
     (folder / "tokens.bin").write_bytes(pack_pieces(PIECES))
-    make_package(folder, None, {"name": "tiny", "kind": "generate", "unit": "run"})
+    make_package(folder, None, {"name": "tiny", "kind": "generate", "unit": "output_token"})
     return folder
 
 
@@ -70,7 +70,27 @@ def test_eight_prompts_are_continued_together_each_token_told_once_and_each_answ
     for number, (answer, prompt) in enumerate(zip(answers, PROMPTS, strict=True)):
         assert right(answer, prompt, MOST) and tuple(told[number]) == answer.tokens
         assert answer.result.receipt is not None
-    assert sum(answer.result.price_nanoton for answer in answers) == bill(len(PROMPTS))
+    # Each token of an answer, and one for four of its prompt.
+    assert [answer.result.units for answer in answers] == [MOST + -(-len(prompt) // 4) for prompt in PROMPTS]
+    tokens = sum(answer.result.units for answer in answers)
+    assert sum(answer.result.price_nanoton for answer in answers) == SETUP_NANOTON + tokens * TOKEN_NANOTON
+
+
+def test_a_decoder_is_not_sold_where_only_runs_have_a_price(here: Market, package: Path) -> None:
+    quote = here.buyer.quote(package, runs=2)
+    assert [one["token_nanoton_per_1000"] for one in quote["quotes"]] == [1_000 * TOKEN_NANOTON] * 2
+    here.place.provider("runs", price_run_nanoton="1", price_setup_nanoton="0")
+    until(lambda: len(here.buyer.offers()) == 3, "the offer of the third provider")
+    assert sum("token_nanoton_per_1000" in offer for offer in here.buyer.offers()) == 2
+    assert len(here.buyer.quote(package, runs=2)["quotes"]) == 2
+
+
+def test_a_task_that_could_cost_more_than_its_user_pays_is_not_begun(here: Market, package: Path) -> None:
+    most = SETUP_NANOTON + (MOST + 1) * TOKEN_NANOTON
+    with pytest.raises(CeilingExceeded):
+        here.buyer.generate(package, [Ask(PROMPTS[0], LONG)], max_price_nanoton=most)
+    (answer,) = here.buyer.generate(package, [Ask(PROMPTS[0], MOST)], max_price_nanoton=most)
+    assert right(answer, PROMPTS[0], MOST)
 
 
 def test_files_of_a_package_are_read_through_the_peer(here: Market, package: Path) -> None:

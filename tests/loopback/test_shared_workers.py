@@ -61,7 +61,7 @@ def test_prompts_of_several_buyers_are_continued_by_one_decoder(empty_town: Town
     package.mkdir()
     (package / "model.onnx").write_bytes(tiny.tiny_decoder())
     (package / "tokens.bin").write_bytes(pack_pieces(PIECES))
-    make_package(package, None, {"name": "tiny", "kind": "generate", "unit": "run", "joinable": [100, 1_000]})
+    make_package(package, None, {"name": "tiny", "kind": "generate", "unit": "output_token", "joinable": [100, 1_000]})
     model = hold(empty_town, empty_town.peers[1], package)
 
     def ask(buyer: int) -> list[tuple[int, ...]]:

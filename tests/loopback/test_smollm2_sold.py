@@ -28,7 +28,8 @@ def test_smollm2_of_another_process_says_paris(tmp_path: Path, monkeypatch: pyte
     package.mkdir()
     for name in ("model.onnx", "tokens.bin", "tokenizer.json", "decoder.json"):
         shutil.copy(PACKAGE / name, package / name)
-    make_package(package, None, {"name": "smollm2", "kind": "generate", "unit": "run", "licence": "Apache-2.0"})
+    declared = {"name": "smollm2", "kind": "generate", "unit": "output_token", "licence": "Apache-2.0"}
+    make_package(package, None, declared)
     (library,) = CONVERT.glob("lib/python*/site-packages/tokenizers")
     (tmp_path / "library").mkdir()
     os.symlink(library, tmp_path / "library" / "tokenizers")

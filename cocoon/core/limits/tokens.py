@@ -15,6 +15,9 @@ PIECES_BYTES = 16 * MIB
 """Text of all tokens together; 49,152 tokens of SmolLM2 have 345 KiB."""
 CONTEXT_TOKENS = 1 << 17
 """Tokens of one sequence, its prompt included: what the longest of published contexts have."""
+PROMPT_TOKENS_A_UNIT = 4
+"""Tokens of a prompt that are billed as one of an answer: to read one takes a fifth to a quarter as long as to make one
+(docs/benchmarks.md: 3.6 to 4.6 ms and 22 ms)."""
 DECODE_ROWS = 64
 """Sequences that one decoder steps together; a batch of 8 has gained most of what there is (docs/benchmarks.md)."""
 SEQUENCES_WAITING = 256

@@ -140,7 +140,7 @@ def test_an_event_that_this_version_does_not_know_is_passed_over() -> None:
 def answered(number: int = 1) -> Case:
     result = Result(
         unit=number - 1, outputs={}, provider="12D3KooWprovider", lease="aa" * 32, number=number,
-        price_nanoton=0, input_hash="11" * 32, output_hash=f"{number:02x}" * 32, ran_us=9, receipt="cc" * 32,
+        units=1, price_nanoton=0, input_hash="11" * 32, output_hash=f"{number:02x}" * 32, ran_us=9, receipt="cc" * 32,
     )  # fmt: skip
     return Case(f"file{number}", np.zeros(2048, np.uint16), Label("txt", 0.75), result)
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from cocoon.core.errors import WrongField
+from cocoon.core.units import UnitKind
 from cocoon.ledger.statement import check_statement
 from cocoon.ledger.terms import terms_of
 from cocoon.wire.commitment import Commitment, commit
@@ -38,7 +39,8 @@ def test_a_bill_is_the_set_up_and_the_rounded_price_of_all_units_together(units:
     ("changes", "code"),
     [
         ({"setup_nanoton": 1}, "wrong_price"), ({"prices": ((1, 1),)}, "wrong_price"),
-        ({"prices": ((1, 0), (2, 0))}, "wrong_price"), ({"escrow": b"\x06" * 32}, "wrong_escrow"),
+        ({"prices": ((1, 0), (2, 0))}, "wrong_price"), ({"prices": ((5, 0),)}, "wrong_price"),
+        ({"kind": "generate"}, "wrong_price"), ({"escrow": b"\x06" * 32}, "wrong_escrow"),
         ({"lane": 1}, "wrong_escrow"), ({"tranche_nanoton": 1}, "wrong_tranche"),
         ({"owner": b"\x06" * 32}, "wrong_escrow"),
         ({"lane_key": b"\x06" * 32}, "wrong_escrow"), ({"index": 1}, "wrong_escrow"),
@@ -119,3 +121,8 @@ def test_units_are_the_ones_counted_here() -> None:
 def test_a_salt_keeps_equal_inputs_apart() -> None:
     assert commit(SALT, b"in 3") != commit(b"\x06" * 16, b"in 3")
     assert parties.statement(terms(), 3) == statement(terms(), 3)
+
+
+def test_a_lease_on_a_decoder_is_billed_by_the_token() -> None:
+    assert terms_of(lease(kind="generate", prices=((5, 0),))).unit_kind == UnitKind.OUTPUT_TOKEN
+    assert terms_of(lease(kind="generate", prices=())).unit_kind == UnitKind.OUTPUT_TOKEN

@@ -93,3 +93,26 @@ def test_what_changes_nothing_need_not_be_journalled() -> None:
     assert buyer.mark() == before
     deliver(seller, buyer, 1)
     assert buyer.mark() != before
+
+
+# --- runs of many units -------------------------------------------------------
+
+
+def test_runs_of_many_units_count_with_the_most_that_they_may_have() -> None:
+    seller, buyer = priced(tranche=1_000, price=100, ceiling=1_500)
+    assert seller.may_start(1, units=10) and not seller.may_start(1, units=11)
+    assert seller.affordable(1, units=15) and not seller.affordable(1, units=16)
+    deliver(seller, buyer, 2)
+    assert seller.may_start(1, units=8) and not seller.may_start(1, units=9)
+    assert seller.affordable(1, units=13) and not seller.affordable(1, units=14)
+
+
+def test_a_run_that_may_be_dearer_than_a_tranche_goes_alone_and_never_on_credit() -> None:
+    seller, buyer = priced(tranche=1_000, price=100)
+    assert seller.may_start(0, units=50) and not seller.may_start(1, units=51)
+    seller.proven = False
+    assert not seller.may_start(0, units=50) and seller.may_start(0, units=10)
+    seller.handle(0, LaneProven())
+    assert seller.may_start(0, units=50)
+    deliver(seller, buyer, 1)
+    assert not seller.may_start(0, units=50)

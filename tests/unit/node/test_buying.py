@@ -26,7 +26,7 @@ from cocoon.node.models import hash_file
 from cocoon.node.purchase import Purchase
 from cocoon.p2p.streams import PeerStream
 from cocoon.privacy.hpke import public_bytes
-from cocoon.scheduler.selection import Quote
+from cocoon.scheduler.selection import RUNS, Quote
 from cocoon.wire.messages import ModelOffer, ModelReady
 from cocoon.wire.signing import sign
 from tests.unit.ledger import parties
@@ -136,7 +136,7 @@ async def test_one_model_is_opened_at_several_providers_side_by_side_and_all_lea
     autojump_clock: trio.testing.MockClock, tmp_path: Path,
 ) -> None:
     (tmp_path / "model.onnx").write_bytes(b"a model")
-    order = Order(hash_file(tmp_path / "model.onnx"), False, "infer", 5, None)
+    order = Order(hash_file(tmp_path / "model.onnx"), False, "infer", RUNS, 5, None)
     may_load = trio.Event()
 
     async def slow(link: WorkLink) -> None:

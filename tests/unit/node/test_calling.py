@@ -22,8 +22,8 @@ from cocoon.node.regard import Regard
 from cocoon.node.stock import Terms
 from cocoon.p2p.streams import PeerStream
 from cocoon.scheduler.bidding import CallSeen
-from cocoon.scheduler.selection import Missed, Quote
-from cocoon.scheduler.strategy import Strategy
+from cocoon.scheduler.selection import RUNS, Measure, Missed, Quote
+from cocoon.scheduler.strategy import Prices, Strategy
 from cocoon.scheduler.verification import Called, verify_bid, verify_offer
 from cocoon.wire.market import Bid, BidReply, Call, CallResult, Decline
 from cocoon.wire.messages import OfferReply, Refusal
@@ -36,11 +36,13 @@ BUYER, SELLER, OTHER = identity(1), identity(2), identity(3)
 ASKS = ((1, 1_000),)
 
 
-def desk(keys: Any = SELLER, closed: CocoonError | None = None) -> BidDesk:
+def desk(
+    keys: Any = SELLER, closed: CocoonError | None = None, asks: Prices = ASKS, kinds: tuple[str, ...] = ("infer",)
+) -> BidDesk:
     """The bid desk of a provider that asks 100 and 1,000."""
-    terms = Terms(setup_nanoton=100, prices=ASKS)
+    terms = Terms(setup_nanoton=100, prices=asks, kinds=kinds)
     counter = OfferCounter(lambda: keys, NETWORK, bytes(8), terms, PROFILE, Clock())
-    strategy = Strategy(ask_setup_nanoton=100, asks=ASKS, max_model_bytes=terms.max_model_bytes)
+    strategy = Strategy(ask_setup_nanoton=100, asks=asks, kinds=kinds, max_model_bytes=terms.max_model_bytes)
     made = BidDesk(keys, counter, None, strategy, Clock(), 8)  # type: ignore[arg-type]
     made._closed = lambda: closed
     return made
@@ -71,7 +73,7 @@ async def test_calls_share_one_stream_and_each_gets_its_own_answer(autojump_cloc
             assert {quote.bid.call for quote in ended.quotes if quote.bid} == {wanted.id}
             assert all(quote.binds_until_ns <= trio.current_time() * SECOND_NS + BID_BINDS_NS for quote in ended.quotes)
             streets.handlers.clear()                    # no second stream is opened
-        assert calls._bidder(SELLER.key).round_trip_ns is not None
+        assert calls._bidder(SELLER.key, RUNS).round_trip_ns is not None
 
 
 async def test_many_calls_at_once_are_told_apart(autojump_clock: trio.testing.MockClock) -> None:
@@ -236,6 +238,7 @@ LIES: list[tuple[Callable[[BidReply], BidReply], str]] = [
     (lambda reply: bid_of(reply, prices=((1, 1_001),)), "wrong_price"),
     (lambda reply: bid_of(reply, prices=()), "wrong_price"),
     (lambda reply: bid_of(reply, prices=((1, 1_000), (2, 1))), "wrong_price"),
+    (lambda reply: bid_of(reply, prices=((5, 0),)), "wrong_price"),
 ]
 
 
@@ -305,3 +308,27 @@ async def test_a_call_that_comes_again_is_declined(autojump_clock: trio.testing.
         again = unpack(await theirs.receive(), BidReply, Decline)
         assert isinstance(again, Decline) and again.code == "replayed"
         nursery.cancel_scope.cancel()
+
+
+async def test_a_call_for_tokens_gets_a_price_of_tokens_and_believes_no_other(
+    autojump_clock: trio.testing.MockClock
+) -> None:
+    measure = Measure(unit=5, most=50)
+    asks, kinds = ((1, 1_000), (5, 40)), ("generate", "infer")
+    seller = desk(asks=asks, kinds=kinds)
+    called = Called.of(call(nonce=os.urandom(16), kind="generate"), measure)
+    async with caller(seller) as (calls, _, _):
+        (quote,) = (await calls.call([SELLER.key], called)).quotes
+        assert quote.asked.prices == ((5, 40),) and quote.measure == measure
+        assert dict(quote.terms.prices) == {1: 40 * 50}
+        assert dict(calls._bidder(SELLER.key, measure).offer.prices) == {1: 40 * 50}  # type: ignore[union-attr]
+        assert dict(calls._bidder(SELLER.key, RUNS).offer.prices)[1] == 1_000   # type: ignore[union-attr]
+    other = Called.of(call(nonce=os.urandom(16), kind="generate"), measure)
+    reply = seller._answer(BUYER.key, other.call)
+    assert isinstance(reply, BidReply)
+    offered = verify_offer(
+        OfferReply(offer=reply.offer, keys=reply.keys, profile=reply.profile, warm=b""), NETWORK, SELLER.key
+    )
+    with pytest.raises(CocoonError) as refused:
+        verify_bid(bid_of(reply, prices=((1, 0),)), other, offered, 0)
+    assert refused.value.code == "wrong_price"

@@ -11,19 +11,24 @@ import trio.testing
 from cocoon.core.errors import RunFailed, WorkerLost
 from cocoon.core.limits import RUNS_UNSETTLED
 from cocoon.core.machine import Event
+from cocoon.core.values import replace
 from cocoon.ledger.receipt import ReceiptIssuer
 from cocoon.ledger.tab import Tab
 from cocoon.ledger.terms import terms_of
 from cocoon.node.generation import Generation
 from cocoon.node.stock import Terms
 from cocoon.runtime.process import Answer, TurnReport
-from cocoon.scheduler.sale import RunBroke, RunsFinished
+from cocoon.scheduler.sale import LeaseBroke, RunBroke, RunsFinished
+from cocoon.wire.generation import Ask, ask_tensors, said_tensors
 from cocoon.wire.messages import Lease, RunRequest
 from cocoon.wire.signing import Signed, sign
+from cocoon.wire.tensors import encode_tensors
 from tests.unit.node.scripted import Clock, identity
 from tests.unit.scheduler import builders
 
 HEAD = bytes(32)
+#: A prompt that is billed as two tokens, and an answer of at most three.
+ASKED = Ask(tuple(range(5)), 3)
 #: The agreed limit of a run.
 RUN_S = builders.lease().run_ms / 1_000
 
@@ -60,18 +65,22 @@ class Scripted:
 class Stage:
     """A lease on such a worker, with everything that it tells."""
 
-    def __init__(self, nursery: trio.Nursery, runs: int) -> None:
+    def __init__(self, nursery: trio.Nursery, runs: int, asked: Ask = ASKED, **terms: int) -> None:
+        """``terms`` are those of the lease in which it differs from one that costs nothing."""
         self.worker, self.told, self.posted = Scripted(), list[int](), list[Event]()
-        lease: Signed[Lease] = sign(builders.lease(requester=identity(2).key, provider=identity(1).key), identity(2))
+        lease: Signed[Lease] = sign(
+            builders.lease(requester=identity(2).key, provider=identity(1).key, kind="generate", prices=((5, 0),)),
+            identity(2),
+        )
         pace = SimpleNamespace(ran=lambda model, ran_us: None)
-        shop: Any = SimpleNamespace(clock=Clock(), terms=Terms(prices=((1, 0),)), bids=SimpleNamespace(pace=pace))
+        shop: Any = SimpleNamespace(clock=Clock(), terms=Terms(), bids=SimpleNamespace(pace=pace))
+        self.tab = Tab(replace(terms_of(lease), **terms))
         self.lease = Generation(
-            shop, lease, ReceiptIssuer(Tab(terms_of(lease))), trio.Event, self._post,
-            lambda token: self.told.append(token.number),
+            shop, lease, ReceiptIssuer(self.tab), trio.Event, self._post, lambda token: self.told.append(token.number)
         )
         self.lease._seat = self.worker  # type: ignore[assignment]
         for number in range(1, runs + 1):
-            self.lease.take(RunRequest(number=number, salt=bytes(16), inputs=b""))
+            self.lease.take(RunRequest(number=number, salt=bytes(16), inputs=encode_tensors(ask_tensors(asked))))
         nursery.start_soon(self.lease.speak)
         self._nursery = nursery
 
@@ -88,8 +97,8 @@ class Stage:
         return True
 
 
-def answer() -> Answer:
-    return Answer(b"", 1)
+def answer(tokens: int = 1, ran_us: int = 1) -> Answer:
+    return Answer(encode_tensors(said_tensors([5] * tokens, HEAD, "length", 0)), ran_us)
 
 
 async def test_results_leave_in_the_order_of_their_numbers_and_tokens_at_once() -> None:
@@ -172,7 +181,7 @@ async def test_a_worker_ran_no_longer_than_it_was_asked(autojump_clock: trio.tes
         stage = Stage(nursery, 1)
         await stage.begin(1)
         await trio.sleep(1)
-        await stage.worker.say(1, n1=Answer(b"", (1 << 63) - 1))
+        await stage.worker.say(1, n1=answer(ran_us=(1 << 63) - 1))
         job, statement = stage.lease.recorded(1)
         assert stage.finished == [1] and job.result is not None and statement.ran_us == 1_000_000
         nursery.cancel_scope.cancel()
@@ -184,4 +193,46 @@ async def test_runs_that_are_begun_count_as_unpaid(autojump_clock: trio.testing.
         await stage.begin(*range(1, RUNS_UNSETTLED + 2))
         await stage.worker.say(1)
         assert [asked for asked, _ in stage.worker.orders] == [list(range(1, RUNS_UNSETTLED + 1)), []]
+        nursery.cancel_scope.cancel()
+
+
+PAID = {"lane": 1, "tranche_nanoton": 1_000, "price_nanoton": 100_000, "ceiling_nanoton": 1_000_000}
+
+
+async def test_a_run_costs_the_tokens_of_its_answer_and_a_quarter_of_its_prompt() -> None:
+    async with trio.open_nursery() as nursery:
+        stage = Stage(nursery, 2, **PAID)
+        await stage.begin(1, 2)
+        await stage.worker.say(n1=answer(3), n2=answer(1))
+        statements = [stage.lease.recorded(number)[1] for number in (1, 2)]
+        assert [(made.units, made.price_nanoton) for made in statements] == [(2 + 3, 500), (2 + 1, 300)]
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_a_worker_says_beyond_what_was_asked_is_not_sold() -> None:
+    async with trio.open_nursery() as nursery:
+        stage = Stage(nursery, 2, replace(ASKED, stop_tokens=(5,)), **PAID)
+        await stage.begin(1, 2)
+        await stage.worker.say(n1=answer(4), n2=answer(2))
+        assert [(event.number, event.code) for event in stage.posted if isinstance(event, RunBroke)] == [
+            (1, "wrong_output"), (2, "wrong_output")
+        ]
+        nursery.cancel_scope.cancel()
+
+
+async def test_no_run_begins_that_could_leave_more_than_a_tranche_unpaid() -> None:
+    async with trio.open_nursery() as nursery:
+        stage = Stage(nursery, 3, **PAID)
+        await stage.begin(1, 2, 3)
+        await stage.worker.say(1)
+        assert [asked for asked, _ in stage.worker.orders] == [[1, 2], []], "two may come to ten tokens, a tranche"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_run_that_may_pass_the_ceiling_is_not_begun() -> None:
+    async with trio.open_nursery() as nursery:
+        stage = Stage(nursery, 1, **{**PAID, "ceiling_nanoton": 499})
+        await stage.begin(1)
+        (broke,) = stage.posted
+        assert isinstance(broke, LeaseBroke) and broke.code == "limit_exceeded" and not stage.worker.orders
         nursery.cancel_scope.cancel()

@@ -25,6 +25,7 @@ from cocoon.node.link import WorkLink
 from cocoon.node.means import Order, Purse
 from cocoon.node.models import hash_file
 from cocoon.p2p.streams import PeerStream
+from cocoon.scheduler.selection import RUNS
 from cocoon.wire.messages import LeaseClose, ModelOffer, ModelReady, Refusal
 from cocoon.wire.signing import sign
 from tests.unit.ledger import parties
@@ -98,7 +99,7 @@ async def test_a_provider_that_settles_nothing_does_not_keep_leases_of_others_fr
     autojump_clock: trio.testing.MockClock, tmp_path: Path,
 ) -> None:
     (tmp_path / "model.onnx").write_bytes(b"a model")
-    order = Order(hash_file(tmp_path / "model.onnx"), False, "infer", 1, None)
+    order = Order(hash_file(tmp_path / "model.onnx"), False, "infer", RUNS, 1, None)
 
     async def scene(purse: Purse, buyer: Buyer, silent: Provider, honest: Provider) -> None:
         async def progress(event: dict[str, object]) -> None:

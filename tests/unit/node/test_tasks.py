@@ -12,7 +12,7 @@ from cocoon.core.limits import USUAL_CEILING_NANOTON
 from cocoon.node.means import Order
 from cocoon.node.models import HeldModel
 from cocoon.node.tasks import Submission, TaskRun, _Share
-from cocoon.scheduler.selection import Quote, Ranked
+from cocoon.scheduler.selection import RUNS, Measure, Quote, Ranked
 from cocoon.scheduler.spending import LeasePrice
 from cocoon.scheduler.task import LeaseOpened, Phase, ReceiptsSettled, SellersRanked, TaskSubmitted
 from cocoon.wire.manifest import implicit
@@ -62,7 +62,7 @@ class Client:
 async def test_a_warm_lease_is_no_way_around_what_a_task_may_cost(named: int | None, bound: int) -> None:
     model = HeldModel(ModelId(bytes(32)), implicit(1, [bytes(32)]), (), ())
     buyer = Buyer()
-    submission = Submission(Order(model, True, "infer", 7, named), 7, 1_000)
+    submission = Submission(Order(model, True, "infer", RUNS, 7, named), 7, 1_000)
     with pytest.raises(CocoonError, match="far enough"):
         await TaskRun(cast(Any, Means()), cast(Any, buyer), submission, Client()).run()
     assert buyer.asked is not None and buyer.asked.ceiling_nanoton == bound
@@ -73,12 +73,14 @@ class Granted:
 
     id = LeaseId(bytes(32))
     provider = PeerKey(bytes([1]) * 32)
-    price = LeasePrice(0, 1_000, 3, shared=True)
+
+    def price(self, measure: Measure) -> LeasePrice:
+        return LeasePrice(0, 1_000, 3, shared=True)
 
 
 async def test_a_lease_is_asked_for_what_is_left_of_the_units_and_of_the_ceiling() -> None:
     model = HeldModel(ModelId(bytes(32)), implicit(1, [bytes(32)]), (), ())
-    order = Order(model, True, "infer", 100, 1_000)
+    order = Order(model, True, "infer", RUNS, 100, 1_000)
 
     class Opening(Buyer):
         """Opens what it is asked for."""
@@ -97,14 +99,15 @@ async def test_a_lease_is_asked_for_what_is_left_of_the_units_and_of_the_ceiling
     run.post = post  # type: ignore[method-assign]
     await run._open(2, tender())
     assert buyer.asked is not None and (buyer.asked.units, buyer.asked.ceiling_nanoton) == (40, 107)
-    assert told == [LeaseOpened(2, Granted.price)], "the machine hears who else is on the lease"
+    assert told == [LeaseOpened(2, Granted().price(RUNS))], "the machine hears who else is on the lease"
     assert [message["event"] for message in client.told] == ["lease"]
 
 
 async def test_the_usual_ceiling_that_a_search_told_reaches_the_machine_with_its_verdict() -> None:
     model = HeldModel(ModelId(bytes(32)), implicit(1, [bytes(32)]), (), ())
     run = TaskRun(
-        cast(Any, Means()), cast(Any, Buyer()), Submission(Order(model, True, "infer", 7, None), 7, 1_000), Client()
+        cast(Any, Means()), cast(Any, Buyer()), Submission(Order(model, True, "infer", RUNS, 7, None), 7, 1_000),
+        Client(),
     )
     run._machine.handle(0, TaskSubmitted())
     run._ceiling_nanoton = 70
@@ -116,7 +119,8 @@ async def test_the_usual_ceiling_that_a_search_told_reaches_the_machine_with_its
 def test_the_summary_names_every_provider_and_first_who_ran_most() -> None:
     model = HeldModel(ModelId(bytes(32)), implicit(1, [bytes(32)]), (), ())
     run = TaskRun(
-        cast(Any, Means()), cast(Any, Buyer()), Submission(Order(model, True, "infer", 7, None), 7, 1_000), Client()
+        cast(Any, Means()), cast(Any, Buyer()), Submission(Order(model, True, "infer", RUNS, 7, None), 7, 1_000),
+        Client(),
     )
     assert run._summary()["provider"] == "" and run._summary()["providers"] == []
     names = [PeerKey(bytes([number]) * 32) for number in (1, 2, 3)]
@@ -131,7 +135,7 @@ def test_the_summary_names_every_provider_and_first_who_ran_most() -> None:
 
 async def test_a_unit_that_is_accepted_and_still_being_recorded_has_no_receipt_yet() -> None:
     model = HeldModel(ModelId(bytes(32)), implicit(1, [bytes(32)]), (), ())
-    order = Order(model, True, "infer", 2, None)
+    order = Order(model, True, "infer", RUNS, 2, None)
     run = TaskRun(cast(Any, Means()), cast(Any, Buyer()), Submission(order, 2, 1_000), Client())
     run._machine.phase, run._machine.accepted = Phase.SETTLING, 2
     run._delivered, run._uncovered, run._covered = 1, {(bytes(32), 1)}, {(bytes(32), 1)}

@@ -190,15 +190,22 @@ def test_a_bid_lies_between_floor_and_ask_and_rises_as_the_house_fills(
         ask_setup_nanoton=ask, asks=((1, ask),), floor_setup_nanoton=floor, floors=((1, floor),),
         idle_discount_ppm=discount_ppm,
     )
-    setup, ((_, run),) = strategy.price(open_ppm)
+    setup, ((_, run),) = strategy.price("infer", open_ppm)
     assert setup == run and min(floor, ask) <= run <= ask
-    assert run <= strategy.price(open_ppm + 1)[0]
-    assert strategy.price(PPM)[0] == ask
+    assert run <= strategy.price("infer", open_ppm + 1)[0]
+    assert strategy.price("infer", PPM)[0] == ask
 
 
 def test_an_idle_house_takes_its_discount_off_the_room_above_the_floor() -> None:
     strategy = Strategy(asks=((1, 1_000),), floors=((1, 600),), idle_discount_ppm=PPM // 2)
-    assert [strategy.price(open_ppm)[1][0][1] for open_ppm in (0, PPM // 2, PPM)] == [800, 900, 1_000]
+    assert [strategy.price("infer", open_ppm)[1][0][1] for open_ppm in (0, PPM // 2, PPM)] == [800, 900, 1_000]
+
+
+def test_a_bid_has_the_price_of_what_was_called_for_and_no_other() -> None:
+    strategy = Strategy(asks=((1, 1_000), (5, 40)), floors=((1, 600), (5, 20)), idle_discount_ppm=PPM // 2)
+    assert strategy.price("generate", 0) == (0, ((5, 30),))
+    assert strategy.price("infer", 0) == (0, ((1, 800),))
+    assert replace(strategy, asks=((1, 1_000),)).price("generate", 0) == (0, ())
 
 
 # --- pace --------------------------------------------------------------------

@@ -182,3 +182,9 @@ def best(bids: list[Quote], units: int, terms: dict[PeerKey, tuple[int, ...]]) -
     ranked = rank(bids, Demand("infer", 1_000, units, 1 << 40), lambda peer: terms[peer][4])
     assert isinstance(ranked, Ranked)
     return ranked.quotes[0]
+
+
+def test_calls_by_the_token_are_left_out_because_nobody_tells_how_many_there_were() -> None:
+    of_tokens = seen(kind="generate", prices=((5, 100),), setup_nanoton=7)
+    assert at(50, of_tokens, replace(of_tokens, outcome="won")) == at(50)
+    assert cost_nanoton(of_tokens) == 7

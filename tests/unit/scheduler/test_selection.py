@@ -7,16 +7,22 @@ from hypothesis import strategies as st
 
 from cocoon.core.ids import PeerKey, peer_id
 from cocoon.core.limits import RUNS_PER_LEASE, USUAL_CEILING_NANOTON
+from cocoon.core.values import replace
 from cocoon.scheduler.selection import (
+    RUNS,
     AllAboveCeiling,
     Demand,
+    Measure,
     NoneFits,
+    Quote,
     Ranked,
     expected_cost_nanoton,
+    per_run,
     rank,
     shortlist,
     usual_ceiling_nanoton,
 )
+from cocoon.scheduler.spending import LeasePrice
 from tests.unit.scheduler.builders import offer, quote
 
 FREE = Demand(kind="infer", model_bytes=10, runs=5, ceiling_nanoton=0)
@@ -104,3 +110,46 @@ def test_who_is_reliable_comes_before_who_is_a_little_cheaper() -> None:
     offers = {peer(1): offer(prices=((1, 1_000),)), peer(2): offer(prices=((1, 1_100),))}
     trust = {peer(1): 500_000, peer(2): 900_000}
     assert shortlist(offers, FREE, 8, 2, lambda _: 0, trust.__getitem__) == [peer(2), peer(1)]
+
+
+# --- tokens (SCH-30) ----------------------------------------------------------
+
+#: Runs of at most 50 tokens.
+TOKENS = Measure(unit=5, most=50)
+TOKENS_WANTED = Demand("generate", 10, 4, 1_000_000, TOKENS)
+
+
+def teller(number: int, per_1000: int, **changes: object) -> Quote:
+    """A provider that sells runs for 1,000 and tokens for so much, a thousand of each."""
+    made = quote(peer(number), kinds=("generate", "infer"), prices=((1, 1_000), (5, per_1000)), **changes)
+    return replace(made, measure=TOKENS)
+
+
+def test_a_run_of_tokens_costs_at_most_all_of_them() -> None:
+    dear = teller(1, 2_000, setup_nanoton=7)
+    assert expected_cost_nanoton(dear.terms, runs=3) == 7 + 3 * 50 * 2
+    assert dear.asked.prices == ((1, 1_000), (5, 2_000)), "a lease names what was asked"
+    assert per_run(dear.offer, RUNS) is dear.offer
+
+
+def test_sellers_of_tokens_are_ranked_by_their_price_of_tokens() -> None:
+    verdict = rank([teller(1, 300), teller(2, 200), teller(3, 400)], TOKENS_WANTED)
+    assert isinstance(verdict, Ranked) and [one.provider for one in verdict.quotes] == [peer(2), peer(1), peer(3)]
+    offers = {one.provider: one.offer for one in (teller(1, 300), teller(2, 200), teller(3, 400))}
+    assert shortlist(offers, TOKENS_WANTED, 1, 0, lambda below: 0) == [peer(2)]
+
+
+def test_the_ceiling_counts_every_token_that_a_run_may_have() -> None:
+    bound = Demand("generate", 10, 4, 4 * 50 * 2 - 1, TOKENS)
+    assert rank([teller(1, 2_000)], bound) == AllAboveCeiling(4 * 50 * 2, 4 * 50 * 2 - 1)
+
+
+def test_who_names_no_price_of_tokens_sells_none() -> None:
+    verdict = rank([replace(quote(kinds=("generate",), prices=((1, 0),)), measure=TOKENS)], TOKENS_WANTED)
+    assert isinstance(verdict, NoneFits) and verdict.reasons[0].endswith("has no price of output_tokens")
+
+
+def test_a_lease_for_tokens_is_never_thought_cheaper_than_it_can_become() -> None:
+    price = LeasePrice.of(teller(1, 30, setup_nanoton=7))
+    assert price.cost_nanoton(2) == 7 + 2 * 2, "50 tokens cost 1.5 nanoton: a run may round that up by itself"
+    assert price.after(9).cost_nanoton(1) == 2, "less than was thought is no sign of another task"

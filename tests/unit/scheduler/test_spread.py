@@ -322,7 +322,7 @@ class SpreadUnderAnyWeather(RuleBasedStateMachine):
         self.ceiling = ceiling
         self.task = task.Task(units, DEADLINE_NS, Attempts(most, ceiling))
         self.take(self.task.handle(0, task.TaskSubmitted(tuple(
-            task.WarmLease(one.provider, LeasePrice.of(one.offer)) for one in warm
+            task.WarmLease(one.provider, LeasePrice.of(one)) for one in warm
         ))))
         if self.task.is_searching:
             self.ranked(found)
