@@ -139,13 +139,15 @@ def offers(home: str | None, printer: Printer) -> None:
 @click.command()
 @click.argument("model", metavar="MODEL")
 @click.option("--runs", type=click.IntRange(1), default=1, show_default=True, help="How many runs.")
+@click.option("--tokens", type=click.IntRange(1), default=None,
+              help="Of a decoder: most tokens of a run, a quarter of those of its prompt among them.")
 @common
-def quote(model: str, runs: int, home: str | None, printer: Printer) -> None:
+def quote(model: str, runs: int, tokens: int | None, home: str | None, printer: Printer) -> None:
     """Show what runs of MODEL would cost at each provider; nobody is told of them."""
     from cocoon.sdk import connect
 
     printer.progress("asking providers ...")
-    found = connect(home).quote(model, runs)
+    found = connect(home).quote(model, runs, tokens)
     printer.end_progress()
     quotes = found.pop("quotes")
     for one in quotes:

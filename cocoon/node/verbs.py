@@ -261,7 +261,7 @@ def brief(quote: Quote, standing: Standing) -> dict[str, Any]:
     offer = quote.offer
     return {
         "provider": peer_id(quote.provider), "setup_nanoton": offer.setup_nanoton,
-        **{_PRICES[unit]: price for unit, price in offer.prices if unit in _PRICES},
+        "run_nanoton_per_1000": 0, **{_PRICES[unit]: price for unit, price in offer.prices if unit in _PRICES},
         "max_model_bytes": offer.max_model_bytes,
         "max_memory_bytes": offer.max_memory_bytes, "max_run_ms": offer.max_run_ms, "queue": offer.queue,
         "free_memory_bytes": offer.free_memory_bytes,

@@ -230,11 +230,12 @@ class Client:
         """The offers that the peer can get now, one map each."""
         return self._list("offers", "offers")
 
-    def quote(self, model: str | os.PathLike[str], runs: int = 1) -> dict[str, Any]:
+    def quote(self, model: str | os.PathLike[str], runs: int = 1, run_units: int | None = None) -> dict[str, Any]:
         """What ``runs`` runs of ``model`` would cost at each provider, from standing offers; nobody is told of them.
 
         Args:
             model: As for ``run``.
+            run_units: Of a decoder: the most tokens of one run, a quarter of those of its prompt among them.
 
         Returns:
             ``model``, ``runs``, ``ceiling_nanoton`` (what a task without ``max_price_nanoton`` may cost), and
@@ -244,8 +245,12 @@ class Client:
         Raises:
             NotFound: there is no such file, or nobody announces the model.
         """
-        units = count_number(runs, "runs", limits.UNITS_PER_TASK)
-        return self._ask("quote", {"model": model_text(model), "runs": units})
+        args: Message = {
+            "model": model_text(model), "runs": count_number(runs, "runs", limits.UNITS_PER_TASK)
+        }
+        if run_units is not None:
+            args["run_units"] = count_number(run_units, "run_units", limits.CONTEXT_TOKENS)
+        return self._ask("quote", args)
 
     def market(self) -> dict[str, Any]:
         """What the peer sees of the market since it started; bounded lists, oldest first.

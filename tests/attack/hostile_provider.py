@@ -20,6 +20,7 @@ import trio
 from cocoon.config.network import NetworkFile, format_link
 from cocoon.core.ids import LeaseId, PeerKey, ReceiptHash, kind_key
 from cocoon.core.limits import OFFER_TTL_S
+from cocoon.core.units import KINDS, UNIT_OF
 from cocoon.core.values import replace
 from cocoon.identity.keys import HPKE_SEED_BYTES, KeyPair, identity_of
 from cocoon.ledger.events import IssueReceipt, StatementMade, TrancheClosed
@@ -39,6 +40,7 @@ from cocoon.privacy.hpke import open_keys, public_bytes
 from cocoon.privacy.link import SealedReader, SealedWriter, session_keys
 from cocoon.telemetry.log import get_logger
 from cocoon.wire.commitment import commit
+from cocoon.wire.counting import counted_units
 from cocoon.wire.judged import Statement, Voucher
 from cocoon.wire.market import Bid, BidReply, Call, CallResult, Decline
 from cocoon.wire.messages import (
@@ -97,9 +99,10 @@ class Talk:
         """The result of a run, its statement perhaps a lie; the account is kept honestly."""
         outputs = request.inputs if outputs is None else outputs
         given, made = commit(request.salt, request.inputs), commit(request.salt, outputs)
+        units = counted_units(self.issuer.tab.terms.unit_kind, request.inputs, outputs)
         statement = Statement(
             lease=self.lease.digest, number=request.number, input_alg=given.alg, input=given.hash, output_alg=made.alg,
-            output=made.hash, units=1, price_nanoton=self.issuer.tab.price_nanoton(1), queued_us=0, ran_us=1,
+            output=made.hash, units=units, price_nanoton=self.issuer.tab.price_nanoton(units), queued_us=0, ran_us=1,
         )
         self.issuer.handle(0, StatementMade(statement))
         return RunResult(number=request.number, outputs=outputs, statement=self.tell(statement).pack())
@@ -192,7 +195,8 @@ class HostileProvider:
             mesh.serve(CALL_PROTOCOL, self._call)
             mesh.serve(LEASE_PROTOCOL, self._lease)
             mesh.serve(CLOSE_PROTOCOL, self._close)
-            await mesh.provide(kind_key(self.network.id, "infer"))
+            for kind in KINDS:
+                await mesh.provide(kind_key(self.network.id, kind))
             self.link = format_link(self.network.with_bootstraps(tuple(mesh.addresses())))
             self._up.set()
             await self._stop.wait()
@@ -210,7 +214,8 @@ class HostileProvider:
             offer, reply = self._offered()
             bid = Bid(
                 network=self.network.id, call=digest(message), offer=digest(offer),
-                setup_nanoton=offer.setup_nanoton, prices=offer.prices, start_ms=0, run_us=0, warm=False,
+                setup_nanoton=offer.setup_nanoton, start_ms=0, run_us=0, warm=False,
+                prices=tuple(one for one in offer.prices if one[0] == UNIT_OF[message.kind]),
             )
             honest = BidReply(
                 call=digest(message), bid=self.sign(bid), offer=reply.offer, keys=reply.keys, profile=reply.profile
@@ -225,8 +230,8 @@ class HostileProvider:
         named = self.tell(bundle) if self.lie is not None and self.lie.digest_follows else bundle
         offer = Offer(
             network=self.network.id, boot_id=self.boot, seq=1, ttl_s=OFFER_TTL_S, keys_digest=digest(named),
-            profile_digest=digest(PROFILE), kinds=("infer",),
-            setup_nanoton=self.setup_nanoton, prices=((1, 1_000 * self.run_nanoton),),
+            profile_digest=digest(PROFILE), kinds=KINDS,
+            setup_nanoton=self.setup_nanoton, prices=((1, 1_000 * self.run_nanoton), (5, 0)),
             max_model_bytes=1 << 30, max_memory_bytes=1 << 30, max_run_ms=30_000, max_payload_bytes=1 << 20, queue=0,
             free_memory_bytes=0, warm=bytes(32),
         )

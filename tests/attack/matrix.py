@@ -58,7 +58,6 @@ LIES = (
     Lie("offer", "kinds", to(("other",)), "wrong_kind"),
     Lie("offer", "setup_nanoton", more, "wrong_price"),
     Lie("offer", "prices", to(((1, 1),)), "wrong_price"),
-    Lie("offer", "prices", to(((1, 0), (2, 0))), "wrong_price"),
     Lie("offer", "max_model_bytes", to(0), "no_provider"),
 
     Lie("key_bundle", "network", flipped, "wrong_network_id", digest_follows=True),
@@ -74,6 +73,7 @@ LIES = (
     Lie("bid", "setup_nanoton", more, "wrong_price"),
     Lie("bid", "prices", to(((1, 1),)), "wrong_price"),
     Lie("bid", "prices", to(()), "wrong_price"),
+    Lie("bid", "prices", to(((1, 0), (5, 0))), "wrong_price"),
 
     Lie("lease", "network", flipped, "wrong_network_id"),
     Lie("lease", "requester", flipped, "wrong_requester"),

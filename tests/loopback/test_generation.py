@@ -77,8 +77,10 @@ def test_eight_prompts_are_continued_together_each_token_told_once_and_each_answ
 
 
 def test_a_decoder_is_not_sold_where_only_runs_have_a_price(here: Market, package: Path) -> None:
-    quote = here.buyer.quote(package, runs=2)
+    quote = here.buyer.quote(package, runs=2, run_units=30)
     assert [one["token_nanoton_per_1000"] for one in quote["quotes"]] == [1_000 * TOKEN_NANOTON] * 2
+    (expected,) = {one["expected_nanoton"] for one in quote["quotes"]}
+    assert expected == SETUP_NANOTON + 2 * 30 * TOKEN_NANOTON
     here.place.provider("runs", price_run_nanoton="1", price_setup_nanoton="0")
     until(lambda: len(here.buyer.offers()) == 3, "the offer of the third provider")
     assert sum("token_nanoton_per_1000" in offer for offer in here.buyer.offers()) == 2
