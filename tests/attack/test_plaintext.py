@@ -34,5 +34,5 @@ async def test_a_stock_host_that_dials_in_plaintext_is_refused_by_a_running_peer
         finally:
             await plain.close()
     async with customer(seller.network) as guest:       # who encrypts is still served
-        assert (await guest.quote()).offer.kinds == ("infer",)
+        assert (await guest.quote()).offer.kinds == KINDS
     assert seller.gained(before) == {}
