@@ -16,6 +16,7 @@ from libp2p.peer.peerinfo import info_from_p2p_addr
 from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID, InsecureTransport
 from multiaddr import Multiaddr
 
+from cocoon.core.units import KINDS
 from tests.attack.conftest import Seller
 from tests.attack.hostile_requester import customer
 from tests.loopback.town import PATIENCE_S
