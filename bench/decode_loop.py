@@ -66,20 +66,20 @@ class Bench:
             generator.turn(0)
         return rows * TOKENS / (time.process_time() - began)
 
-    def passing(self, rows: int) -> float:
+    def passing(self, rows: int, tokens: int = TOKENS, clock: Callable[[], float] = time.process_time) -> float:
         """The loop that people write: outputs of one call are the inputs of the next."""
         names = [f"{layer}.{part}" for layer in range(self.told["layers"]) for part in ("key", "value")]
         empty = np.zeros((rows, self.told["kv_heads"], 0, self.told["head_width"]), np.float32)
         outputs = ["logits", *(f"present.{name}" for name in names)]
         past, ids, seen = dict.fromkeys(names, empty), np.array([PROMPT] * rows), 0
-        for step in range(TOKENS + 1):
+        for step in range(tokens + 1):
             if step == 1:
-                began = time.process_time()
+                began = clock()
             seen += ids.shape[1]
             feeds = {"input_ids": ids, "attention_mask": np.ones((rows, seen), np.int64)}
             logits, *present = self.bare.run(outputs, {**feeds, **{f"past_key_values.{n}": a for n, a in past.items()}})
             past, ids = dict(zip(names, present, strict=True)), logits[:, -1].argmax(axis=-1)[:, None]
-        return rows * TOKENS / (time.process_time() - began)
+        return rows * tokens / (clock() - began)
 
     def in_place(self, rows: int) -> float:
         """The same with a cache in place by IO binding, all bound once: the least that a loop can do."""
@@ -143,5 +143,14 @@ def main(folder: Path) -> None:
     }))
 
 
+def on_demand(folder: Path) -> None:
+    """Say ``ready``; then, for each line with numbers of rows and of tokens, the pace of the loop that people write."""
+    bench = Bench(folder)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        rows, tokens = map(int, line.split())
+        print(bench.passing(rows, tokens, time.perf_counter), flush=True)
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    (on_demand if "on-demand" in sys.argv[2:] else main)(Path(sys.argv[1]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import Any
+from typing import Any, Self
 
 from bench.rows import ROOT, Row
 
@@ -29,6 +29,35 @@ def tokens() -> list[Row]:
     pieces, choices = found["piece_ms"].items(), found["choosing_us"].items()
     rows += [Row(f"a piece of {count} tokens read", f"{took_ms:.0f} ms") for count, took_ms in pieces]
     return rows + [Row(f"a token chosen, {how}", f"{took_us:.0f} us") for how, took_us in choices]
+
+
+class BareLoop:
+    """The loop that people write, in a process of its own that rests while nobody asks it."""
+
+    def __init__(self) -> None:
+        """Start it, and load the model."""
+        command = [sys.executable, "-m", "bench.decode_loop", str(PACKAGE), "on-demand"]
+        self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._line()
+
+    def pace(self, rows: int, tokens: int) -> float:
+        """Tokens per second by the clock on the wall."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{rows} {tokens}\n")
+        self._process.stdin.flush()
+        return float(self._line())
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Its input ends, and so does it."""
+        self._process.communicate()
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
 
 
 def measured() -> Any:
