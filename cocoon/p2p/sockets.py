@@ -21,7 +21,7 @@ from cocoon.core.pieces import PIECES, unsent
 from cocoon.core.units import KIB, MIB, SECOND_NS
 
 #: A whole sealed frame of the largest size, if it is there.
-_READ_BYTES = 1025 * KIB
+_READ_BYTES = 257 * KIB
 #: What is read or written before others go first: about half a millisecond of copying, opening and hashing.
 _SHARE_BYTES = MIB
 #: A call of the system counts as so much at least.
