@@ -80,7 +80,7 @@ def generate(
     printer.summary({
         "text": said, "tokens": len(answer.tokens), "prompt_tokens": len(tokens), "reason": answer.reason,
         "provider": result.provider, "lease": result.lease, "number": result.number,
-        "price_nanoton": result.price_nanoton, "receipt": result.receipt,
+        "units": result.units, "price_nanoton": result.price_nanoton, "receipt": result.receipt,
     })
 
 

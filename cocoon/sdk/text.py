@@ -1,7 +1,7 @@
 """Text to tokens and back, for who speaks to a decoder: its tokenizer, its chat template, the bytes of its tokens.
 
 All three come out of the decoder's package, so a stranger may have written
-them: the template runs in a sandbox, the tokenizer in a library of its own, and
+them: the template runs in a sandbox and a process of its own, the tokenizer in a library of its own, and
 files have bounds.
 
 Purity: shell (third-party libraries, imported late). Spec: docs/spec/tokens.md, rules TOK-4 and TOK-28.
@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from cocoon.core.errors import ModelRefused, UsageError
 from cocoon.core.limits import STOP_TOKENS, TEMPLATE_CHARS
+from cocoon.sdk.rendering import Turn, render
 from cocoon.wire.tokens import unpack_pieces
 
-#: Who speaks, and what is said: ``{"role": "user", "content": "..."}``.
-Turn = Mapping[str, str]
 FILES = ("tokenizer.json", "decoder.json", "tokens.bin")
 
 
@@ -44,21 +43,11 @@ class Text:
 
         Raises:
             UsageError: the package has no template.
-            ModelRefused: its template does not work, or writes far too much.
+            ModelRefused: its template does not work, writes far too much, or takes too much time or memory.
         """
         if self.template is None:
             raise UsageError("this decoder has no chat template; continue a plain text instead (--raw)")
-        from jinja2 import TemplateError
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-        sandbox = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        try:
-            written = sandbox.from_string(self.template).render(messages=turns, add_generation_prompt=True)
-        except (TemplateError, TypeError, ValueError, ArithmeticError, RecursionError, MemoryError) as error:
-            raise ModelRefused(f"the chat template of this decoder does not work: {error}"[:200]) from None
-        if len(written) > TEMPLATE_CHARS + 2 * sum(len(turn["content"]) for turn in turns):
-            raise ModelRefused(f"the chat template of this decoder writes {len(written)} characters")
-        return tuple(self._tokenizer.encode(written, add_special_tokens=False).ids)
+        return tuple(self._tokenizer.encode(render(self.template, turns), add_special_tokens=False).ids)
 
     def reader(self) -> Reader:
         """For the tokens of one answer, as they come."""

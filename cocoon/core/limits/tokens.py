@@ -5,7 +5,7 @@ Purity: pure.
 
 from __future__ import annotations
 
-from cocoon.core.units import MIB, MILLISECOND_NS
+from cocoon.core.units import MIB, MILLISECOND_NS, SECOND_NS
 
 VOCABULARY = 1 << 20
 """Tokens that a decoder may know; the largest published vocabularies have 262,144."""
@@ -41,5 +41,11 @@ CHORUS_PATIENCE_NS = MILLISECOND_NS
 """What a decoder waits after a turn for the leases that heard of it: a small part of a step, many passes of a loop."""
 TEMPLATE_CHARS = 64 * 1_024
 """A chat template, and what it adds to what was said; published ones have up to 10,000 characters."""
+TEMPLATE_CPU_S = 2
+"""Of the process in which a chat template is written out: it starts in 0.2 s, and published ones take a millisecond."""
+TEMPLATE_MEMORY_BYTES = 512 * MIB
+"""Address space of that process; without a template it has 100 MiB."""
+TEMPLATE_NS = 20 * SECOND_NS
+"""What it may take on a machine that has more to do."""
 MODEL_FILE_BYTES = 32 * MIB
 """A file of a package that a client reads through its peer: a tokenizer of 262,144 tokens has 17 MiB."""

@@ -64,6 +64,23 @@ def test_a_template_that_reaches_for_more_writes_too_much_or_breaks_is_refused(t
         made(template).chat(TURNS)
 
 
+@pytest.mark.parametrize("template", [
+    "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+    "{{ 9 ** (9 ** 9) }}",
+], ids=["loops", "counts"])
+def test_a_template_that_never_ends_is_refused(template: str) -> None:
+    with pytest.raises(ModelRefused) as refused:
+        made(template).chat(TURNS)
+    assert "more than 2 s of the processor" in refused.value.text
+
+
+def test_a_template_that_grows_is_refused_for_its_memory() -> None:
+    grows = "{% set x = namespace(y='y' * 9000) %}{% for a in range(18) %}{% set x.y = x.y ~ x.y %}{% endfor %}"
+    with pytest.raises(ModelRefused) as refused:
+        made(grows).chat(TURNS)
+    assert "does not work" in refused.value.text
+
+
 def test_a_character_that_is_split_between_two_tokens_comes_with_the_second() -> None:
     reader = made().reader()
     assert [reader.feed(token) for token in (0, 1, 2, 4, 3, 99)] == ["a", "", "é", "\ufffd", "", ""]
