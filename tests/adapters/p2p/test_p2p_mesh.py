@@ -144,7 +144,7 @@ async def test_a_vanished_peer_wakes_blocked_readers_and_is_reported_lost_once()
 
 @never_raises(trio.TooSlowError)
 async def test_silence_of_a_connected_peer_is_death_even_if_its_socket_stays_open(monkeypatch):
-    monkeypatch.setattr(links, "HEARTBEAT_NS", 50_000_000)
+    monkeypatch.setattr(links, "HEARTBEAT_NS", 200_000_000)    # a busy machine must not silence the other peer
 
     async def mute(stream):
         await trio.sleep_forever()

@@ -9,9 +9,12 @@ import trio
 import trio.testing
 
 from cocoon.core.errors import StreamClosed
+from cocoon.core.ids import PeerKey
 from cocoon.core.limits import SEND_STALL_NS
 from cocoon.core.units import KIB, MIB, SECOND_NS
 from cocoon.p2p.sockets import SocketBytes
+from cocoon.p2p.streams import PeerStream
+from cocoon.wire.framing import frame
 
 
 def pair() -> tuple[SocketBytes, SocketBytes]:
@@ -59,6 +62,18 @@ async def test_a_writer_and_a_reader_that_always_may_go_on_let_others_go_first(s
             while left:
                 left -= len(await theirs.read())
         assert passes.count >= 8, "each of them, once in 16 calls"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_thousand_small_frames_that_came_together_let_others_go_first() -> None:
+    ours, theirs = pair()
+    await ours.write(*[frame(b"small")] * 1_000)
+    stream, passes = PeerStream(PeerKey(bytes(32)), theirs), Passes()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(passes.run)
+        for _ in range(1_000):
+            assert await stream.receive() == b"small"
+        assert passes.count >= 50, "once in 16 frames"
         nursery.cancel_scope.cancel()
 
 
