@@ -68,6 +68,8 @@ class Scenario(Value):
     #: Of a new lane, at least; it also outlives the lease that it is opened for.
     lane_life_s: int = LANE_LIFE_S
     models: int = 1
+    #: So many of these are decoders, billed by the token.
+    decoders: int = 0
     model_mib: int = 3
     #: One run of a model on the machine whose slowness is 100 per cent.
     run_us: int = RUN_US
@@ -109,6 +111,8 @@ def _flaw(found: Scenario) -> str | None:
     ):
         if not 1 <= value <= most:
             return f"{name} is {value}, outside 1 to {most}"
+    if found.decoders > found.models:
+        return f"decoders are {found.decoders}, more than the {found.models} models"
     if not found.providers or not found.requesters:
         return "a market has providers and requesters"
     names = [group.name for group in found.providers] + [group.name for group in found.requesters]

@@ -13,7 +13,7 @@ from cocoon.core.errors import CocoonError, DeadlineExceeded, ProviderBusy
 from cocoon.core.ids import NetworkId, PeerKey, TaskId
 from cocoon.core.limits import CALLS_REMEMBERED, GOSSIP_OFFERS, OFFER_TTL_S, RETRY_LAST_NS
 from cocoon.core.rng import Stream, stream
-from cocoon.core.units import MIB, MILLISECOND_NS, NANOTON_PER_TON, PPM, SECOND_NS, UnitKind
+from cocoon.core.units import KINDS, MIB, MILLISECOND_NS, NANOTON_PER_TON, PPM, SECOND_NS, UnitKind
 from cocoon.node.stock import Terms
 from cocoon.scheduler.strategy import Strategy
 from sim.checks import GRACE_NS, Checks, Submitted
@@ -28,7 +28,7 @@ from sim.peers.debts import Debts
 from sim.peers.gossiping import Gossiping, draw_mesh
 from sim.peers.ground import Ground, Peer, Skew
 from sim.peers.market import Market
-from sim.peers.models import Model
+from sim.peers.models import RUN_TOKENS, Model
 from sim.peers.purse import birth_of, lane_rules, payout_of, provider_signer
 from sim.peers.regard import Regard
 from sim.peers.selling import Selling, Wares
@@ -78,7 +78,9 @@ class World:
             self.checks, NetworkId(hashlib.sha256(b"simulated").digest()), chain, lane_rules(scenario.lane_life_s),
         )
         self.faults = tuple(scenario.faults.draw(seed, scenario.peers) if faults is None else faults)
-        self.models = [Model(number, scenario.model_mib * MIB) for number in range(scenario.models)]
+        self.models = [
+            Model(number, scenario.model_mib * MIB, number < scenario.decoders) for number in range(scenario.models)
+        ]
         self._draws = stream(seed, b"", "world")
         #: Name of each peer's group.
         self.groups: list[str] = []
@@ -136,17 +138,19 @@ class World:
         if group.above_ask_percent:
             self.checks.dishonest.add(peer.number)
         ask = _within(draws, group.ask_nanoton)
-        asks = ((int(UnitKind.RUN), ask),)
-        floors = ((int(UnitKind.RUN), ask * group.floor_percent // 100),)
+        # A run of a decoder has half of the most tokens on average.
+        asks = ((int(UnitKind.RUN), ask), (int(UnitKind.OUTPUT_TOKEN), 2 * ask // RUN_TOKENS))
+        floors = tuple((unit, price * group.floor_percent // 100) for unit, price in asks)
         paid = self.ground.chain is not None
         terms = Terms(
-            setup_nanoton=group.setup_nanoton, prices=asks, leases_max=group.leases,
+            setup_nanoton=group.setup_nanoton, prices=asks, kinds=KINDS, leases_max=group.leases,
             leases_max_of_requester=max(2, group.leases // 2), payout=payout_of(peer.key) if paid else bytes(32),
             provider_key=provider_signer(peer).key if paid else bytes(32),
         )
         strategy = Strategy(
             ask_setup_nanoton=group.setup_nanoton, asks=asks, floor_setup_nanoton=group.setup_nanoton, floors=floors,
-            idle_discount_ppm=group.idle_discount_percent * PPM // 100, max_model_bytes=terms.max_model_bytes,
+            kinds=KINDS, idle_discount_ppm=group.idle_discount_percent * PPM // 100,
+            max_model_bytes=terms.max_model_bytes,
         )
         compute = Compute(_within(draws, group.slowness_percent) * PPM // 100, self.scenario.run_us)
         wares = Wares(terms, strategy, compute, group.above_ask_percent * PPM // 100)

@@ -47,18 +47,22 @@ class Execution:
 
     def __init__(
         self, shop: Shop, lease: Signed[Lease], issuer: ReceiptIssuer, news: Callable[[], trio.Event],
-        post: Callable[[Event], Awaitable[bool]],
+        post: Callable[[Event], Awaitable[bool]], close: Callable[[], Awaitable[None]],
     ) -> None:
         """
         Args:
-            news: The event of the next receipt that is issued or settled.
+            news: The event of the next receipt that is issued or settled, and while ``waits`` of the next statements.
             post: Tells the lease machine a fact.
+            close: Gives the receipt over what is open, though none is due.
         """
         self._shop = shop
         self._lease = lease
         self._issuer = issuer
         self._news = news
         self._post = post
+        self._close = close
+        #: Whether the next run waits until it may be begun.
+        self.waits = False
         self._jobs: dict[int, Job] = {}
         self._seat: Seat | None = None
         #: What a run took of late; none is known to be short before the first.
@@ -152,10 +156,16 @@ class Execution:
             return False
         # On credit the wait is for the lane, which comes or fails by itself.
         patience_ns = RECEIPT_REPLY_NS if self._issuer.proven else RECEIPT_REPLY_NS + LANE_PROOF_NS
-        with trio.move_on_after(patience_ns / SECOND_NS):
-            while not self._issuer.may_start(*self._with(number)):
-                await self._news().wait()
-            return True
+        try:
+            with trio.move_on_after(patience_ns / SECOND_NS):
+                while not self._issuer.may_start(*self._with(number)):
+                    self.waits, news = True, self._news()
+                    if not self._made and self._issuer.outstanding is None and self._issuer.tab.open:
+                        await self._close()             # what is open leaves too little room, and is not due by itself
+                    await news.wait()
+                return True
+        finally:
+            self.waits = False
         text = f"{len(self._issuer.tab.open)} runs wait for a countersignature"
         await self._post(sale.LeaseBroke("receipt_unsettled", text))
         return False

@@ -38,13 +38,14 @@ class Generation(Execution):
 
     def __init__(
         self, shop: Shop, lease: Signed[Lease], issuer: ReceiptIssuer, news: Callable[[], trio.Event],
-        post: Callable[[Event], Awaitable[bool]], tell: Callable[[RunToken], None],
+        post: Callable[[Event], Awaitable[bool]], close: Callable[[], Awaitable[None]],
+        tell: Callable[[RunToken], None],
     ) -> None:
         """
         Args:
             tell: Lets a token leave as soon as the link takes it.
         """
-        super().__init__(shop, lease, issuer, news, post)
+        super().__init__(shop, lease, issuer, news, post, close)
         self._tell = tell
         self._line: deque[int] = deque()
         #: With the worker, ascending; and when each began.

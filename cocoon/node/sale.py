@@ -101,7 +101,9 @@ class Sale:
             shop.clock.now_ns(), terms.duration_s, terms.max_runs, shop.terms.lease_idle_ns, highest
         )
         self._driver = Driver(machine, shop.clock, self._perform, self._record, link.flush)
-        self._execution_needs = shop, lease, self._issuer, lambda: self._receipt_news, self._driver.post
+        self._execution_needs = (
+            shop, lease, self._issuer, lambda: self._receipt_news, self._driver.post, self._close_open
+        )
         self._execution = Execution(*self._execution_needs)
         self._delivery = Delivery(shop, terms, self._id, self._driver.post, link.post, link.flush)
         self._nursery: trio.Nursery
@@ -243,6 +245,8 @@ class Sale:
             case sale.AnswerRuns(numbers):
                 for number in numbers:
                     await self._answer(number)
+                if self._execution.waits:
+                    self._tell_news()
             case sale.FailRun(number, code, text):
                 self._execution.pop(number)
                 if code == "run_lost" and number <= self._doubtful_through:
@@ -305,6 +309,10 @@ class Sale:
         self._doubtful_through = 0
         self._link.post(job.result)
         await self._settle(job.orders)
+
+    async def _close_open(self) -> None:
+        """End the tranche before it is due: the most that the next run may cost has no room beside it (MON-14)."""
+        await self._tell(TrancheClosed(self._issuer.tab.last_number))
 
     # --- receipts ----------------------------------------------------------
 

@@ -68,13 +68,13 @@ class Buying:
         """Open leases for this model that take the order's units, each within its ceiling, the cheapest first."""
         keys = [key for key in self._warm if key[0] == order.model.id]
         fitting = [lease for key in keys if (lease := self._warm_at(key, order)) is not None]
-        return sorted(fitting, key=lambda lease: lease.price.cost_nanoton(order.units))
+        return sorted(fitting, key=lambda lease: lease.price(order.model.measure).cost_nanoton(order.units))
 
     def _warm_at(self, key: tuple[bytes, PeerKey], order: Order) -> Purchase | None:
         lease = self._warm.get(key)
         if lease is None or not lease.usable or lease.provider in order.without:
             return None
-        return lease if lease.covers(order.units, order.ceiling_nanoton) else None
+        return lease if lease.covers(order.units, order.model.measure, order.ceiling_nanoton) else None
 
     async def open(self, quote: Quote, order: Order) -> Purchase:
         """A lease that takes runs now: a new one, or one that another task has just opened there for this model.
@@ -85,7 +85,7 @@ class Buying:
         key = (order.model.id, quote.provider)
         async with self._opening.setdefault(key, Turn(self.peer.ground.heap)):
             warm = self._warm_at(key, order)
-            if warm is not None and warm.costs_what(quote.terms):
+            if warm is not None and warm.costs_what(quote.asked):
                 return warm
             return await self._open(key, quote, order)
 
@@ -232,7 +232,8 @@ class Buying:
     def _terms(self, quote: Quote, order: Order, footing: Footing | None) -> Lease:
         free = free_lease(
             quote, network=self.peer.ground.network_id, nonce=self.peer.random(16), requester=self.peer.key,
-            model=order.model.id, private=False, kind="infer", ceiling_nanoton=order.ceiling_nanoton or 0,
+            model=order.model.id, private=False, kind=order.model.manifest.sold_as,
+            ceiling_nanoton=order.ceiling_nanoton or 0,
         )
         if footing is None or self.treasury is None:
             return free

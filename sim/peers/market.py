@@ -20,7 +20,7 @@ from cocoon.privacy.padding import padded_bytes
 from cocoon.scheduler.auction import Bidder, call_for_bids
 from cocoon.scheduler.award import Draw, Known, Sold, judge
 from cocoon.scheduler.round import AskPeer, QuoteMissed, QuoteReceived, Round, RoundEnded
-from cocoon.scheduler.selection import Demand, Missed, Quote
+from cocoon.scheduler.selection import RUNS, Demand, Measure, Missed, Quote, per_run
 from cocoon.scheduler.verification import Called, verify_bid, verify_offer
 from cocoon.wire.market import BidReply, Call, CallResult, Decline
 from cocoon.wire.messages import OfferReply, OfferRequest
@@ -73,16 +73,18 @@ class Market:
     async def buy(self, wanted: Wanted) -> tuple[Sold, bool]:
         """Call for bids and rank them; the losers hear why at once. Also whether a stream had to be opened first."""
         call = Call(
-            network=self._peer.ground.network_id, nonce=self._peer.random(16), kind="infer", model=wanted.model.id,
-            model_bytes=padded_bytes(wanted.model.size_bytes), units=wanted.units, deadline_ms=wanted.deadline_ms,
-            tier=0,
+            network=self._peer.ground.network_id, nonce=self._peer.random(16), kind=wanted.model.manifest.sold_as,
+            model=wanted.model.id, model_bytes=padded_bytes(wanted.model.size_bytes), units=wanted.units,
+            deadline_ms=wanted.deadline_ms, tier=0,
         )
-        demand = Demand("infer", wanted.model.size_bytes, wanted.units, wanted.ceiling_nanoton or 0)
+        demand = Demand(
+            call.kind, wanted.model.size_bytes, wanted.units, wanted.ceiling_nanoton or 0, wanted.model.measure
+        )
         named = self._gossip.shortlist(demand, wanted.without, self._regard.reliability_ppm)
         if len(named) < OFFERS_ENOUGH:                  # the DHT, which is not simulated, names sellers at large
             named += self._at_large({*wanted.without, *named})
-        called = Called.of(call)
-        is_cold = any(self._bidder(peer).round_trip_ns is None for peer in named)
+        called = Called.of(call, demand.measure)
+        is_cold = any(self._bidder(peer, RUNS).round_trip_ns is None for peer in named)
         ended = await self._auction(named, called)
         if not ended.quotes and len(named) >= OFFERS_ENOUGH:
             more = await self._auction(self._at_large({*wanted.without, *named}), called)
@@ -134,7 +136,7 @@ class Market:
                     over.set(effect)
 
         driver = Driver(Round(), scope, self._peer, perform)
-        driver.post(call_for_bids([self._bidder(peer) for peer in peers], called.call.units))
+        driver.post(call_for_bids([self._bidder(peer, called.measure) for peer in peers], called.call.units))
         await over.wait()
         scope.close()
         for line in self._lines.values():
@@ -142,11 +144,12 @@ class Market:
         assert over.value is not None
         return over.value
 
-    def _bidder(self, peer: PeerKey) -> Bidder:
+    def _bidder(self, peer: PeerKey, measure: Measure) -> Bidder:
         line = self._lines.get(peer)
         if line is None or line.end is None:
             return Bidder(peer, None)
-        return Bidder(peer, line.round_trip_ns, None if line.offered is None else line.offered[1].terms)
+        offer = None if line.offered is None else per_run(line.offered[1].offer, measure)
+        return Bidder(peer, line.round_trip_ns, offer)
 
     def _call(self, peer: PeerKey, called: Called, driver: Driver) -> None:
         line, asked_ns = self._line(peer), self._peer.now_ns()

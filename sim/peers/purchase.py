@@ -21,7 +21,7 @@ from cocoon.ledger.statement import check_statement
 from cocoon.ledger.tab import Head, Tab
 from cocoon.node import records
 from cocoon.scheduler import purchase
-from cocoon.scheduler.selection import Terms
+from cocoon.scheduler.selection import RUNS, Measure, Terms
 from cocoon.scheduler.spending import LeasePrice
 from cocoon.wire.commitment import commit
 from cocoon.wire.judged import Statement, Voucher, sign_cell
@@ -48,7 +48,7 @@ from sim.engine.driver import Driver
 from sim.engine.flow import Moment, Work, sleep
 from sim.engine.journal import Row
 from sim.engine.network import End
-from sim.peers.models import Model
+from sim.peers.models import Model, counted_units
 
 if TYPE_CHECKING:
     from sim.peers.buying import Buying
@@ -201,11 +201,12 @@ class Purchase:
         is_ours = self.ending is not None and self.ending.code == "released" and not self._sent
         return is_ours and self.tally.verifier.settled and self._parted
 
-    @property
-    def price(self) -> LeasePrice:
-        """What further units cost."""
+    def price(self, measure: Measure) -> LeasePrice:
+        """What further runs cost at most."""
         tab = self.tally.verifier.tab
         setup_nanoton = 0 if tab.units else tab.terms.setup_nanoton
+        if measure != RUNS:
+            return LeasePrice(setup_nanoton, tab.terms.price_nanoton * measure.most, shared=True)
         return LeasePrice(setup_nanoton, tab.terms.price_nanoton, tab.units, shared=not self.idle)
 
     def costs_what(self, terms: Terms) -> bool:
@@ -213,13 +214,15 @@ class Purchase:
         mine = self.lease.message
         return (mine.setup_nanoton, mine.prices) == (terms.setup_nanoton, terms.prices)
 
-    def covers(self, units: int, ceiling_nanoton: int | None) -> bool:
-        """Whether so many more units fit on the lease, and cost at most so much."""
-        used = self.machine.next_number - 1 + len(self.machine.queued)
-        bill = self.tally.verifier.tab.terms.bill_nanoton
-        cost = bill(used + units) - bill(used)
-        fits = used + units <= self.lease.message.max_runs
-        return fits and (ceiling_nanoton is None or cost <= ceiling_nanoton)
+    def covers(self, runs: int, measure: Measure, ceiling_nanoton: int | None) -> bool:
+        """Whether so many more runs fit on the lease, and cost at most so much."""
+        used, tab = self.machine.next_number - 1 + len(self.machine.queued), self.tally.verifier.tab
+        out = len(self._inputs) + len(self._sent)
+        billed = used if measure == RUNS else tab.units + out * measure.most
+        bill, most = tab.terms.bill_nanoton, billed + runs * measure.most
+        if used + runs > self.lease.message.max_runs or (measure != RUNS and bill(most) > tab.terms.ceiling_nanoton):
+            return False
+        return ceiling_nanoton is None or bill(most) - bill(billed) <= ceiling_nanoton
 
     async def ready(self) -> None:
         """Wait until runs may go; raises why they never will."""
@@ -300,8 +303,9 @@ class Purchase:
         if request is None:
             raise OutOfOrder(f"a result for run {result.number}, which is not open")
         statement, tab = Statement.unpack(result.statement), self.tally.verifier.tab
+        units = counted_units(tab.terms.unit_kind, request.inputs)
         check_statement(
-            statement, tab.terms, number=result.number, units=1, price_nanoton=tab.price_nanoton(1),
+            statement, tab.terms, number=result.number, units=units, price_nanoton=tab.price_nanoton(units),
             inputs=commit(request.salt, request.inputs), outputs=commit(request.salt, result.outputs),
         )
         return statement, request.salt

@@ -58,6 +58,7 @@ from sim.engine.driver import Driver
 from sim.engine.flow import Bell, Moment, Work, sleep
 from sim.engine.journal import Row
 from sim.engine.network import End
+from sim.peers.models import counted_units, most_units
 
 if TYPE_CHECKING:
     from sim.peers.selling import Selling
@@ -107,8 +108,8 @@ class Sale:
         self._jobs: dict[int, _Job] = {}
         self._receipts: dict[int, Signed[Receipt]] = {}
         self._rows = 0
-        #: Statements that were made and are not on the tab yet.
-        self._made = 0
+        #: Statements that were made and are not on the tab yet, and what they are billed for.
+        self._made = self._made_units = 0
         self._doubtful_through = highest
         self._unsaid = entry.settles
         self._hears = True
@@ -181,6 +182,8 @@ class Sale:
         found = unpack_manifest(manifest)
         if model_id(found) != self._lease.message.model:
             raise wrong("model", "the manifest is not that of the leased model")
+        if found.sold_as != self._lease.message.kind:
+            raise wrong("kind", "the model is sold otherwise")
         self._model_bytes = found.size_bytes
         held = self._lease.message.model in self.shop.wares.shelf
         self._missing = set() if held else set(range(chunk_count(found.size_bytes)))
@@ -212,6 +215,7 @@ class Sale:
         """Put the statement of a finished run on the tab."""
         assert job.statement is not None
         self._made -= 1
+        self._made_units -= job.statement.units
         made = StatementMade(job.statement)
         job.orders = self._handle(made)
         return made
@@ -238,6 +242,7 @@ class Sale:
                     assert job.result is not None
                     self._end.send(job.result)
                     await self._settle(job.orders)
+                self._news.ring()
             case sale.FailRun(number, code, text):
                 self._jobs.pop(number, None)
                 if code == "run_lost" and number <= self._doubtful_through:
@@ -280,30 +285,41 @@ class Sale:
         ran_us = self.shop.wares.compute.run_us(self._draws)
         await sleep(self._scope, ran_us * MICROSECOND_NS)
         self.shop.pace.ran(self._lease.message.model, ran_us)
+        units = counted_units(self._terms.unit_kind, job.request.inputs)
         outputs = hashlib.sha256(job.request.inputs).digest()
         given, made = commit(job.request.salt, job.request.inputs), commit(job.request.salt, outputs)
         job.statement = Statement(
             lease=self.id, number=number, input_alg=given.alg, input=given.hash, output_alg=made.alg, output=made.hash,
-            units=1, price_nanoton=self.issuer.tab.price_nanoton(1, self._made), ran_us=ran_us, queued_us=queued_us,
+            units=units, price_nanoton=self.issuer.tab.price_nanoton(units, self._made_units), ran_us=ran_us,
+            queued_us=queued_us,
         )
         self._made += 1
+        self._made_units += units
         job.result = RunResult(number=number, outputs=outputs, statement=job.statement.pack())
         self._driver.post(sale.RunsFinished((number,)))
 
     async def _has_room(self) -> bool:
         """Wait until another unpaid run may be executed (REC-11, MON-13); who never signs loses the lease."""
-        if not self.issuer.affordable(self._made):
+        if not self.issuer.affordable(*self._with_one_more()):
             self._driver.post(sale.LeaseBroke("limit_exceeded", "the next run would pass the lease's ceiling"))
             return False
         heap = self.peer.ground.heap
         until_ns = heap.now_ns + RECEIPT_REPLY_NS + (0 if self.issuer.proven else LANE_PROOF_NS)
-        while not self.issuer.may_start(self._made):
+        while not self.issuer.may_start(*self._with_one_more()):
             if heap.now_ns >= until_ns:
                 text = f"{len(self.issuer.tab.open)} runs wait for a countersignature"
                 self._driver.post(sale.LeaseBroke("receipt_unsettled", text))
                 return False
-            await self._news.wait(until_ns - heap.now_ns)
+            if not self._made and self.issuer.outstanding is None and self.issuer.tab.open:
+                # No receipt is due, but what it would cover leaves no room for the most that this run may cost.
+                await self._tell(TrancheClosed(self.issuer.tab.last_number))
+            else:
+                await self._news.wait(until_ns - heap.now_ns)
         return True
+
+    def _with_one_more(self) -> tuple[int, int]:
+        """Runs that are not on the tab yet; and the most that they come to with another one."""
+        return self._made, self._made_units + most_units(self._terms.unit_kind)
 
     async def _mind_lane(self) -> None:
         """Have the lane of a lease on credit proven; serve none that ends before it can be claimed from (LAN-32)."""

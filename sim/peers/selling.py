@@ -80,7 +80,7 @@ class Selling:
         terms = wares.terms
         self._offer = Offer(
             network=peer.ground.network_id, boot_id=peer.boot_id, seq=0, ttl_s=OFFER_TTL_S, keys_digest=digest(bundle),
-            profile_digest=digest(_PROFILE), kinds=("infer",), setup_nanoton=terms.setup_nanoton, prices=terms.prices,
+            profile_digest=digest(_PROFILE), kinds=terms.kinds, setup_nanoton=terms.setup_nanoton, prices=terms.prices,
             max_model_bytes=terms.max_model_bytes, max_memory_bytes=terms.max_memory_bytes,
             max_run_ms=terms.max_run_ms, max_payload_bytes=terms.max_payload_bytes, queue=0, free_memory_bytes=0,
             warm=bytes(32),

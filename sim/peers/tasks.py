@@ -100,7 +100,9 @@ class TaskRun:
         warm = self._buying.warm(order)[: self._asked.spread]
         for attempt, lease in enumerate(warm):
             self._parts[attempt] = _Part(self, lease, attempt)
-        self.post(task.TaskSubmitted(tuple(task.WarmLease(lease.provider, lease.price) for lease in warm)))
+        measure = self._asked.model.measure
+        leases = tuple(task.WarmLease(lease.provider, lease.price(measure)) for lease in warm)
+        self.post(task.TaskSubmitted(leases))
 
     def post(self, event: Event) -> None:
         """Tell the machine a fact."""
@@ -187,7 +189,7 @@ class TaskRun:
             self.post(task.LeaseFailed(attempt, error.code, error.text))
         else:
             self._parts[attempt] = _Part(self, lease, attempt)
-            self.post(task.LeaseOpened(attempt, lease.price))
+            self.post(task.LeaseOpened(attempt, lease.price(self._asked.model.measure)))
 
     @property
     def _ms_left(self) -> int:

@@ -87,6 +87,15 @@ def test_a_decoder_is_not_sold_where_only_runs_have_a_price(here: Market, packag
     assert len(here.buyer.quote(package, runs=2)["quotes"]) == 2
 
 
+def test_an_answer_that_may_be_dearer_than_a_tranche_does_not_wait_for_ever_behind_a_cheap_one(
+    here: Market, package: Path
+) -> None:
+    asks = [Ask(PROMPTS[0], MOST), Ask(PROMPTS[1], LONG, stop_tokens=by_formulas(PROMPTS[1], 1))]
+    cheap, dear = here.buyer.generate(package, asks)
+    assert right(cheap, PROMPTS[0], MOST) and len(dear.tokens) == 1
+    assert dear.result.receipt is not None and dear.result.lease == cheap.result.lease
+
+
 def test_a_task_that_could_cost_more_than_its_user_pays_is_not_begun(here: Market, package: Path) -> None:
     most = SETUP_NANOTON + (MOST + 1) * TOKEN_NANOTON
     with pytest.raises(CeilingExceeded):

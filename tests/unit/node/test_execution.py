@@ -56,7 +56,7 @@ def at_work(worker: Prolific, finished: list[int], runtime: object = None) -> Ex
     shop: Any = SimpleNamespace(
         clock=Clock(), terms=Terms(prices=((1, 0),)), bids=SimpleNamespace(pace=pace), runtime=runtime
     )
-    made = Execution(shop, lease, ReceiptIssuer(Tab(terms_of(lease))), trio.Event, post)
+    made = Execution(shop, lease, ReceiptIssuer(Tab(terms_of(lease))), trio.Event, post, trio.lowlevel.checkpoint)
     made._seat = worker  # type: ignore[assignment]
     for number in NUMBERS:
         made.take(RunRequest(number=number, salt=bytes(16), inputs=b""))

@@ -12,6 +12,7 @@ from cocoon.core.errors import RunFailed, WorkerLost
 from cocoon.core.limits import RUNS_UNSETTLED
 from cocoon.core.machine import Event
 from cocoon.core.values import replace
+from cocoon.ledger.events import StatementMade
 from cocoon.ledger.receipt import ReceiptIssuer
 from cocoon.ledger.tab import Tab
 from cocoon.ledger.terms import terms_of
@@ -75,8 +76,10 @@ class Stage:
         pace = SimpleNamespace(ran=lambda model, ran_us: None)
         shop: Any = SimpleNamespace(clock=Clock(), terms=Terms(), bids=SimpleNamespace(pace=pace))
         self.tab = Tab(replace(terms_of(lease), **terms))
+        self.issuer, self.closed, self.news = ReceiptIssuer(self.tab), 0, trio.Event()
         self.lease = Generation(
-            shop, lease, ReceiptIssuer(self.tab), trio.Event, self._post, lambda token: self.told.append(token.number)
+            shop, lease, self.issuer, lambda: self.news, self._post, self._close,
+            lambda token: self.told.append(token.number),
         )
         self.lease._seat = self.worker  # type: ignore[assignment]
         for number in range(1, runs + 1):
@@ -91,6 +94,15 @@ class Stage:
     @property
     def finished(self) -> list[int]:
         return [number for event in self.posted if isinstance(event, RunsFinished) for number in event.numbers]
+
+    def state(self, number: int) -> None:
+        """Put the statement of a run that is over on the tab, and say so."""
+        self.issuer.handle(0, StatementMade(self.lease.recorded(number)[1]))
+        news, self.news = self.news, trio.Event()
+        news.set()
+
+    async def _close(self) -> None:
+        self.closed += 1
 
     async def _post(self, event: Event) -> bool:
         self.posted.append(event)
@@ -235,4 +247,19 @@ async def test_a_run_that_may_pass_the_ceiling_is_not_begun() -> None:
         await stage.begin(1)
         (broke,) = stage.posted
         assert isinstance(broke, LeaseBroke) and broke.code == "limit_exceeded" and not stage.worker.orders
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_open_is_closed_if_the_next_run_may_cost_too_much_beside_it() -> None:
+    async with trio.open_nursery() as nursery:
+        stage = Stage(nursery, 1, **PAID)
+        dear = ask_tensors(replace(ASKED, most_tokens=6))   # eight tokens with its prompt
+        stage.lease.take(RunRequest(number=2, salt=bytes(16), inputs=encode_tensors(dear)))
+        await stage.begin(1, 2)
+        await stage.worker.say(n1=answer(1))
+        assert stage.lease.waits and stage.closed == 0, "what was made is on its way to the tab"
+        stage.state(1)
+        await trio.testing.wait_all_tasks_blocked()
+        assert stage.tab.open_nanoton == 300 and stage.closed == 1, "no receipt is due for three tokens"
+        assert [asked for asked, _ in stage.worker.orders] == [[1]]
         nursery.cancel_scope.cancel()
