@@ -161,7 +161,9 @@ class Execution:
                 while not self._issuer.may_start(*self._with(number)):
                     self.waits, news = True, self._news()
                     if not self._made and self._issuer.outstanding is None and self._issuer.tab.open:
-                        await self._close()             # what is open leaves too little room, and is not due by itself
+                        # What is open leaves too little room, and is not due by itself. Half told it would be neither.
+                        with trio.CancelScope(shield=True):
+                            await self._close()
                     await news.wait()
                 return True
         finally:
