@@ -43,6 +43,11 @@ UNIT_OF = {"generate": UnitKind.OUTPUT_TOKEN, "infer": UnitKind.RUN}
 KINDS = tuple(UNIT_OF)
 
 
+def unit_of(kind: str) -> UnitKind:
+    """What the runs of a kind of task are billed by."""
+    return UNIT_OF.get(kind, UnitKind.RUN)
+
+
 def ceil_div(numerator: int, denominator: int) -> int:
     """Quotient rounded towards plus infinity; ``denominator`` > 0."""
     return -(-numerator // denominator)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from cocoon.core.errors import wrong
 from cocoon.core.ids import LeaseId, NetworkId, PeerKey, network_tag
-from cocoon.core.units import UNIT_OF, UnitKind, bill_nanoton
+from cocoon.core.units import bill_nanoton, unit_of
 from cocoon.core.values import Value
 from cocoon.ledger.escrow import EscrowBirth
 from cocoon.wire.judged import NO_ESCROW
@@ -60,7 +60,7 @@ def terms_of(lease: Signed[Lease]) -> LeaseTerms:
             units than its kind is billed by (``wrong_price``).
     """
     body = lease.message
-    unit = UNIT_OF.get(body.kind, UnitKind.RUN)
+    unit = unit_of(body.kind)
     prices = body.prices or ((int(unit), 0),)
     if (priced := [kind for kind, _ in prices]) != [unit]:
         raise wrong("price", f"the lease prices units of the kinds {priced}; {body.kind!r} is billed by kind {unit}")

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from cocoon.core.limits import CALLS_LOOKED_BACK_NS
-from cocoon.core.units import UNIT_OF, UnitKind, bill_nanoton
+from cocoon.core.units import UnitKind, bill_nanoton, unit_of
 from cocoon.core.values import Value
 from cocoon.scheduler.award import BANDS_PERCENT, DEARER_STILL_PERCENT, Verdict
 from cocoon.scheduler.bidding import CallSeen
@@ -110,7 +110,7 @@ def what_if(calls: Iterable[CallSeen], now_ns: int, ask_nanoton: int) -> WhatIf:
     How many tokens the tasks of a decoder have, nobody tells its bidders.
     """
     recent = [call for call in calls if call.answer == "bid" and now_ns - call.at_ns < CALLS_LOOKED_BACK_NS]
-    bids = [call for call in recent if UNIT_OF.get(call.kind, UnitKind.RUN) == UnitKind.RUN]
+    bids = [call for call in recent if unit_of(call.kind) == UnitKind.RUN]
     won = [call for call in bids if call.outcome == "won"]
     tried = [lost for call in bids if (lost := _tried(call, ask_nanoton)) is not None]
     return WhatIf(

@@ -11,7 +11,7 @@ Purity: pure. Spec: docs/spec/auction.md, rules AUC-13 to AUC-15; models.md, rul
 
 from __future__ import annotations
 
-from cocoon.core.units import PPM, UNIT_OF, UnitKind
+from cocoon.core.units import PPM, unit_of
 from cocoon.core.values import Value
 from cocoon.wire.licence import NO_LICENCE, permitted
 from cocoon.wire.manifest import Manifest
@@ -48,7 +48,7 @@ class Strategy(Value):
             _between(self.floor_setup_nanoton, self.ask_setup_nanoton, discount_ppm),
             tuple(
                 (unit, _between(floors.get(unit, 0), ask, discount_ppm))
-                for unit, ask in self.asks if unit == UNIT_OF.get(kind, UnitKind.RUN)
+                for unit, ask in self.asks if unit == unit_of(kind)
             ),
         )
 

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 from cocoon.core.errors import wrong
 from cocoon.core.ids import NetworkId, PeerKey
 from cocoon.core.limits import BID_BINDS_NS, OFFER_TTL_S
-from cocoon.core.units import UNIT_OF, UnitKind
+from cocoon.core.units import unit_of
 from cocoon.core.values import Value, replace
 from cocoon.scheduler.selection import RUNS, Measure, Quote
 from cocoon.wire.market import Bid, BidReply, Call
@@ -92,7 +92,7 @@ def verify_bid(reply: BidReply, called: Called, quote: Quote, called_ns: int, op
         raise wrong("offer", "the bid names another offer than the one beside it")
     if call.kind not in quote.offer.kinds:
         raise wrong("kind", f"called for {call.kind!r}, the offer sells {', '.join(quote.offer.kinds)}")
-    asks = {unit: ask for unit, ask in quote.offer.prices if unit == UNIT_OF.get(call.kind, UnitKind.RUN)}
+    asks = {unit: ask for unit, ask in quote.offer.prices if unit == unit_of(call.kind)}
     if said.setup_nanoton > quote.offer.setup_nanoton or [unit for unit, _ in said.prices] != list(asks):
         raise wrong("price", "the bid has a higher set-up price than the offer, or prices of other units")
     if any(price > asks[unit] for unit, price in said.prices):
