@@ -13,7 +13,7 @@ from cocoon.core.errors import CocoonError, DeadlineExceeded, ProviderBusy
 from cocoon.core.ids import NetworkId, PeerKey, TaskId
 from cocoon.core.limits import CALLS_REMEMBERED, GOSSIP_OFFERS, OFFER_TTL_S, RETRY_LAST_NS
 from cocoon.core.rng import Stream, stream
-from cocoon.core.units import KINDS, MIB, MILLISECOND_NS, NANOTON_PER_TON, PPM, SECOND_NS, UnitKind
+from cocoon.core.units import KINDS, MIB, MILLISECOND_NS, NANOTON_PER_TON, PPM, SECOND_NS, UNIT_OF, UnitKind
 from cocoon.node.stock import Terms
 from cocoon.scheduler.strategy import Strategy
 from sim.checks import GRACE_NS, Checks, Submitted
@@ -139,7 +139,8 @@ class World:
             self.checks.dishonest.add(peer.number)
         ask = _within(draws, group.ask_nanoton)
         # A run of a decoder has half of the most tokens on average.
-        asks = ((int(UnitKind.RUN), ask), (int(UnitKind.OUTPUT_TOKEN), 2 * ask // RUN_TOKENS))
+        token = 2 * ask // RUN_TOKENS
+        asks = tuple((int(unit), ask if unit == UnitKind.RUN else token) for unit in sorted(UNIT_OF.values()))
         floors = tuple((unit, price * group.floor_percent // 100) for unit, price in asks)
         paid = self.ground.chain is not None
         terms = Terms(

@@ -18,7 +18,7 @@ compile() { # compile LOCK ARGUMENT...
 }
 
 compile product.lock product.in
-compile dev.lock -c product.lock product.in dev.in
+compile dev.lock -c product.lock --override overrides.txt product.in dev.in
 compile setuptools.lock -c dev.lock setuptools.in
 compile magika.lock --no-deps magika.in
 compile models.lock --no-deps models.in

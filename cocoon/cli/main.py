@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import click
 
 from cocoon import __version__
-from cocoon.cli import demo, devnet, doctor, generate, market, models, peer, receipts, run, sim, wallet
+from cocoon.cli import demo, devnet, doctor, embed, generate, market, models, peer, receipts, run, sim, wallet
 from cocoon.cli.output import forget_reader, report
 from cocoon.core.errors import CocoonError, Corrupt, StorageFull, Unavailable, UsageError
 
@@ -39,8 +39,8 @@ def cocoon() -> None:
 
 for _command in (
     peer.up, peer.stop, peer.pause, peer.resume, peer.status, peer.offers, peer.quote, market.market, run.run,
-    generate.generate, receipts.receipts, models.models, wallet.wallet, wallet.earnings, wallet.ledger, doctor.doctor,
-    doctor.config, demo.demo, devnet.devnet, sim.sim,
+    generate.generate, embed.embed, receipts.receipts, models.models, wallet.wallet, wallet.earnings, wallet.ledger,
+    doctor.doctor, doctor.config, demo.demo, devnet.devnet, sim.sim,
 ):
     cocoon.add_command(_command)
 

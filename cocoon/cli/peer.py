@@ -140,7 +140,7 @@ def offers(home: str | None, printer: Printer) -> None:
 @click.argument("model", metavar="MODEL")
 @click.option("--runs", type=click.IntRange(1), default=1, show_default=True, help="How many runs.")
 @click.option("--tokens", type=click.IntRange(1), default=None,
-              help="Of a decoder: most tokens of a run, a quarter of those of its prompt among them.")
+              help="Most tokens of a run: of an encoder's text, or of a decoder's answer and a quarter of its prompt.")
 @common
 def quote(model: str, runs: int, tokens: int | None, home: str | None, printer: Printer) -> None:
     """Show what runs of MODEL would cost at each provider; nobody is told of them."""

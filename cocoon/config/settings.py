@@ -105,11 +105,19 @@ class Settings:
         "Price of 1,000 tokens that a decoder makes, in nanoton; four of its prompt count as one. "
         "While it is 0 and runs cost something, no decoder is run here.",
     )
+    price_embed_token_nanoton: int = _count(
+        0, 0, _MOST_NANOTON,
+        "Price of 1,000 tokens of texts that an encoder makes vectors of, in nanoton. "
+        "While it is 0 and runs cost something, none is run here.",
+    )
     floor_setup_nanoton: int = _count(
         0, 0, _MOST_NANOTON, "Lowest bid for loading a model, whatever the discount."
     )
     floor_run_nanoton: int = _count(0, 0, _MOST_NANOTON, "Lowest bid for 1,000 runs, whatever the discount.")
     floor_token_nanoton: int = _count(0, 0, _MOST_NANOTON, "Lowest bid for 1,000 tokens, whatever the discount.")
+    floor_embed_token_nanoton: int = _count(
+        0, 0, _MOST_NANOTON, "Lowest bid for 1,000 tokens of texts, whatever the discount."
+    )
     idle_discount_ppm: int = _count(
         0, 0, 1_000_000, "Share of the room between floor and price that an idle provider takes off its bids."
     )
@@ -285,7 +293,8 @@ def check_prices(resolved: Resolved, ledger: str) -> None:
     Raises:
         BadConfig: names the setting and where it comes from.
     """
-    for name in ("price_setup_nanoton", "price_run_nanoton", "price_token_nanoton"):
+    prices = (name for name in SETTINGS if name.startswith("price_"))
+    for name in prices:
         amount = getattr(resolved.settings, name)
         if ledger == LEDGERS[0] and amount:
             raise BadConfig(

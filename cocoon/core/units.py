@@ -38,7 +38,7 @@ class UnitKind(IntEnum):
 
 
 #: What the runs of each kind of task are counted in; of any other kind each run is one.
-UNIT_OF = {"generate": UnitKind.OUTPUT_TOKEN, "infer": UnitKind.RUN}
+UNIT_OF = {"embed": UnitKind.PROMPT_TOKEN, "generate": UnitKind.OUTPUT_TOKEN, "infer": UnitKind.RUN}
 #: What is sold, in the order of offers.
 KINDS = tuple(UNIT_OF)
 

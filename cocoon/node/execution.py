@@ -23,6 +23,7 @@ from cocoon.node.models import HeldModel
 from cocoon.runtime.service import Answer, Joining, RunReport, Seat, Wanted
 from cocoon.scheduler import sale
 from cocoon.wire.commitment import commit
+from cocoon.wire.counting import counted_units, most_units
 from cocoon.wire.judged import Statement
 from cocoon.wire.messages import Lease, RunRequest, RunResult
 from cocoon.wire.signing import Signed
@@ -63,6 +64,7 @@ class Execution:
         self._close = close
         #: Whether the next run waits until it may be begun.
         self.waits = False
+        self._unit = issuer.tab.terms.unit_kind
         self._jobs: dict[int, Job] = {}
         self._seat: Seat | None = None
         #: What a run took of late; none is known to be short before the first.
@@ -143,11 +145,12 @@ class Execution:
 
     def _with(self, number: int) -> tuple[int, int]:
         """Runs that were begun and are not on the tab yet; and the most that they are billed for with this one more."""
-        return self._made, self._made_units + 1
+        return self._made, self._made_units + self._most(number)
 
-    def _units(self, inputs: bytes, outputs: bytes) -> int:
-        """What a run is billed for."""
-        return 1
+    def _most(self, number: int) -> int:
+        job = self._jobs[number]
+        job.most_units = job.most_units or most_units(self._unit, job.request.inputs)
+        return job.most_units
 
     async def _allowed(self, number: int) -> bool:
         """Wait until this unpaid run may be begun (REC-11, MON-13); False if the lease ends instead."""
@@ -174,12 +177,13 @@ class Execution:
 
     def _fitting(self, numbers: Sequence[int]) -> int:
         """With the first: what may be unpaid and has room in memory with it, and delays it by no more than a moment."""
-        count, size_bytes = 1, len(self._jobs[numbers[0]].request.inputs)
+        count, size_bytes, units = 1, len(self._jobs[numbers[0]].request.inputs), self._with(numbers[0])[1]
         for number in numbers[1 : ORDER_NS // MICROSECOND_NS // max(1, self._ran_us)]:
             size_bytes += len(self._jobs[number].request.inputs)
             open_runs = self._made + count
+            units += self._most(number)
             if size_bytes > PAYLOAD_BYTES or not (
-                self._issuer.may_start(open_runs) and self._issuer.affordable(open_runs)
+                self._issuer.may_start(open_runs, units) and self._issuer.affordable(open_runs, units)
             ):
                 break
             count += 1
@@ -218,7 +222,7 @@ class Execution:
         self._shop.bids.pace.ran(self._lease.message.model, outcome.ran_us)
         self._ran_us += (outcome.ran_us - self._ran_us) // 2
         salt = job.request.salt
-        units = self._units(job.request.inputs, outputs)
+        units = counted_units(self._unit, job.request.inputs, outputs)
         given, made = commit(salt, job.request.inputs), commit(salt, outputs)
         job.statement = Statement(
             lease=LeaseId(self._lease.digest), number=number, input_alg=given.alg, input=given.hash,

@@ -17,7 +17,7 @@ import trio
 from cocoon.core.errors import CocoonError
 from cocoon.core.limits import FLIGHT_BYTES, LEASE_SEQUENCES, PAYLOAD_BYTES
 from cocoon.core.machine import Event
-from cocoon.core.units import MICROSECOND_NS, MILLISECOND_NS, UnitKind
+from cocoon.core.units import MICROSECOND_NS, MILLISECOND_NS
 from cocoon.core.values import replace
 from cocoon.ledger.receipt import ReceiptIssuer
 from cocoon.node.execution import Execution
@@ -25,7 +25,6 @@ from cocoon.node.means import Shop
 from cocoon.node.models import HeldModel
 from cocoon.runtime.service import Answer
 from cocoon.scheduler import sale
-from cocoon.wire.counting import counted_units, most_units
 from cocoon.wire.messages import Lease, RunToken
 from cocoon.wire.signing import Signed
 
@@ -79,20 +78,12 @@ class Generation(Execution):
 
     def _with(self, number: int) -> tuple[int, int]:
         runs, units = super()._with(number)
-        return runs + len(self._begun), units - 1 + sum(map(self._most, (*self._begun, number)))
-
-    def _most(self, number: int) -> int:
-        job = self._jobs[number]
-        job.most_units = job.most_units or most_units(UnitKind.OUTPUT_TOKEN, job.request.inputs)
-        return job.most_units
+        return runs + len(self._begun), units + sum(map(self._most, self._begun))
 
     def _may_start(self, number: int) -> bool:
         """Whether it may be begun beside the others now."""
         open_runs, units = self._with(number)
         return self._issuer.affordable(open_runs, units) and self._issuer.may_start(open_runs, units)
-
-    def _units(self, inputs: bytes, outputs: bytes) -> int:
-        return counted_units(UnitKind.OUTPUT_TOKEN, inputs, outputs)
 
     def _pieces(self, model: HeldModel) -> Path | None:
         return model.path_of(PIECES_FILE)

@@ -364,20 +364,30 @@ async def _runtime(settings: Settings, home: Path) -> AsyncIterator[Runtime]:
 
 def _kinds(settings: Settings) -> tuple[str, ...]:
     """What is sold: tokens never for nothing by mistake, because only runs were given a price."""
-    is_priced = settings.price_token_nanoton or not settings.price_run_nanoton
-    return KINDS if is_priced else tuple(kind for kind in KINDS if UNIT_OF[kind] != UnitKind.OUTPUT_TOKEN)
+    asks = _asks(settings)
+    return tuple(kind for kind in KINDS if asks[UNIT_OF[kind]] or not settings.price_run_nanoton)
 
 
 def _prices(settings: Settings) -> tuple[tuple[int, int], ...]:
     """Of the units of what is sold, in ascending order."""
-    asks = {UnitKind.RUN: settings.price_run_nanoton, UnitKind.OUTPUT_TOKEN: settings.price_token_nanoton}
+    asks = _asks(settings)
     return tuple(sorted((int(UNIT_OF[kind]), asks[UNIT_OF[kind]]) for kind in _kinds(settings)))
+
+
+def _asks(settings: Settings) -> dict[UnitKind, int]:
+    """The price of 1,000 units of each sort."""
+    return {
+        UnitKind.RUN: settings.price_run_nanoton, UnitKind.PROMPT_TOKEN: settings.price_embed_token_nanoton,
+        UnitKind.OUTPUT_TOKEN: settings.price_token_nanoton,
+    }
 
 
 def strategy_of(settings: Settings) -> Strategy:
     """How this provider bids, as the user's settings have it (AUC-13 to AUC-15)."""
     floors = (
-        (int(UnitKind.RUN), settings.floor_run_nanoton), (int(UnitKind.OUTPUT_TOKEN), settings.floor_token_nanoton)
+        (int(UnitKind.RUN), settings.floor_run_nanoton),
+        (int(UnitKind.PROMPT_TOKEN), settings.floor_embed_token_nanoton),
+        (int(UnitKind.OUTPUT_TOKEN), settings.floor_token_nanoton),
     )
     return Strategy(
         ask_setup_nanoton=settings.price_setup_nanoton, asks=_prices(settings), kinds=_kinds(settings),

@@ -61,7 +61,10 @@ _PAGE = 1_024
 #: More than any task can cost.
 _ANY_NANOTON = 1 << 128
 #: How prices of offers are told, per 1,000 of each unit.
-_PRICES = {int(UnitKind.RUN): "run_nanoton_per_1000", int(UnitKind.OUTPUT_TOKEN): "token_nanoton_per_1000"}
+_PRICES = {
+    int(UnitKind.RUN): "run_nanoton_per_1000", int(UnitKind.PROMPT_TOKEN): "embed_token_nanoton_per_1000",
+    int(UnitKind.OUTPUT_TOKEN): "token_nanoton_per_1000",
+}
 _LONGEST_MS = 30 * 24 * 3_600 * 1_000
 
 

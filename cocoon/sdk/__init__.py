@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cocoon.core.units import format_nanoton
     from cocoon.sdk.client import Client, connect
+    from cocoon.sdk.embedding import Vector
     from cocoon.sdk.generation import Answer
     from cocoon.sdk.results import Failure, Result
     from cocoon.sdk.session import Session
@@ -34,10 +35,12 @@ _NAMES = {
     "format_nanoton": "cocoon.core.units",
     "Result": "cocoon.sdk.results",
     "Session": "cocoon.sdk.session",
+    "Vector": "cocoon.sdk.embedding",
 }
 
 __all__ = [
-    "Answer", "Ask", "Client", "Failure", "Result", "Session", "connect", "format_nanoton", "map", "offers", "run",
+    "Answer", "Ask", "Client", "Failure", "Result", "Session", "Vector", "connect", "format_nanoton", "map", "offers",
+    "run",
 ]
 
 

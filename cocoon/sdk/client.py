@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from cocoon.core import limits
@@ -32,6 +32,7 @@ from cocoon.sdk.home import checked_home, find_peer
 from cocoon.sdk.results import Failure, Outcome, Result
 
 if TYPE_CHECKING:
+    from cocoon.sdk.embedding import Vector
     from cocoon.sdk.generation import Answer, OnToken
     from cocoon.sdk.session import Session
     from cocoon.wire.generation import Ask
@@ -208,17 +209,31 @@ class Client:
         from cocoon.wire.counting import token_units
         from cocoon.wire.generation import ask_tensors
 
-        hearing = Hearing(asks, on_token or (lambda ask, place, token: None))
-
-        def hear(event: dict[str, Any]) -> None:
-            hearing.event(event)
-            if on_event is not None:
-                on_event(event)
-
+        hearing = Hearing(asks, on_token or (lambda ask, place, token: None), on_event)
         args = _task(model, max_price_nanoton, deadline_s, 1)
         args["run_units"] = max((token_units(len(ask.prompt), ask.most_tokens) for ask in asks), default=1)
-        results = self._map(args, [ask_tensors(ask) for ask in asks], hear, keep_going=False)
+        results = self._map(args, [ask_tensors(ask) for ask in asks], hearing.event, keep_going=False)
         return [hearing.answer(result) for result in results if isinstance(result, Result)]
+
+    def embed(
+        self, model: str | os.PathLike[str], texts: Sequence[str], *, max_price_nanoton: int | None = None,
+        deadline_s: float = _DEFAULT_DEADLINE_S, spread: int | None = None, on_event: OnEvent | None = None,
+    ) -> Iterator[Vector]:
+        """Have an encoder make a vector of each text; yields them in order, as they come.
+
+        Args:
+            model: A package whose kind is ``embed``, named as for ``run``; a public one has to be held here.
+            texts: Longer ones than the package's tokenizer takes are cut, and told as such.
+
+        Raises:
+            As ``run``; and what ``Encoder`` raises.
+        """
+        from cocoon.sdk.embedding import Encoder
+
+        encoder = Encoder(self.inspect_model(model), lambda path: self.model_file(model, path))
+        given = encoder.encode(texts)
+        args = {**_task(model, max_price_nanoton, deadline_s, spread), "run_units": given.most_tokens}
+        return encoder.vectors(given, self._map(args, given, on_event, keep_going=False))
 
     # --- everything else ---------------------------------------------------
 
@@ -235,7 +250,8 @@ class Client:
 
         Args:
             model: As for ``run``.
-            run_units: Of a decoder: the most tokens of one run, a quarter of those of its prompt among them.
+            run_units: The most tokens of one run: of an encoder's text, or of a decoder's answer and a quarter of its
+                prompt.
 
         Returns:
             ``model``, ``runs``, ``ceiling_nanoton`` (what a task without ``max_price_nanoton`` may cost), and

@@ -43,13 +43,16 @@ class Hearing:
 
     asks: Sequence[Ask]
     tell: OnToken
+    tell_event: Callable[[dict[str, Any]], None] | None = None
     _heard: dict[int, list[int]] = field(default_factory=dict)
 
     def event(self, event: dict[str, Any]) -> None:
-        """Take one event of the task."""
+        """Take one event of the task, and pass it on."""
         if event["event"] == "token":
             unit, place, token = (take_int(event, name, high=_U32) for name in ("unit", "place", "token"))
             self._hear(unit, place, token)
+        if self.tell_event is not None:
+            self.tell_event(event)
 
     def answer(self, result: Result) -> Answer:
         """Check a result against its ask and what was told of it, and tell the rest.

@@ -24,7 +24,8 @@ class Result:
         provider: Peer id of the provider.
         lease: Lease id, hex.
         number: Run number within the lease.
-        units: What it is billed for: 1, or the tokens of a decoder's answer and a quarter of its prompt's.
+        units: What it is billed for: 1, or the tokens of a text that was embedded, or those of a decoder's answer and
+            a quarter of its prompt's.
         price_nanoton: What this run costs.
         input_hash, output_hash: Salted commitments that the provider signs, hex.
         ran_us: Microseconds that the model ran, as the provider states.

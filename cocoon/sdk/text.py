@@ -83,16 +83,21 @@ def read_text(tokenizer: bytes, described: bytes, pieces: bytes) -> Text:
         UsageError: the package ``tokenizers`` is not installed.
         ModelRefused, Malformed: a file is not what it should be.
     """
+    read = read_tokenizer(tokenizer)
+    stops, template, first = _described(described)
+    return Text(unpack_pieces(pieces), stops, template, first, read)
+
+
+def read_tokenizer(data: bytes) -> Any:
+    """The ``tokenizers.Tokenizer`` of a package's tokenizer.json; raises as ``read_text``."""
     try:
         from tokenizers import Tokenizer
     except ImportError:
         raise UsageError("text needs the packages tokenizers and jinja2: pip install cocoon-mesh[text]") from None
     try:
-        read = Tokenizer.from_str(tokenizer.decode())
+        return Tokenizer.from_str(data.decode())
     except Exception as error:                          # the library raises nothing more special
         raise ModelRefused(f"tokenizer.json cannot be read: {error}"[:200]) from None
-    stops, template, first = _described(described)
-    return Text(unpack_pieces(pieces), stops, template, first, read)
 
 
 def _described(data: bytes) -> tuple[tuple[int, ...], str | None, int | None]:

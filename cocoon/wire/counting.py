@@ -1,18 +1,23 @@
 """Counting: how many units a run is billed for. Both sides count, from the same bytes, and believe only that (MON-5).
 
-Of a decoder's run it reads no more than it counts, and without numpy: whether the
-rest makes sense is for the worker to say, and for who asked.
+Of a run it reads no more than it counts, and without numpy: whether the rest makes
+sense is for the worker to say, and for who asked.
 
-Purity: pure. Spec: docs/spec/tokens.md, rules TOK-32 and TOK-33.
+Purity: pure. Spec: docs/spec/tokens.md, rules TOK-32, TOK-33 and TOK-36.
 """
 
 from __future__ import annotations
+
+from math import prod
 
 from cocoon.core.errors import Malformed, wrong
 from cocoon.core.limits import CONTEXT_TOKENS, PROMPT_TOKENS_A_UNIT, STOP_TOKENS
 from cocoon.core.units import UnitKind, ceil_div
 from cocoon.core.values import Value
-from cocoon.wire.layout import numbers
+from cocoon.wire.layout import numbers, shapes
+
+#: What an encoder may be given, each with one item per token (TOK-36).
+EMBED_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 
 
 def token_units(prompt_tokens: int, answer_tokens: int) -> int:
@@ -22,22 +27,26 @@ def token_units(prompt_tokens: int, answer_tokens: int) -> int:
 
 def most_units(unit: int, inputs: bytes) -> int:
     """The most that a run of these inputs is billed for; 1 if no run can come of them."""
-    if unit != UnitKind.OUTPUT_TOKEN:
-        return 1
     try:
-        asked = _asked(inputs)
+        if unit == UnitKind.PROMPT_TOKEN:
+            return _embedded(inputs)
+        if unit == UnitKind.OUTPUT_TOKEN:
+            asked = _asked(inputs)
+            return token_units(asked.prompt_tokens, asked.most_tokens)
     except Malformed:
-        return 1
-    return token_units(asked.prompt_tokens, asked.most_tokens)
+        pass
+    return 1
 
 
 def counted_units(unit: int, inputs: bytes, outputs: bytes) -> int:
     """What a run is billed for.
 
     Raises:
-        Malformed: these are no question to a decoder, or no answer to it.
+        Malformed: these are no tokens to embed, no question to a decoder, or no answer to it.
         WrongField: ``wrong_output``, more tokens than were asked for, or some behind one that ends the answer.
     """
+    if unit == UnitKind.PROMPT_TOKEN:
+        return _embedded(inputs)
     if unit != UnitKind.OUTPUT_TOKEN:
         return 1
     asked, tokens = _asked(inputs), numbers(outputs, {"tokens": CONTEXT_TOKENS}).get("tokens")
@@ -48,6 +57,18 @@ def counted_units(unit: int, inputs: bytes, outputs: bytes) -> int:
     if not asked.stop_tokens.isdisjoint(tokens[:-1]):
         raise wrong("output", "an answer goes on behind a token that ends it")
     return token_units(asked.prompt_tokens, len(tokens))
+
+
+def _embedded(inputs: bytes) -> int:
+    """How many tokens are to be embedded, those that only fill a row among them (TOK-36)."""
+    given = {name: lengths for name, _, lengths in shapes(inputs)}
+    lengths = given.get(EMBED_INPUTS[0], ())
+    # Anything else could make a model work for long, for the price of a token.
+    if not given.keys() <= set(EMBED_INPUTS) or set(given.values()) != {lengths} or not 1 <= len(lengths) <= 2:
+        raise Malformed(f"what is embedded is {EMBED_INPUTS[0]} and perhaps others of {EMBED_INPUTS}, all of one shape")
+    if not 0 < (count := prod(lengths)) <= CONTEXT_TOKENS:
+        raise Malformed(f"{count} tokens to embed, where a run has 1 to {CONTEXT_TOKENS}")
+    return count
 
 
 class _Asked(Value):

@@ -20,7 +20,7 @@ from blake3 import blake3
 from cocoon.core.errors import Malformed, UsageError
 from cocoon.core.ids import ModelId
 from cocoon.core.limits import CHUNK_BYTES, MANIFEST_BYTES, MODEL_BYTES, MODEL_FILES
-from cocoon.core.units import ceil_div
+from cocoon.core.units import UNIT_OF, ceil_div
 from cocoon.core.values import Value
 from cocoon.wire import declarations as d
 from cocoon.wire import merkle, schema
@@ -77,7 +77,7 @@ class Manifest(Message):
     @property
     def sold_as(self) -> str:
         """The kind of task that calls, offers and leases name for it."""
-        return "generate" if self.speaks else "infer"
+        return self.kind if self.kind in UNIT_OF else "infer"
 
     @property
     def entry(self) -> int | None:

@@ -103,7 +103,7 @@ def test_a_warm_lease_is_within_what_the_task_may_cost() -> None:
 # --- the provider ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("sold", "kind"), [("infer", "generate"), ("generate", "infer")])
+@pytest.mark.parametrize(("sold", "kind"), [("infer", "generate"), ("generate", "infer"), ("infer", "embed")])
 async def test_a_model_is_run_only_on_a_lease_of_its_kind(sold: str, kind: str) -> None:
     manifest = replace(implicit(1, [bytes(32)]), kind=kind)
     lease = builders.lease(model=model_id(manifest), kind=sold)
@@ -118,14 +118,20 @@ async def test_a_model_is_run_only_on_a_lease_of_its_kind(sold: str, kind: str) 
     assert not named
 
 
-@pytest.mark.parametrize(("run", "token", "kinds", "prices"), [
-    (0, 0, ("generate", "infer"), ((1, 0), (5, 0))), (7, 3, ("generate", "infer"), ((1, 7), (5, 3))),
-    (0, 3, ("generate", "infer"), ((1, 0), (5, 3))), (7, 0, ("infer",), ((1, 7),)),
+@pytest.mark.parametrize(("run", "text", "token", "kinds", "prices"), [
+    (0, 0, 0, ("embed", "generate", "infer"), ((1, 0), (3, 0), (5, 0))),
+    (7, 2, 3, ("embed", "generate", "infer"), ((1, 7), (3, 2), (5, 3))),
+    (0, 0, 3, ("embed", "generate", "infer"), ((1, 0), (3, 0), (5, 3))),
+    (7, 2, 0, ("embed", "infer"), ((1, 7), (3, 2))),
+    (7, 0, 3, ("generate", "infer"), ((1, 7), (5, 3))),
+    (7, 0, 0, ("infer",), ((1, 7),)),
 ])
 def test_tokens_are_never_given_away_because_only_runs_have_a_price(
-    run: int, token: int, kinds: tuple[str, ...], prices: tuple[tuple[int, int], ...]
+    run: int, text: int, token: int, kinds: tuple[str, ...], prices: tuple[tuple[int, int], ...]
 ) -> None:
-    flags = {"price_run_nanoton": str(run), "price_token_nanoton": str(token)}
+    flags = {
+        "price_run_nanoton": str(run), "price_embed_token_nanoton": str(text), "price_token_nanoton": str(token),
+    }
     settings = resolve(flags={"home": "/nowhere", **flags}).settings
     assert (stock_of(settings).kinds, stock_of(settings).prices) == (kinds, prices)
     assert (strategy_of(settings).kinds, strategy_of(settings).asks) == (kinds, prices)

@@ -46,6 +46,32 @@ def test_what_is_counted_is_never_more_than_what_was_foreseen(prompt: int, most:
         assert 1 <= counted_units(TOKENS, inputs, said(*range(answer))) <= most_units(TOKENS, inputs)
 
 
+TEXT = UnitKind.PROMPT_TOKEN
+
+
+def text(*shape: int, **more: tuple[int, ...]) -> bytes:
+    return encode_tensors({name: np.zeros(size, "i8") for name, size in {"input_ids": shape, **more}.items()})
+
+
+@pytest.mark.parametrize(("inputs", "units"), [
+    (text(7), 7), (text(1, 7), 7), (text(3, 5, attention_mask=(3, 5), token_type_ids=(3, 5), position_ids=(3, 5)), 15),
+    (text(1, CONTEXT_TOKENS), CONTEXT_TOKENS),
+])
+def test_each_token_of_a_text_counts_whatever_comes_of_it(inputs: bytes, units: int) -> None:
+    assert most_units(TEXT, inputs) == counted_units(TEXT, inputs, b"anything") == units
+
+
+@pytest.mark.parametrize("inputs", [
+    b"", b"no tensors", encode_tensors({}), text(0), text(1, 0), text(), text(1, 1, 4), text(1, CONTEXT_TOKENS + 1),
+    text(3, attention_mask=(1, 3)), text(3, attention_mask=(4,)), text(3, work=(3,)),
+    encode_tensors({"attention_mask": np.zeros(3, "i8")}),
+])
+def test_what_is_more_or_less_than_a_text_is_not_embedded(inputs: bytes) -> None:
+    assert most_units(TEXT, inputs) == 1
+    with pytest.raises(Malformed):
+        counted_units(TEXT, inputs, b"anything")
+
+
 def test_a_run_of_anything_else_is_one() -> None:
     assert most_units(UnitKind.RUN, b"anything") == counted_units(UnitKind.RUN, b"anything", b"else") == 1
 
