@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import trio
 import trio.testing
@@ -23,6 +24,7 @@ from cocoon.runtime.process import RunReport
 from cocoon.scheduler.sale import RunsFinished
 from cocoon.wire.messages import Lease, RunRequest
 from cocoon.wire.signing import Signed, sign
+from cocoon.wire.tensors import encode_tensors
 from tests.unit.node.scripted import Clock, identity
 from tests.unit.scheduler import builders
 
@@ -43,9 +45,12 @@ class Prolific:
         return [RunReport(memoryview(bytes(OUTPUT_BYTES)), ORDER_NS // MICROSECOND_NS) for _ in inputs]
 
 
-def at_work(worker: Prolific, finished: list[int], runtime: object = None) -> Execution:
+def at_work(
+    worker: Prolific, finished: list[int], runtime: object = None, inputs: bytes = b"", **terms: Any
+) -> Execution:
     """An execution on this worker, asked for ``NUMBERS``."""
-    lease: Signed[Lease] = sign(builders.lease(requester=identity(2).key, provider=identity(1).key), identity(2))
+    body = builders.lease(requester=identity(2).key, provider=identity(1).key, **terms)
+    lease: Signed[Lease] = sign(body, identity(2))
 
     async def post(event: Event) -> bool:
         if isinstance(event, RunsFinished):
@@ -59,7 +64,7 @@ def at_work(worker: Prolific, finished: list[int], runtime: object = None) -> Ex
     made = Execution(shop, lease, ReceiptIssuer(Tab(terms_of(lease))), trio.Event, post, trio.lowlevel.checkpoint)
     made._seat = worker  # type: ignore[assignment]
     for number in NUMBERS:
-        made.take(RunRequest(number=number, salt=bytes(16), inputs=b""))
+        made.take(RunRequest(number=number, salt=bytes(16), inputs=inputs))
     return made
 
 
@@ -78,6 +83,17 @@ async def test_a_statement_says_in_whose_company_its_run_was() -> None:
     # The first is taken for a long one; each order is as long as the last ones promise.
     orders = [(joined, place) for joined in (1, 2, 5) for place in range(joined)]
     assert [(one.joined, one.place) for one in stated] == orders
+
+
+async def test_texts_of_many_tokens_are_begun_as_far_as_they_may_be_unpaid(
+    autojump_clock: trio.testing.MockClock
+) -> None:
+    text = encode_tensors({"input_ids": np.zeros((1, 100), "i8")})
+    tokens = {"kind": "embed", "prices": ((3, 1_000),), "tranche_nanoton": 250, "ceiling_nanoton": 10_000}
+    lease = at_work(Sociable(), finished := list[int](), inputs=text, **tokens)
+    await lease.run(NUMBERS)
+    assert finished == [1, 2], "a third one would pass the tranche"
+    assert [lease.recorded(number)[1].units for number in finished] == [100, 100]
 
 
 class Mortal(Prolific):
