@@ -14,6 +14,7 @@ from cocoon.core.errors import WorkerLost
 from cocoon.core.limits import ORDER_NS
 from cocoon.core.machine import Event
 from cocoon.core.units import MICROSECOND_NS
+from cocoon.core.values import replace
 from cocoon.ledger.receipt import ReceiptIssuer
 from cocoon.ledger.tab import Tab
 from cocoon.ledger.terms import terms_of
@@ -46,10 +47,11 @@ class Prolific:
 
 
 def at_work(
-    worker: Prolific, finished: list[int], runtime: object = None, inputs: bytes = b"", **terms: Any
+    worker: Prolific, finished: list[int], runtime: object = None, inputs: bytes = b"", kind: str = "infer",
+    **money: int,
 ) -> Execution:
     """An execution on this worker, asked for ``NUMBERS``."""
-    body = builders.lease(requester=identity(2).key, provider=identity(1).key, **terms)
+    body = builders.lease(requester=identity(2).key, provider=identity(1).key, kind=kind, prices=())
     lease: Signed[Lease] = sign(body, identity(2))
 
     async def post(event: Event) -> bool:
@@ -61,7 +63,8 @@ def at_work(
     shop: Any = SimpleNamespace(
         clock=Clock(), terms=Terms(prices=((1, 0),)), bids=SimpleNamespace(pace=pace), runtime=runtime
     )
-    made = Execution(shop, lease, ReceiptIssuer(Tab(terms_of(lease))), trio.Event, post, trio.lowlevel.checkpoint)
+    issuer = ReceiptIssuer(Tab(replace(terms_of(lease), **money)))
+    made = Execution(shop, lease, issuer, trio.Event, post, trio.lowlevel.checkpoint)
     made._seat = worker  # type: ignore[assignment]
     for number in NUMBERS:
         made.take(RunRequest(number=number, salt=bytes(16), inputs=inputs))
@@ -89,8 +92,10 @@ async def test_texts_of_many_tokens_are_begun_as_far_as_they_may_be_unpaid(
     autojump_clock: trio.testing.MockClock
 ) -> None:
     text = encode_tensors({"input_ids": np.zeros((1, 100), "i8")})
-    tokens = {"kind": "embed", "prices": ((3, 1_000),), "tranche_nanoton": 250, "ceiling_nanoton": 10_000}
-    lease = at_work(Sociable(), finished := list[int](), inputs=text, **tokens)
+    lease = at_work(
+        Sociable(), finished := list[int](), inputs=text, kind="embed",
+        price_nanoton=1_000, tranche_nanoton=250, ceiling_nanoton=10_000,
+    )
     await lease.run(NUMBERS)
     assert finished == [1, 2], "a third one would pass the tranche"
     assert [lease.recorded(number)[1].units for number in finished] == [100, 100]
