@@ -22,6 +22,7 @@ from sim.engine.compute import Compute
 from sim.engine.faults import Fault
 from sim.engine.flow import Scope
 from sim.engine.heap import Heap, Trace
+from sim.engine.journal import COMMIT_NS
 from sim.engine.network import Cut, Network
 from sim.peers.buying import Buying
 from sim.peers.debts import Debts
@@ -43,6 +44,8 @@ _PURSE_NANOTON = 1_000 * NANOTON_PER_TON
 _CLAIM_S = 5
 #: How often sizes of tables are looked at.
 _LOOK_NS = SECOND_NS
+#: A power cut waits so long for its peer to write something.
+_POWER_AIM_NS = 2 * SECOND_NS
 #: After the last accident peers find each other again: streams are opened anew, backed-off retries come round.
 CALM_NS = 10 * SECOND_NS
 #: And after this every debt was tried again at least once, with some seconds to do it.
@@ -202,9 +205,12 @@ class World:
         rest = frozenset(range(len(self.ground.peers))) - set(fault.peers)
         struck = frozenset(fault.peers)
         match fault.kind:
-            case "kill" | "power":
+            case "kill":
                 for number in fault.peers:
-                    self._kill(self.ground.peers[number], until_ns, silent=fault.kind == "power")
+                    self._kill(self.ground.peers[number], until_ns, silent=False)
+            case "power":
+                for number in fault.peers:
+                    self._cut_power(self.ground.peers[number], fault.lasts_ns)
             case "cut" | "one_way":
                 for one in fault.peers:
                     for other in sorted(rest):
@@ -222,6 +228,19 @@ class World:
         self.checks.accident(peer.number, peer.number)
         peer.roles.clear()
         self.left[peer.number] = self.heap.now_ns
+
+    def _cut_power(self, peer: Peer, lasts_ns: int) -> None:
+        """While its disk is at work, if it writes soon: at any other moment a power cut takes no more than a kill."""
+        journal, is_over = peer.journal, False
+
+        def strike() -> None:
+            nonlocal is_over
+            if not is_over:
+                is_over, journal.on_write = True, None
+                self._kill(peer, self.heap.now_ns + lasts_ns, silent=True)
+
+        journal.on_write = lambda: self.heap.after(peer.weather.below(COMMIT_NS), strike)
+        self.heap.after(_POWER_AIM_NS, strike)
 
     def _kill(self, peer: Peer, until_ns: int, *, silent: bool) -> None:
         if not peer.alive:

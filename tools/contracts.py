@@ -137,8 +137,8 @@ DOORS = {
     "msgpack": ("cocoon.wire.codec",),
     "msgspec": ("cocoon.core.values", "cocoon.wire.schema"),
     "sqlite3": (
-        "cocoon.devnet.store", "cocoon.store.reader", "cocoon.store.schema", "cocoon.store.service",
-        "cocoon.store.writer",
+        "cocoon.devnet.store", "cocoon.store.flusher", "cocoon.store.reader", "cocoon.store.schema",
+        "cocoon.store.service", "cocoon.store.writer",
     ),
 }
 

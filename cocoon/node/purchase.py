@@ -30,7 +30,7 @@ from cocoon.core.ids import LeaseId, PeerKey, TaskId
 from cocoon.core.limits import CHUNK_BYTES, CONTEXT_TOKENS, RECEIPT_REPLY_NS
 from cocoon.core.machine import Effect
 from cocoon.core.units import SECOND_NS
-from cocoon.core.values import Value, replace
+from cocoon.core.values import Value
 from cocoon.ledger import events as receipts
 from cocoon.ledger.statement import check_statement
 from cocoon.ledger.tab import Head
@@ -42,7 +42,6 @@ from cocoon.node.tally import Tally
 from cocoon.scheduler import purchase
 from cocoon.scheduler.selection import RUNS, Measure, Terms
 from cocoon.scheduler.spending import LeasePrice
-from cocoon.store.service import Queued
 from cocoon.wire.commitment import commit
 from cocoon.wire.counting import counted_units, most_units
 from cocoon.wire.judged import Statement
@@ -77,8 +76,6 @@ class Answer(Value):
     outputs: bytes
     salt: bytes
     statement: Statement
-    #: What is queued for the journal because of it, and must be there before anybody has it.
-    owed: tuple[Queued, ...] = ()
 
 
 Say = Callable[[dict[str, object]], Awaitable[None]]
@@ -288,8 +285,8 @@ class Purchase:
                 answer = self._verify(result)
                 checked.append((result.number, answer, self.tally.accept(answer.statement)))
         finally:
-            owed = await self.tally.owe([accepted for _, _, accepted in checked])
-            self._answers |= {number: replace(answer, owed=owed) for number, answer, _ in checked}
+            self.tally.owe([accepted for _, _, accepted in checked])
+            self._answers |= {number: answer for number, answer, _ in checked}
             await self._driver.post(purchase.ResultsVerified(tuple(number for number, _, _ in checked)))
 
     async def _take(self, message: Message) -> None:

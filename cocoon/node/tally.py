@@ -20,7 +20,7 @@ from cocoon.ledger.tab import Head, Tab
 from cocoon.ledger.terms import terms_of
 from cocoon.node import records
 from cocoon.node.means import Purse
-from cocoon.store.service import Queued, Row
+from cocoon.store.service import Row
 from cocoon.wire.judged import Statement, Voucher, sign_cell
 from cocoon.wire.messages import Countersign, Lease, LeaseAccept, Receipt, TrancheClose
 from cocoon.wire.schema import Message
@@ -47,9 +47,9 @@ class Tally:
         self._lease = lease
         self._say = say
         self._settled = settled
-        #: Rows of facts in the journal; the last ones that were queued for it.
+        #: Rows of facts in the journal, and facts that come before whatever is recorded next.
         self._rows = 0
-        self._queued: tuple[Queued, ...] = ()
+        self._unwritten: list[bytes] = []
 
     @property
     def tab(self) -> Tab:
@@ -69,15 +69,23 @@ class Tally:
         self.verifier.handle(self._purse.clock.now_ns(), event)
         return event
 
-    async def owe(self, events: Sequence[receipts.RunAccepted]) -> tuple[Queued, ...]:
-        """Queue these for the journal: without them nothing may be recorded that rests on them.
+    def owe(self, events: Sequence[receipts.RunAccepted]) -> None:
+        """Have these recorded before, or together with, whatever is recorded on this lease from now on."""
+        self._unwritten += self._facts(events)
 
-        Returns:
-            What ``append_many`` is to come after; nothing on a lease that owes nothing.
+    def record(self, rows: Sequence[Row]) -> None:
+        """Write down what users are given, and before it all that is owed.
+
+        A power cut may take both: to the provider the results were then lost on the way, and it withdraws
+        what it stated of them (REC-13).
         """
-        if rows := self._facts(events):
-            self._queued = (await self._purse.journal.queue(rows, self._queued),)
-        return self._queued
+        facts = []
+        if self._unwritten:
+            body, key = records.pack_facts(self.id, self._unwritten), records.fact_key(self.id, self._rows + 1)
+            facts = [Row(records.RECEIPT_FACT, body, key)]
+        self._purse.journal.write([*facts, *rows])
+        self._rows += len(facts)
+        self._unwritten = []
 
     async def tell(self, event: receipts.RequesterEvent, accept: Signed[LeaseAccept]) -> None:
         """Tell the receipt machine a fact and do what it orders.
@@ -94,8 +102,10 @@ class Tally:
         signatures = {effect.voucher: self._sign(effect.voucher) for effect in signed}
         rows = [self._row(effect, accept, signatures[effect.voucher]) for effect in signed]
         if self.verifier.mark() != before:              # a replayed word must not cost a row of the journal
-            rows += self._facts([event])
-        await self._purse.journal.append_many(rows, self._queued)
+            self._unwritten += self._facts([event])
+        self.record(rows)
+        if effects:
+            await self._purse.journal.flush()
         for effect in effects:
             match effect:
                 case receipts.AskReceipt(through):
@@ -111,13 +121,9 @@ class Tally:
         if self.verifier.promised is not None:
             self._promise(self.verifier.promised, self._sign(self.verifier.promised))
 
-    def _facts(self, events: Sequence[receipts.RequesterEvent]) -> list[Row]:
-        """These facts as one row. Price-0 leases are not resumed: nothing is owed for them."""
-        facts = [pack_event(event) for event in events if isinstance(event, JOURNALLED)] if self.lane else []
-        if not facts:
-            return []
-        self._rows += 1
-        return [Row(records.RECEIPT_FACT, records.pack_facts(self.id, facts), records.fact_key(self.id, self._rows))]
+    def _facts(self, events: Sequence[receipts.RequesterEvent]) -> list[bytes]:
+        """As the journal has them. Price-0 leases are not resumed: nothing is owed for them."""
+        return [pack_event(event) for event in events if isinstance(event, JOURNALLED)] if self.lane else []
 
     def _row(self, effect: receipts.Countersign, accept: Signed[LeaseAccept], signature: bytes) -> Row:
         """The record that makes the promise provable, durable before the promise leaves."""

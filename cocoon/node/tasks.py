@@ -44,6 +44,8 @@ from cocoon.wire.signing import Signed
 
 #: Slot of every unit until redundancy and hedging come.
 _SLOT = 0
+#: Of accepted units in one transaction, beside the one of what is owed for them.
+_ROWS = JOURNAL_BATCH - 1
 
 class Submission(Value):
     """What a user asked for."""
@@ -261,14 +263,12 @@ class TaskRun:
     # --- what the task machine orders --------------------------------------
 
     async def _record(self, effects: Sequence[Effect]) -> None:
-        accepted = [
-            (effect.attempt, unit)
-            for effect in effects if isinstance(effect, task.AcceptUnits) for unit in effect.units
-        ]
-        rows = [self._accepted(attempt, unit) for attempt, unit in accepted]
-        after = list({id(one): one for key in accepted for one in self._answers[key].owed}.values())
-        for first in range(0, len(rows), JOURNAL_BATCH):
-            await self._purse.journal.append_many(rows[first : first + JOURNAL_BATCH], after)
+        for effect in effects:
+            if isinstance(effect, task.AcceptUnits):
+                tally = self._parts[effect.attempt].lease.tally
+                for first in range(0, len(effect.units), _ROWS):
+                    units = effect.units[first : first + _ROWS]
+                    tally.record([self._accepted(effect.attempt, unit) for unit in units])
 
     def _accepted(self, attempt: int, unit: int) -> Row:
         lease, answer = self._parts[attempt].lease, self._answers[attempt, unit]

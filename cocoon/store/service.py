@@ -1,7 +1,8 @@
-"""The journal as services use it: ``await append`` returns when the record is durable.
+"""The journal as services use it: ``write`` outlives the process, ``append`` a power cut too.
 
-Only trio events are touched here; the disk work is done by ``store.writer`` in
-its own thread, which wakes all waiters of a batch with one callback.
+A call writes in the loop, which takes as long as SQLite needs for a page in memory. The
+flush to the disk is done by ``store.flusher`` in its own thread, which wakes all who wait
+for it with one callback.
 
 Purity: shell. Spec: docs/spec/store.md.
 """
@@ -9,24 +10,26 @@ Purity: shell. Spec: docs/spec/store.md.
 from __future__ import annotations
 
 import sqlite3
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
 import trio
 
-from cocoon.core.errors import CocoonError, Corrupt, UsageError
-from cocoon.core.limits import JOURNAL_BATCH, JOURNAL_QUEUE, JOURNAL_QUEUE_BYTES, JOURNAL_ROW_BYTES
+from cocoon.core.errors import CocoonError, UsageError
+from cocoon.core.limits import JOURNAL_BATCH, JOURNAL_ROW_BYTES
 from cocoon.store.chain import Entry
+from cocoon.store.flusher import Flusher
 from cocoon.store.lock import lock_home
 from cocoon.store.reader import Reader, open_reader
-from cocoon.store.writer import Room, Row, Ticket, Writer
+from cocoon.store.writer import Room, Row, Writer
 
 __all__ = [
     "Entry",
     "Journal",
-    "Queued",
     "Room",
     "Row",
     "lock_home",
@@ -37,25 +40,24 @@ __all__ = [
 JOURNAL_FILE = "journal.db"
 
 
-class Queued:
-    """Rows that are on their way to the disk, in the order in which they were queued."""
-
-    def __init__(self, ticket: Ticket, done: trio.Event) -> None:
-        """Made by ``Journal.queue``."""
-        self.ticket = ticket
-        self._done = done
-
-    async def durable(self) -> list[int]:
-        """Wait until they are there; their numbers. Raises as ``Journal.append``."""
-        await self._done.wait()
-        if self.ticket.error is not None:
-            # A fresh object: one error may wake many tasks, and each adds its own traceback.
-            raise type(self.ticket.error)(self.ticket.error.text)
-        return self.ticket.seqs
-
-
 _KIND_CHARS = 64
 _UNIQUE_BYTES = 256
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """Rows that are written together, or not at all."""
+
+    rows: tuple[Row, ...]
+    done: trio.Event = field(default_factory=trio.Event)
+    outcome: list[int] | CocoonError = field(default_factory=list)
+
+    def seqs(self) -> list[int]:
+        """Their numbers; raises why there are none."""
+        if isinstance(self.outcome, CocoonError):
+            # A fresh object: one error may wake many tasks, and each adds its own traceback.
+            raise type(self.outcome)(self.outcome.text)
+        return self.outcome
 
 
 class Journal:
@@ -64,9 +66,13 @@ class Journal:
     def __init__(self, writer: Writer, reader: Reader) -> None:
         self._writer = writer
         self._reader = reader
-        self._rows = 0
-        self._bytes = 0
-        self._space = trio.lowlevel.ParkingLot()
+        self._flusher: Flusher
+        self._flushed = 0
+        #: Batches to be written with the next transaction.
+        self._line: list[_Batch] = []
+        #: Up to which transaction somebody waits for the disk, ascending.
+        self._waiting: deque[tuple[int, _Batch]] = deque()
+        self._tried = trio.Event()
         self._failed = trio.Event()
         self._closed = False
 
@@ -76,14 +82,14 @@ class Journal:
         return self._writer.low
 
     @property
-    def commits(self) -> int:
-        """Transactions so far; with many appends at once fewer than records."""
-        return self._writer.commits
+    def unflushed(self) -> int:
+        """Transactions that a power cut would take now."""
+        return self._writer.commits - self._flushed
 
     @property
     def queued(self) -> int:
-        """Rows that wait for the disk now."""
-        return self._rows
+        """Rows that are to be written when the disk is done with those before them."""
+        return sum(len(batch.rows) for batch in self._line)
 
     async def append(self, kind: str, body: bytes, unique: bytes | None = None) -> int:
         """Record one fact; returns its sequence number when it is durable.
@@ -93,7 +99,7 @@ class Journal:
             body: At most ``JOURNAL_ROW_BYTES``.
             unique: At most 256 bytes that no other record of the journal may have.
 
-        A cancelled append may still become durable; replay will show it.
+        A cancelled append is written all the same; replay will show it.
 
         Raises:
             Duplicate: a record with ``unique`` exists; nothing was written.
@@ -103,34 +109,59 @@ class Journal:
         """
         return (await self.append_many([Row(kind, body, unique)]))[0]
 
-    async def append_many(self, rows: Sequence[Row], after: Sequence[Queued] = ()) -> list[int]:
-        """Record up to ``JOURNAL_BATCH`` facts, all or none, with consecutive numbers.
+    async def append_many(self, rows: Sequence[Row]) -> list[int]:
+        """Record up to ``JOURNAL_BATCH`` facts, all or none, with consecutive numbers; returns when they are durable.
 
-        Args:
-            after: Rows that were queued before; without them these are not recorded either, and if there are none to
-                record those are waited for.
+        What comes while the disk works is written together when it is done.
 
         Raises:
             As ``append``; one taken unique key refuses the whole batch.
         """
-        if rows:
-            return await (await self.queue(rows, after)).durable()
-        for one in after:
-            await one.durable()
-        return []
+        self._check(rows)
+        if not rows:
+            return []
+        batch = _Batch(tuple(rows))
+        self._line.append(batch)
+        if not self._waiting:
+            self._commit()
+        await batch.done.wait()
+        return batch.seqs()
 
-    async def queue(self, rows: Sequence[Row], after: Sequence[Queued] = ()) -> Queued:
-        """As ``append_many``, but returns as soon as there is room for them in the line."""
-        rows = tuple(rows)
-        size = _checked_bytes(rows)
-        while self._rows and not self._has_space(len(rows), size):
-            await self._space.park()
-        return self._submit(rows, tuple(one.ticket for one in after))
+    def write(self, rows: Sequence[Row]) -> list[int]:
+        """As ``append_many``, but for what may be lost in a power cut as if it had happened a moment later.
+
+        It is there for every reader and outlives this process at once, and is durable before anything that is
+        recorded later.
+        """
+        self._check(rows)
+        if not rows:
+            return []
+        batch = _Batch(tuple(rows))
+        self._line.append(batch)
+        self._commit(batch)
+        return batch.seqs()
+
+    async def flush(self) -> None:
+        """Wait until everything that was written is durable.
+
+        Raises:
+            Corrupt: the disk failed.
+        """
+        self._writer.check()
+        if self._line:
+            self._commit()
+        if self.unflushed:
+            batch = _Batch(())
+            self._waiting.append((self._writer.commits, batch))
+            self._flusher.ask()
+            await batch.done.wait()
+            batch.seqs()
 
     async def refill(self) -> bool:
         """Try now, not at the next turn, to make the reserve again; True if the journal is not low."""
-        if self.low:
-            await self._submit(()).durable()
+        if self.low and self._writer.failure is None:
+            self._flusher.try_refill()
+            await self._tried.wait()
         return not self.low
 
     async def watch(self) -> NoReturn:
@@ -140,7 +171,8 @@ class Journal:
             Corrupt: why the journal can no longer be written.
         """
         await self._failed.wait()
-        raise self._broken()
+        self._writer.check()
+        raise AssertionError("a journal fails with a cause")
 
     def entries(self, kind: str | None = None, after: int = 0) -> Iterator[Entry]:
         """Replay: durable records with ``seq > after`` in order, each checked against the chain.
@@ -172,39 +204,58 @@ class Journal:
         """
         return self._reader.verify()
 
-    def _has_space(self, rows: int, size: int) -> bool:
-        return self._rows + rows <= JOURNAL_QUEUE and self._bytes + size <= JOURNAL_QUEUE_BYTES
-
-    def _submit(self, rows: tuple[Row, ...], needs: tuple[Ticket, ...] = ()) -> Queued:
-        if self._failed.is_set():
-            raise self._broken()
+    def _check(self, rows: Sequence[Row]) -> None:
+        self._writer.check()
         if self._closed:
             raise UsageError("the journal is closed")
-        done = trio.Event()
-        ticket = Ticket(rows, done.set, needs)
-        self._rows += len(rows)
-        self._bytes += sum(len(row.body) for row in rows)
-        self._writer.put(ticket)
-        return Queued(ticket, done)
+        _check(rows)
 
-    def _release(self, ticket: Ticket) -> None:
-        ticket.needs = ()                               # else each would hold all that were ever before it
-        self._rows -= len(ticket.rows)
-        self._bytes -= sum(len(row.body) for row in ticket.rows)
-
-    def _wake(self, tickets: Sequence[Ticket]) -> None:
-        """Runs in the trio loop, once per batch."""
-        for ticket in tickets:
-            self._release(ticket)
-            ticket.done()
+    def _commit(self, unawaited: _Batch | None = None) -> None:
+        """Write what is in the line, in one transaction; wake who waits for it when it is flushed, or refused."""
+        line, self._line = self._line, []
+        try:
+            for batch, outcome in zip(line, self._writer.write([batch.rows for batch in line]), strict=True):
+                batch.outcome = outcome
+        except CocoonError as error:
+            for batch in line:
+                batch.outcome = error
+        for batch in line:
+            if not isinstance(batch.outcome, list):
+                batch.done.set()
+            elif batch is not unawaited:
+                self._waiting.append((self._writer.commits, batch))
+        self._flusher.wrote(self._writer.commits, self._writer.log_bytes, low=self._writer.low)
+        if self._waiting:
+            self._flusher.ask()
         if self._writer.failure is not None:
-            self._failed.set()
-        self._space.unpark_all()
+            self._fail(self._writer.failure.text)
 
-    def _broken(self) -> Corrupt:
-        return Corrupt(self._writer.failure.text if self._writer.failure else "the journal failed")
+    # --- what the flusher says, in the loop ---------------------------------
+
+    def _is_flushed(self, commits: int) -> None:
+        self._flushed = max(self._flushed, commits)
+        while self._waiting and self._waiting[0][0] <= commits:
+            self._waiting.popleft()[1].done.set()
+        if self._line:
+            self._commit()
+
+    def _has_tried(self, is_held: bool) -> None:
+        if is_held:
+            self._writer.restored()
+        self._tried.set()
+        self._tried = trio.Event()
+
+    def _fail(self, text: str) -> None:
+        cause = self._writer.fail(text)
+        self._failed.set()
+        for batch in [*self._line, *(batch for _, batch in self._waiting)]:
+            batch.outcome = cause
+            batch.done.set()
+        self._has_tried(is_held=False)
 
     def _close(self) -> None:
+        if self._line:
+            self._commit()
         self._closed = True
 
 
@@ -214,56 +265,65 @@ async def open_journal(
     clock_ns: Callable[[], int],
     *,
     room: Room | None = None,
-    on_commit: Callable[[int], None] | None = None,
+    on_flush: Callable[[], None] | None = None,
 ) -> AsyncIterator[Journal]:
     """Open ``path`` (made if missing), check its head, and run its thread until the block ends.
 
-    The caller holds ``lock_home``. What is queued at the end is committed.
+    The caller holds ``lock_home``. What is written at the end is flushed.
 
     Args:
-        clock_ns: Wall time, nanoseconds since 1970, for people; called in the journal's thread.
+        clock_ns: Wall time, nanoseconds since 1970, for people.
         room: How much disk it may take; None takes the defaults.
-        on_commit: Called in the journal's thread after every transaction with its number of rows.
+        on_flush: Called in the journal's thread before every flush.
 
     Raises:
         SchemaNewer: written by a newer version; nothing was changed.
         Corrupt: no journal, or its last record is torn.
         StorageFull, Unavailable: it cannot be made now.
     """
-    token = trio.lowlevel.current_trio_token()
-    opened, ended = trio.Event(), trio.Event()
-    outcome: list[CocoonError | None] = []
-    journals: list[Journal] = []
-
-    def say_opened(error: CocoonError | None) -> None:
-        outcome.append(error)
-        token.run_sync_soon(opened.set)
-
-    def deliver(tickets: Sequence[Ticket]) -> None:
-        for journal in journals:
-            token.run_sync_soon(journal._wake, tickets)
-
-    def say_ended() -> None:
-        token.run_sync_soon(ended.set)
-
-    writer = Writer(path, clock_ns, deliver, say_opened, room or Room(), on_commit, say_ended)
-    writer.start()
-    with trio.CancelScope(shield=True):
-        await opened.wait()
-    if outcome[0] is not None:
-        writer.join()
-        raise outcome[0]
+    writer = Writer(path, clock_ns, room or Room())
+    await trio.to_thread.run_sync(writer.open)
     try:
         with _open_second(path) as connection:
-            journals.append(Journal(writer, Reader(connection)))
-            yield journals[0]
+            journal = Journal(writer, Reader(connection))
+            async with _flushing(path, journal, writer, on_flush):
+                yield journal
     finally:
-        for journal in journals:
-            journal._close()
-        writer.stop()
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(writer.close)     # folds the log into the file
+
+
+@asynccontextmanager
+async def _flushing(
+    path: Path, journal: Journal, writer: Writer, on_flush: Callable[[], None] | None
+) -> AsyncIterator[None]:
+    """The journal's thread."""
+    token, ended = trio.lowlevel.current_trio_token(), trio.Event()
+
+    def refill(connection: sqlite3.Connection) -> bool:
+        is_held = writer.has_room(connection) and writer.hold_reserve()
+        token.run_sync_soon(journal._has_tried, is_held)
+        return not is_held
+
+    journal._flusher = flusher = Flusher(
+        path,
+        flushed=lambda commits: token.run_sync_soon(journal._is_flushed, commits),
+        failed=lambda text: token.run_sync_soon(journal._fail, text),
+        folded=lambda: token.run_sync_soon(writer.fold),
+        refill=refill,
+        ended=lambda: token.run_sync_soon(ended.set),
+        on_flush=on_flush,
+    )
+    flusher.wrote(writer.commits, writer.log_bytes, low=writer.low)
+    flusher.start()
+    try:
+        yield
+    finally:
+        journal._close()
+        flusher.stop()
         with trio.CancelScope(shield=True):
             await ended.wait()
-        writer.join()
+        flusher.join()
 
 
 @contextmanager
@@ -278,7 +338,7 @@ def _open_second(path: Path) -> Iterator[sqlite3.Connection]:
         connection.close()
 
 
-def _checked_bytes(rows: Sequence[Row]) -> int:
+def _check(rows: Sequence[Row]) -> None:
     if len(rows) > JOURNAL_BATCH:
         raise UsageError(f"a batch has at most {JOURNAL_BATCH} rows, not {len(rows)}")
     for row in rows:
@@ -291,4 +351,3 @@ def _checked_bytes(rows: Sequence[Row]) -> int:
     keys = [row.unique for row in rows if row.unique is not None]
     if len(set(keys)) != len(keys):
         raise UsageError("a batch holds one unique key twice")
-    return sum(len(row.body) for row in rows)

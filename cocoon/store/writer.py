@@ -1,31 +1,24 @@
-"""The journal's own thread: it takes what waits, commits it at once, and says so.
+"""The journal's file: rows are written where they arise, and are in the system's hands when the call returns.
 
-One transaction holds everything that was queued when it began (group commit),
-so a busy journal pays one disk flush for many records. A batch that meets a
-full disk is rolled back whole; nothing of it was promised.
+That outlives the process. A power cut takes what was not flushed yet; the flushing,
+which can take long, is done by ``store.flusher`` in a thread of its own, and whoever
+needs it waits for that. A batch that meets a full disk is rolled back whole.
 
-Purity: shell (thread, SQLite). Spec: docs/spec/store.md, rules STO-1, STO-2, STO-8 to STO-10.
+Purity: shell (SQLite). Spec: docs/spec/store.md, rules STO-1, STO-2, STO-8 and STO-10.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
-import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from cocoon.core.errors import CocoonError, Corrupt, Duplicate, StorageFull, Unavailable
-from cocoon.core.limits import (
-    JOURNAL_BATCH,
-    JOURNAL_LOCK_NS,
-    JOURNAL_REFILL_NS,
-    JOURNAL_RESERVE_BYTES,
-)
-from cocoon.core.units import MIB, SECOND_NS
+from cocoon.core.errors import Corrupt, Duplicate, StorageFull, Unavailable
+from cocoon.core.limits import JOURNAL_LOCK_NS, JOURNAL_RESERVE_BYTES
+from cocoon.core.units import KIB, MIB, SECOND_NS
 from cocoon.core.values import Value
 from cocoon.identity.files import sync_dir, touch_private, unavailable
 from cocoon.store import reserve, schema
@@ -38,14 +31,14 @@ _PRIMARY = 0xFF
 #: A failed flush may have dropped pages from the cache: trying again would lie.
 _NEVER_AGAIN = (sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC)
 _SMALLEST_LIMIT_BYTES = MIB
-#: The write-ahead log shrinks to this after a burst: the size at which SQLite checkpoints by itself.
-_LOG_BYTES = 4 * MIB
+#: The write-ahead log shrinks to this after a burst.
+LOG_BYTES = 4 * MIB
+#: What a transaction adds to the log beside its bodies: a page of each tree that it touches.
+_COMMIT_BYTES = 20 * KIB
 #: The smallest page of SQLite: a shorter file that is not empty has lost something.
 _SMALLEST_FILE_BYTES = 512
 #: Of six values each; SQLite before 3.32 takes 999 values in a statement.
 _STATEMENT_ROWS = 128
-#: Its traceback is on stderr, where threading puts it.
-_DEFECT = "the journal's thread ended by a defect"
 
 
 class Row(Value):
@@ -54,23 +47,6 @@ class Row(Value):
     kind: str
     body: bytes
     unique: bytes | None = None
-
-
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """Rows that become durable together, and what came of it.
-
-    Without rows it only asks for an attempt to make the reserve again.
-
-    Attributes:
-        needs: Tickets that were queued before; if one of them failed, so does this.
-    """
-
-    rows: tuple[Row, ...]
-    done: Callable[[], None]
-    needs: tuple[Ticket, ...] = ()
-    seqs: list[int] = field(default_factory=list)
-    error: CocoonError | None = None
 
 
 class Room(Value):
@@ -95,157 +71,101 @@ def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
     return (items[first : first + _STATEMENT_ROWS] for first in range(0, len(items), _STATEMENT_ROWS))
 
 
-class Writer:
-    """Owner of the write connection; everything here but ``put`` and ``stop`` runs in its thread."""
+def fold(connection: sqlite3.Connection) -> None:
+    """Bring the write-ahead log into the file, and flush that, as far as no reader needs an old state."""
+    # On a full disk, say, the log stays longer, and the next attempt takes all of it.
+    with contextlib.suppress(sqlite3.OperationalError):
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
-    def __init__(
-        self,
-        path: Path,
-        clock_ns: Callable[[], int],
-        deliver: Callable[[Sequence[Ticket]], None],
-        opened: Callable[[CocoonError | None], None],
-        room: Room,
-        on_commit: Callable[[int], None] | None,
-        ended: Callable[[], None],
-    ) -> None:
+
+class Writer:
+    """Owner of the write connection; for one thread, that of the loop, once it is open."""
+
+    def __init__(self, path: Path, clock_ns: Callable[[], int], room: Room) -> None:
         self.low = False
         self.failure: Corrupt | None = None
+        #: Transactions so far, and about what they added to the log.
         self.commits = 0
-        self._path = path
+        self.log_bytes = 0
+        self.path = path
         self._reserve = path.with_name(path.name + ".reserve")
         self._clock_ns = clock_ns
-        self._deliver = deliver
-        self._opened = opened
         self._room = room
-        self._on_commit = on_commit
-        self._ended = ended
-        self._batch: list[Ticket] = []
-        self._queue: deque[Ticket] = deque()
-        self._signal = threading.Condition()
-        self._stopping = False
         self._seq = 0
         self._hash = b""
-        self._thread = threading.Thread(target=self._run, name="cocoon-journal", daemon=True)
+        self._connection: sqlite3.Connection
 
-    def start(self) -> None:
-        """Begin; ``opened`` is called once, with None or the reason of failure."""
-        self._thread.start()
+    def open(self) -> None:
+        """Open or make the file, bring its schema up, check its head, hold the reserve.
 
-    def put(self, ticket: Ticket) -> None:
-        """Queue a ticket, from any thread; the caller bounds how many wait."""
-        with self._signal:
-            if not self._stopping:
-                self._queue.append(ticket)
-                self._signal.notify()
-                return
-        ticket.error = self.failure or Corrupt("the journal is closed")
-        self._deliver([ticket])
-
-    def stop(self) -> None:
-        """Commit what is queued, then end."""
-        with self._signal:
-            self._stopping = True
-            self._signal.notify()
-
-    def join(self) -> None:
-        """Wait until the thread has ended; call it after ``deliver`` said so."""
-        self._thread.join()
-
-    # --- the thread --------------------------------------------------------
-
-    def _run(self) -> None:
-        said: CocoonError | None = Corrupt(_DEFECT)
+        Raises:
+            SchemaNewer, Corrupt, StorageFull, Unavailable: why it cannot be used.
+        """
         try:
-            connection, said = self._open(), None
-        except CocoonError as error:
-            said = error
-        finally:
-            self._opened(said)
-        if said is None:
-            try:
-                self._loop(connection)
-            finally:
-                self._ended()
+            self._connection = self._connect_or_make_room()
+        except OSError as error:
+            raise unavailable(f"cannot open the journal {self.path}", error) from error
 
-    def _loop(self, connection: sqlite3.Connection) -> None:
-        lawful = False
+    def close(self) -> None:
+        """Give the file back."""
+        self._connection.close()
+
+    def write(self, batches: Sequence[Sequence[Row]]) -> list[list[int] | Duplicate]:
+        """Write batches in one transaction. They outlive the process, and not yet a power cut.
+
+        Returns:
+            Of each batch its sequence numbers, or why nothing of it is written: a row's unique key is taken.
+
+        Raises:
+            StorageFull: no room, nothing is written; the same call may be tried again.
+            Corrupt: the file can no longer be written, now or ever.
+        """
+        self.check()
         try:
-            while (batch := self._take()) is not None:
-                self._serve(connection, batch)
-            lawful = True
-        finally:
-            if not lawful and self.failure is None:
-                self.failure = Corrupt(_DEFECT)
-            connection.close()
-            self._refuse_rest()
-
-    def _take(self) -> list[Ticket] | None:
-        """Everything that waits, up to a batch; an empty list when it is time to look at the reserve."""
-        with self._signal:
-            while not self._queue and not self._stopping:
-                patience_s = JOURNAL_REFILL_NS / SECOND_NS if self.low else None
-                if not self._signal.wait(patience_s):
-                    return []
-            if not self._queue:
-                return None
-            batch = [self._queue.popleft()]
-            rows = len(batch[0].rows)
-            while self._queue and rows + len(self._queue[0].rows) <= JOURNAL_BATCH:
-                batch.append(self._queue.popleft())
-                rows += len(batch[-1].rows)
-            self._batch = batch
-            return batch
-
-    def _serve(self, connection: sqlite3.Connection, batch: list[Ticket]) -> None:
-        if any(ticket.rows for ticket in batch):
-            self._commit(connection, batch)
-        elif self.low and self.failure is None:
-            self._refill(connection)
-        self._deliver(batch)
-        self._batch = []
-
-    def _refuse_rest(self) -> None:
-        with self._signal:
-            rest = [*self._batch, *self._queue]
-            self._queue.clear()
-            self._stopping = True
-        for ticket in rest:
-            ticket.error = self.failure or Corrupt("the journal is closed")
-        self._deliver(rest)
-
-    def _commit(self, connection: sqlite3.Connection, batch: list[Ticket]) -> None:
-        try:
-            if self.failure is None:
-                self._commit_or_make_room(connection, batch)
+            return self._write_or_make_room(batches)
         except Full:
-            for ticket in batch:
-                ticket.error = StorageFull(f"the disk has no room for the journal {self._path}")
+            raise StorageFull(f"the disk has no room for the journal {self.path}") from None
         except sqlite3.Error as error:
-            self.failure = Corrupt(f"the journal cannot be written: {error}")
+            self.fail(f"the journal cannot be written: {error}")
+            raise Corrupt(f"the journal cannot be written: {error}") from error
+
+    def fold(self) -> None:
+        """Bring the rest of the log into the file, a few pages, so that the next transaction begins it anew."""
+        fold(self._connection)
+
+    def fail(self, text: str) -> Corrupt:
+        """From now on nothing is written; the first cause stays."""
+        self.failure = self.failure or Corrupt(text)
+        return self.failure
+
+    def check(self) -> None:
+        """Raise the failure, if there was one."""
         if self.failure is not None:
-            for ticket in batch:
-                ticket.seqs, ticket.error = [], self.failure
+            # A fresh object: one error may be raised in many tasks, and each adds its own traceback.
+            raise Corrupt(self.failure.text)
 
-    def _commit_or_make_room(self, connection: sqlite3.Connection, batch: list[Ticket]) -> None:
+    def _write_or_make_room(self, batches: Sequence[Sequence[Row]]) -> list[list[int] | Duplicate]:
         try:
-            self._transaction(connection, batch)
+            return self._transaction(batches)
         except Full:
-            if not self._give_back(connection):
+            if not self._give_back():
                 raise
-            self._transaction(connection, batch)
+            return self._transaction(batches)
 
-    def _transaction(self, connection: sqlite3.Connection, batch: list[Ticket]) -> None:
-        """Write a batch; on any error nothing of it is there and the chain stands where it stood.
+    def _transaction(self, batches: Sequence[Sequence[Row]]) -> list[list[int] | Duplicate]:
+        """On any error nothing of it is there, and the chain stands where it stood.
 
         Raises:
             Full: no room. sqlite3.Error: anything else.
         """
-        seq, head = self._seq, self._hash
+        connection, seq, head = self._connection, self._seq, self._hash
         try:
             connection.execute("BEGIN IMMEDIATE")
-            rows = sum(self._insert(connection, ticket) for ticket in batch)
-            if rows:
-                connection.execute("UPDATE head SET seq = ?, hash = ? WHERE id = 1", (self._seq, self._hash))
+            outcomes = [self._insert(connection, rows) for rows in batches]
+            if self._seq == seq:
+                self._roll_back(connection)
+                return outcomes
+            connection.execute("UPDATE head SET seq = ?, hash = ? WHERE id = 1", (self._seq, self._hash))
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._seq, self._hash = seq, head
@@ -254,29 +174,22 @@ class Writer:
                 raise Full from error
             raise
         self.commits += 1
-        if self._on_commit is not None:
-            self._on_commit(rows)
+        self.log_bytes += _COMMIT_BYTES + sum(len(row.body) for rows in batches for row in rows)
+        return outcomes
 
-    def _insert(self, connection: sqlite3.Connection, ticket: Ticket) -> int:
-        ticket.seqs, ticket.error = [], None
-        if (failed := next((one.error for one in ticket.needs if one.error is not None), None)) is not None:
-            ticket.error = failed
-            return 0
-        taken = self._taken(connection, ticket.rows)
-        if taken is not None:
-            ticket.error = Duplicate(f"journal record {taken} has this unique key")
-            return 0
-        at_ns = self._clock_ns()
-        for rows in _chunks(ticket.rows):
+    def _insert(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> list[int] | Duplicate:
+        if (taken := self._taken(connection, rows)) is not None:
+            return Duplicate(f"journal record {taken} has this unique key")
+        at_ns, first = self._clock_ns(), self._seq + 1
+        for some in _chunks(rows):
             values: list[object] = []
-            for row in rows:
+            for row in some:
                 self._hash = link(self._hash, self._seq + 1, row.kind, row.unique, row.body)
                 self._seq += 1
                 values += (self._seq, row.kind, row.unique, row.body, self._hash, at_ns)
-                ticket.seqs.append(self._seq)
-            places = ", ".join(["(?, ?, ?, ?, ?, ?)"] * len(rows))
+            places = ", ".join(["(?, ?, ?, ?, ?, ?)"] * len(some))
             connection.execute(f"INSERT INTO entries VALUES {places}", values)
-        return len(ticket.rows)
+        return list(range(first, self._seq + 1))
 
     @staticmethod
     def _taken(connection: sqlite3.Connection, rows: Sequence[Row]) -> int | None:
@@ -299,27 +212,29 @@ class Writer:
             return True
         # A quota, or a shared-memory file that cannot grow, shows as an IO error: ask the disk itself.
         doubtful = code & _PRIMARY in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
-        return doubtful and code not in _NEVER_AGAIN and reserve.disk_is_full(self._path.parent)
+        return doubtful and code not in _NEVER_AGAIN and reserve.disk_is_full(self.path.parent)
 
     # --- room --------------------------------------------------------------
 
-    def _give_back(self, connection: sqlite3.Connection) -> bool:
+    def _give_back(self) -> bool:
         """Free the reserve and lift the soft page limit; False if both were used already."""
         self.low = True
         freed = reserve.release(self._reserve)
-        return self._limit_pages(connection, soft=False) or freed
+        return self._limit_pages(self._connection, soft=False) or freed
 
-    def _refill(self, connection: sqlite3.Connection) -> None:
-        """Make the reserve again if the disk allows it; then the journal is no longer low."""
-        if not self._within_soft_limit(connection):
-            return
-        if reserve.hold(self._reserve, self._room.reserve_bytes):
-            self._limit_pages(connection, soft=True)
-            self.low = False
-
-    def _within_soft_limit(self, connection: sqlite3.Connection) -> bool:
+    def has_room(self, connection: sqlite3.Connection) -> bool:
+        """Whether the file is small enough that the reserve may be made again."""
         soft = self._pages(connection, soft=True)
         return not soft or int(connection.execute("PRAGMA page_count").fetchone()[0]) < soft
+
+    def hold_reserve(self) -> bool:
+        """Make the reserve again if the disk allows it. Slow, and touches no table: for another thread."""
+        return reserve.hold(self._reserve, self._room.reserve_bytes)
+
+    def restored(self) -> None:
+        """The reserve is there again: no longer low."""
+        self._limit_pages(self._connection, soft=True)
+        self.low = False
 
     def _limit_pages(self, connection: sqlite3.Connection, *, soft: bool) -> bool:
         """Set the page limit; True if that made it larger."""
@@ -341,35 +256,27 @@ class Writer:
 
     # --- opening -----------------------------------------------------------
 
-    def _open(self) -> sqlite3.Connection:
-        """Open or make the file, bring its schema up, check its head, hold the reserve.
-
-        Raises:
-            SchemaNewer, Corrupt, StorageFull, Unavailable: why it cannot be used.
-        """
-        try:
-            return self._connect_or_make_room()
-        except OSError as error:
-            raise unavailable(f"cannot open the journal {self._path}", error) from error
-
     def _connect_or_make_room(self) -> sqlite3.Connection:
         try:
             return self._connect()
         except Full:
             if not reserve.release(self._reserve):
-                raise StorageFull(f"the disk has no room for the journal {self._path}") from None
+                raise StorageFull(f"the disk has no room for the journal {self.path}") from None
         self.low = True
         try:
             return self._connect()
         except Full:
-            raise StorageFull(f"the disk has no room for the journal {self._path}") from None
+            raise StorageFull(f"the disk has no room for the journal {self.path}") from None
 
     def _connect(self) -> sqlite3.Connection:
-        os.close(touch_private(self._path))  # SQLite itself would make it readable by others
-        sync_dir(self._path.parent)
-        if 0 < self._path.stat().st_size < _SMALLEST_FILE_BYTES:
-            raise Corrupt(f"the journal {self._path} was cut off")  # SQLite would begin it anew
-        connection = sqlite3.connect(self._path, timeout=JOURNAL_LOCK_NS / SECOND_NS, isolation_level=None)
+        os.close(touch_private(self.path))  # SQLite itself would make it readable by others
+        sync_dir(self.path.parent)
+        if 0 < self.path.stat().st_size < _SMALLEST_FILE_BYTES:
+            raise Corrupt(f"the journal {self.path} was cut off")  # SQLite would begin it anew
+        # Opened where it may take long, used in the loop.
+        connection = sqlite3.connect(
+            self.path, timeout=JOURNAL_LOCK_NS / SECOND_NS, isolation_level=None, check_same_thread=False
+        )
         try:
             self._prepare(connection)
         except BaseException as error:
@@ -382,19 +289,21 @@ class Writer:
     def _prepare(self, connection: sqlite3.Connection) -> None:
         mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":
-            raise Unavailable(f"the file system of {self._path} cannot hold a write-ahead log (mode {mode})")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
+            raise Unavailable(f"the file system of {self.path} cannot hold a write-ahead log (mode {mode})")
+        # A commit does not flush; the flusher does, and folds the log into the file.
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
         connection.execute("PRAGMA trusted_schema = OFF")
-        schema.bring_up(connection, self._path)
+        schema.bring_up(connection, self.path)
         self._seq, self._hash = Reader(connection).check_head()
         self._limit_pages(connection, soft=True)
         held = not self.low and reserve.hold(self._reserve, self._room.reserve_bytes)
-        self.low = not held or not self._within_soft_limit(connection)
+        self.low = not held or not self.has_room(connection)
 
     def _refusal(self, error: sqlite3.Error) -> Exception:
         if self._is_full(error):
             return Full()
         if getattr(error, "sqlite_errorcode", 0) & _PRIMARY == sqlite3.SQLITE_BUSY:
-            return Unavailable(f"another program holds {self._path} locked")
-        return Corrupt(f"the journal {self._path} cannot be opened: {error}")
+            return Unavailable(f"another program holds {self.path} locked")
+        return Corrupt(f"the journal {self.path} cannot be opened: {error}")

@@ -101,7 +101,7 @@ class Peer:
         """End a life in the middle of everything."""
         self.alive = False
         self.scope.close()
-        self.journal.crash(self.weather)
+        self.journal.crash(self.weather, power=silent)
         self.ground.network.crash(self, silent=silent)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:

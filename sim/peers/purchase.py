@@ -5,7 +5,7 @@ Purity: pure. Spec: docs/spec/leases.md, rules LEA-10 to LEA-15; receipts.md, ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cocoon.core.errors import CocoonError, OutOfOrder, for_peer, from_code, from_peer
@@ -82,6 +82,7 @@ class Tally:
         self.lane = lease.message.lane
         self._shop, self._lease, self._say, self._settled = shop, lease, say, settled
         self._rows = 0
+        self._unwritten: list[bytes] = []
 
     def restore(self) -> None:
         """Take what an earlier life of this lease recorded."""
@@ -90,12 +91,22 @@ class Tally:
         self._rows = len(bodies)
         replay(self.verifier, self._shop.peer.now_ns(), records.facts_in(bodies))
 
-    async def accept(self, statement: Statement) -> None:
-        """Take a statement that was checked; on a paid lease it is owed from here on."""
+    def accept(self, statement: Statement) -> None:
+        """Take a statement that was checked; it is owed as soon as anything is recorded that rests on it."""
         event = receipts.RunAccepted(statement)
         self._shop.peer.ground.checks.run_accepted(self.verifier.tab.terms, statement)
         self._shop.peer.drive(self.verifier, event)
-        await self._shop.peer.journal.append(*self._fact(event))
+        self._unwritten += self._fact(event)
+
+    def record(self, rows: Sequence[Row]) -> None:
+        """Write down what a user is given, and with it what is owed."""
+        facts = []
+        if self._unwritten:
+            self._rows += 1
+            key, body = records.fact_key(self.id, self._rows), records.pack_facts(self.id, self._unwritten)
+            facts = [Row(records.RECEIPT_FACT, body, key)]
+        self._shop.peer.journal.write(*facts, *rows)
+        self._unwritten = []
 
     async def tell(self, event: Any, accept: Signed[LeaseAccept]) -> None:
         """Tell the receipt machine a fact and do what it orders.
@@ -109,8 +120,10 @@ class Tally:
         signatures = {effect.voucher: self._sign(effect.voucher) for effect in signed}
         rows = [self._row(effect, accept, signatures[effect.voucher]) for effect in signed]
         if self.verifier.mark() != before:
-            rows += self._fact(event)
-        await self._shop.peer.journal.append(*rows)
+            self._unwritten += self._fact(event)
+        self.record(rows)
+        if effects:
+            await self._shop.peer.journal.flush()
         for effect in effects:
             match effect:
                 case receipts.AskReceipt(through):
@@ -131,12 +144,8 @@ class Tally:
         self._shop.peer.ground.checks.promised(voucher)
         self._say(Countersign(voucher=voucher.pack(), signature=signature))
 
-    def _fact(self, event: Any) -> list[Row]:
-        if self.lane == 0 or not isinstance(event, JOURNALLED):
-            return []
-        self._rows += 1
-        key = records.fact_key(self.id, self._rows)
-        return [Row(records.RECEIPT_FACT, records.pack_facts(self.id, [pack_event(event)]), key)]
+    def _fact(self, event: Any) -> list[bytes]:
+        return [pack_event(event)] if self.lane and isinstance(event, JOURNALLED) else []
 
     def _row(self, effect: receipts.Countersign, accept: Signed[LeaseAccept], signature: bytes) -> Row:
         words = Countersigned.of(self._lease, accept, effect.receipt, effect.voucher.pack(), signature)
@@ -274,7 +283,7 @@ class Purchase:
                 self._driver.post(purchase.ModelReady(load_us))
             case RunResult():
                 self._answers[message.number] = answer = self._verify(message)
-                await self.tally.accept(answer[0])
+                self.tally.accept(answer[0])
                 self._driver.post(purchase.ResultsVerified((message.number,)))
             case RunFailure(number, code, text):
                 self._sent.pop(number, None)

@@ -119,10 +119,11 @@ class TaskRun:
             self.post(task.ReceiptsSettled())
 
     async def _record(self, effects: Sequence[Effect]) -> None:
-        await self.peer.journal.append(*(
-            self._accepted(effect.attempt, unit)
-            for effect in effects if isinstance(effect, task.AcceptUnits) for unit in effect.units
-        ))
+        for effect in effects:
+            if isinstance(effect, task.AcceptUnits):
+                self._parts[effect.attempt].lease.tally.record([
+                    self._accepted(effect.attempt, unit) for unit in effect.units
+                ])
 
     def _accepted(self, attempt: int, unit: int) -> Row:
         lease, (statement, salt) = self._parts[attempt].lease, self.answers[attempt, unit]

@@ -3,8 +3,8 @@
     python -m tests.crash.root row:unit_accepted before 2 up --join LINK
     python -m tests.crash.root sent:RunResult after 1 up --provide
 
-``row:NAME`` is a record of the journal (``sites.Names``): before it is handed to
-the disk, or after it is durable. ``sent:NAME`` is a message to another peer,
+``row:NAME`` is a record of the journal (``sites.Names``): before it is handed over, or
+after it is there, written or durable as the caller wanted it. ``sent:NAME`` is a message to another peer,
 ``external:NAME`` one of the wallet to the chain: before it leaves, or after the
 call that sent it returned. ``heard:NAME`` is a message of another peer, after it
 was read. What is sent or heard again, or journalled under a key that is taken,
@@ -17,7 +17,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,23 +38,33 @@ class Trap:
     left: int
     _seen: set[Any] = field(default_factory=set)
 
-    def around(
-        self, inner: Wrapped, namer: Callable[..., Iterable[Named]], whole: Wrapped | None = None
-    ) -> Wrapped:
-        """``inner``, watched; ``namer`` says what a call of it is, ``whole`` waits until what it gave is over."""
+    def around(self, inner: Wrapped, namer: Callable[..., Iterable[Named]]) -> Wrapped:
+        """``inner``, watched; ``namer`` says what a call of it is."""
 
         async def watched(*args: Any, **more: Any) -> Any:
-            counts = [self._counts(name, identity) for name, identity in namer(*args[:2])]
-            if any(counts) and self.side == "before":
-                self.die()
-            result = await inner(*args, **more)
-            if any(counts) and self.side == "after":
-                if whole is not None:
-                    await whole(result)
-                self.die()
-            return result
+            with self._at(namer(*args[:2])):
+                return await inner(*args, **more)
 
         return watched
+
+    def around_call(self, inner: Callable[..., Any], namer: Callable[..., Iterable[Named]]) -> Callable[..., Any]:
+        """The same for a function that nobody awaits."""
+
+        def watched(*args: Any, **more: Any) -> Any:
+            with self._at(namer(*args[:2])):
+                return inner(*args, **more)
+
+        return watched
+
+    @contextmanager
+    def _at(self, named: Iterable[Named]) -> Iterator[None]:
+        counts = [self._counts(name, identity) for name, identity in named]
+        is_here = any(counts)
+        if is_here and self.side == "before":
+            self.die()
+        yield
+        if is_here and self.side == "after":
+            self.die()
 
     def behind(self, inner: Wrapped, namer: Callable[..., Iterable[Named]]) -> Wrapped:
         """``inner``, watched for what it brings; ``namer`` says what that is."""
@@ -86,10 +97,6 @@ def last_word(side: str, name: str) -> str:
     return f"died {side} {name}"
 
 
-async def _until_durable(queued: Any) -> None:
-    await queued.durable()
-
-
 def set_trap(trap: Trap) -> None:
     """Wrap every place that has a name."""
     from cocoon.ledger.chain import Chain
@@ -108,7 +115,8 @@ def set_trap(trap: Trap) -> None:
                 wallet[0] = intention
         return [(f"row:{name}", object() if row.unique is None else row.unique) for name, row in found]
 
-    Journal.queue = trap.around(Journal.queue, rows, _until_durable)
+    Journal.append_many = trap.around(Journal.append_many, rows)
+    Journal.write = trap.around_call(Journal.write, rows)
     WorkLink._transmit = trap.around(
         WorkLink._transmit, lambda link, messages: [(f"sent:{type(one).__name__}", pack(one)) for one in messages]
     )

@@ -413,13 +413,12 @@ SPREAD_LEASES = 3
 """Leases at a time of a larger task: three times as fast, and one lost provider takes a third of the work with it."""
 UNITS_PER_TASK = 1_000_000
 JOURNAL_BATCH = 256
-JOURNAL_QUEUE = 4_096
 JOURNAL_RESERVE_BYTES = 4 * MIB
 """Given back to the disk when it is full, so that open obligations can still be recorded."""
 JOURNAL_ROW_BYTES = MIB
 """Body of one record; the largest, a receipt with its statements, is far below."""
-JOURNAL_QUEUE_BYTES = 16 * MIB
-"""Bodies that wait for the disk; an append beyond it waits before it takes memory."""
+JOURNAL_LAG_NS = 50 * MILLISECOND_NS
+"""Records that nobody waits for are flushed so much later: what a power cut takes of a buyer's account."""
 JOURNAL_REFILL_NS = 5 * SECOND_NS
 """Between attempts to make the reserve again after the disk was full."""
 JOURNAL_LOCK_NS = 10 * SECOND_NS

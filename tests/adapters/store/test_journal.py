@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
@@ -16,8 +17,9 @@ from trio.testing import wait_all_tasks_blocked
 
 from cocoon.core import limits
 from cocoon.core.errors import Corrupt, Duplicate, NotFound, SchemaNewer, UsageError
-from cocoon.store import schema
+from cocoon.store import flusher, schema
 from cocoon.store.service import Journal, Room, Row, open_journal, open_reader
+from cocoon.store.writer import LOG_BYTES
 
 SMALL = Room(reserve_bytes=65_536)
 
@@ -40,15 +42,24 @@ def edit(path: Path, statement: str) -> None:
 
 
 class Gate:
-    """Holds the journal's thread after its first commit, so that a test decides what queues up."""
+    """Holds the journal's thread before each flush, so that a test decides what is written meanwhile."""
 
-    def __init__(self) -> None:
-        self.rows: list[int] = []
+    def __init__(self, *, shuts: bool = False) -> None:
+        self.flushes = 0
         self.open = threading.Event()
+        self._shuts = shuts
 
-    def __call__(self, rows: int) -> None:
-        self.rows.append(rows)
+    def __call__(self) -> None:
+        self.flushes += 1
         assert self.open.wait(60)
+        if self._shuts:
+            self.open.clear()
+
+
+async def held(gate: Gate, flushes: int = 1) -> None:
+    """The thread stands at the gate, for so many flushes at least."""
+    while gate.flushes < flushes:
+        await wait_all_tasks_blocked()
 
 
 async def test_records_come_back_in_order_with_all_their_parts(tmp_path):
@@ -99,106 +110,118 @@ async def test_a_batch_with_one_taken_key_writes_nothing(tmp_path):
         assert journal.verify() == 3
 
 
-async def test_appends_that_wait_together_share_one_transaction(tmp_path):
-    """Group commit, counted by transactions."""
+async def test_appends_that_wait_together_share_one_flush(tmp_path):
+    """Group commit, counted by flushes."""
     gate = Gate()
-    async with journal_at(tmp_path / "journal.db", on_commit=gate) as journal:
+    async with journal_at(tmp_path / "journal.db", on_flush=gate) as journal:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(journal.append, "first", b"")
-            while not gate.rows:
-                await wait_all_tasks_blocked()
+            await held(gate)
             for n in range(100):
                 nursery.start_soon(journal.append, "k", bytes([n]))
             await wait_all_tasks_blocked()
-            assert journal.queued == 101
+            assert (journal.unflushed, journal.queued) == (1, 100)
             gate.open.set()
-        assert gate.rows == [1, 100]
-        assert journal.commits == 2
-        assert journal.queued == 0
+        assert gate.flushes == 2
+        assert (journal.unflushed, journal.queued) == (0, 0)
         assert sorted(e.body[0] for e in journal.entries("k")) == list(range(100))
 
 
-async def test_a_duplicate_inside_a_group_spares_its_neighbours(tmp_path):
+async def test_what_is_written_is_there_at_once_and_flushed_though_nobody_waits(tmp_path):
     gate = Gate()
-    outcomes: dict[str, object] = {}
-
-    async def attempt(journal: Journal, name: str, unique: bytes) -> None:
-        try:
-            outcomes[name] = await journal.append(name, b"", unique)
-        except Duplicate as error:
-            outcomes[name] = error.code
-
-    async with journal_at(tmp_path / "journal.db", on_commit=gate) as journal:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(attempt, journal, "first", b"x")
-            while not gate.rows:
-                await wait_all_tasks_blocked()
-            for name, unique in (("again", b"x"), ("other", b"y")):
-                nursery.start_soon(attempt, journal, name, unique)
+    async with journal_at(tmp_path / "journal.db", on_flush=gate) as journal:
+        assert journal.write([Row("k", b"1", b"one"), Row("k", b"2")]) == [1, 2]
+        assert journal.write([]) == []
+        assert [entry.body for entry in journal.entries()] == [b"1", b"2"] and journal.find(b"one") is not None
+        with pytest.raises(Duplicate):
+            journal.write([Row("k", b"3"), Row("k", b"4", b"one")])
+        await held(gate)
+        assert journal.unflushed == 1
+        gate.open.set()
+        while journal.unflushed:
             await wait_all_tasks_blocked()
+        assert gate.flushes == 1
+
+
+async def test_a_flush_is_over_when_all_that_was_written_before_is_on_the_disk(tmp_path):
+    """What is written while the disk works waits for the next one."""
+    gate, order = Gate(shuts=True), list[str]()
+
+    async def flushed(journal: Journal, name: str) -> None:
+        await journal.flush()
+        order.append(name)
+
+    async with journal_at(tmp_path / "journal.db", on_flush=gate) as journal:
+        await journal.flush()
+        async with trio.open_nursery() as nursery:
+            journal.write([Row("k", b"")])
+            nursery.start_soon(flushed, journal, "first")
+            await held(gate)
+            journal.write([Row("k", b"")])
+            nursery.start_soon(flushed, journal, "second")
+            await wait_all_tasks_blocked()
+            assert not order and journal.unflushed == 2
             gate.open.set()
+            await held(gate, 2)
+            while not order:
+                await wait_all_tasks_blocked()
+            assert order == ["first"] and journal.unflushed == 1
+            gate.open.set()
+        assert order == ["first", "second"] and gate.flushes == 2
+
+
+async def test_a_duplicate_spares_its_neighbours(tmp_path):
+    async with journal_at(tmp_path / "journal.db") as journal:
+        outcomes: dict[str, object] = {}
+
+        async def attempt(name: str, unique: bytes) -> None:
+            try:
+                outcomes[name] = await journal.append(name, b"", unique)
+            except Duplicate as error:
+                outcomes[name] = error.code
+
+        await attempt("first", b"x")
+        async with trio.open_nursery() as nursery:
+            for name, unique in (("again", b"x"), ("other", b"y")):
+                nursery.start_soon(attempt, name, unique)
         assert outcomes == {"first": 1, "again": "duplicate", "other": 2}
         assert journal.verify() == 2
 
 
-async def test_rows_that_come_after_others_are_recorded_only_if_those_are(tmp_path):
-    async with journal_at(tmp_path / "journal.db") as journal:
-        await journal.append("k", b"", b"taken")
-        failed = await journal.queue([Row("k", b"", b"taken")])
-        good = await journal.queue([Row("k", b"good")])
-        assert await journal.append_many([Row("k", b"behind")], [good]) == [3]
-        for _ in range(2):                              # in one transaction with it, and in a later one
-            with pytest.raises(Duplicate):
-                await journal.append_many([Row("k", b"lost")], [good, failed])
-        with pytest.raises(Duplicate):
-            await failed.durable()
-        with pytest.raises(Duplicate):
-            await journal.append_many([], [good, failed])
-        behind = await journal.queue([Row("k", b"last")], [good])
-        assert await behind.durable() == [4] and behind.ticket.needs == ()
-        assert [entry.body for entry in journal.entries("k")] == [b"", b"good", b"behind", b"last"]
-
-
-async def test_a_full_queue_makes_callers_wait_instead_of_growing(tmp_path):
-    gate = Gate()
-    batch = [Row("k", b"")] * limits.JOURNAL_BATCH
-    async with journal_at(tmp_path / "journal.db", on_commit=gate) as journal:
-        async with trio.open_nursery() as nursery:
-            for _ in range(limits.JOURNAL_QUEUE // limits.JOURNAL_BATCH + 3):
-                nursery.start_soon(journal.append_many, batch)
-            await wait_all_tasks_blocked()
-            assert journal.queued == limits.JOURNAL_QUEUE
-            gate.open.set()
-        assert journal.queued == 0
-        assert journal.verify() == limits.JOURNAL_QUEUE + 3 * limits.JOURNAL_BATCH
-
-
 async def test_a_cancelled_append_leaves_the_journal_usable(tmp_path):
     gate = Gate()
-    async with journal_at(tmp_path / "journal.db", on_commit=gate) as journal:
+    async with journal_at(tmp_path / "journal.db", on_flush=gate) as journal:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(journal.append, "abandoned", b"")
-            while not gate.rows:
-                await wait_all_tasks_blocked()
+            await held(gate)
             nursery.cancel_scope.cancel()
         gate.open.set()
         assert await journal.append("next", b"") == 2
-        assert journal.queued == 0
+        assert journal.unflushed == 0
 
 
-async def test_what_is_queued_at_the_end_is_committed(tmp_path):
+async def test_what_is_written_at_the_end_is_flushed(tmp_path):
     path = tmp_path / "journal.db"
     gate = Gate()
-    async with trio.open_nursery() as nursery:
-        async with journal_at(path, on_commit=gate) as journal:
-            for _ in range(5):
-                nursery.start_soon(journal.append, "k", b"")
-            await wait_all_tasks_blocked()
-            gate.open.set()
+    gate.open.set()
+    async with journal_at(path, on_flush=gate) as journal:
+        for _ in range(5):
+            journal.write([Row("k", b"")])
+    assert gate.flushes and journal.unflushed == 0
     with open_reader(path) as reader:
         assert reader.verify() == 5
     with pytest.raises(UsageError, match="closed"):
         await journal.append("late", b"")
+
+
+async def test_a_long_life_does_not_make_a_long_log(tmp_path):
+    """The thread folds it into the file; SQLite would do so in the loop."""
+    path = tmp_path / "journal.db"
+    async with journal_at(path) as journal:
+        for _ in range(40):
+            await journal.append("k", bytes(512 * 1_024))
+        assert (tmp_path / "journal.db-wal").stat().st_size < 3 * LOG_BYTES < path.stat().st_size
+        assert journal.verify() == 40
 
 
 @pytest.mark.parametrize(
@@ -354,13 +377,13 @@ async def test_a_broken_journal_stops_everyone_and_wakes_the_watch(tmp_path):
 async def test_a_defect_in_the_thread_refuses_the_waiting_and_the_later(tmp_path, capfd):
     """No caller may hang because the thread died."""
 
-    def defect(rows: int) -> None:
+    def defect() -> None:
         raise ZeroDivisionError
 
     thread_errors: list[object] = []
     hook, threading.excepthook = threading.excepthook, thread_errors.append
     try:
-        async with journal_at(tmp_path / "journal.db", on_commit=defect) as journal:
+        async with journal_at(tmp_path / "journal.db", on_flush=defect) as journal:
             for _ in range(2):
                 with pytest.raises(Corrupt, match="defect"):
                     await journal.append("k", b"")
@@ -395,24 +418,39 @@ async def test_a_reader_follows_a_running_journal(tmp_path):
         pass
 
 
-async def test_the_connection_writes_ahead_and_flushes_fully(tmp_path):
-    """STO-1: the one mode that was measured to survive power cuts."""
-    seen: list[str] = []
-    real = sqlite3.connect
+async def test_the_log_is_flushed_before_an_append_returns(tmp_path, monkeypatch):
+    """STO-1: writing ahead, and each flush of the log that was measured to survive power cuts."""
+    synced: list[tuple[str, int]] = []
+    real = flusher._sync
 
-    class Traced(sqlite3.Connection):
-        def execute(self, sql, *rest):
-            seen.append(sql)
-            return super().execute(sql, *rest)
+    def sync(descriptor: int) -> None:
+        real(descriptor)
+        log = os.readlink(f"/proc/self/fd/{descriptor}")
+        synced.append((log, os.stat(log).st_size))
 
-    def connect(*args, **options):
-        return real(*args, **{"factory": Traced, **options})
+    monkeypatch.setattr(flusher, "_sync", sync)
+    path = tmp_path / "journal.db"
+    async with journal_at(path) as journal:
+        for count in (1, 2, 3):
+            await journal.append("k", bytes(10_000))
+            assert len(synced) == count
+            assert synced[-1] == (f"{path}-wal", os.stat(f"{path}-wal").st_size)
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        journal.write([Row("k", b"")])
+        assert len(synced) == 3, "nobody waits for it"
 
-    sqlite3.connect = connect
-    try:
-        async with journal_at(tmp_path / "journal.db") as journal:
+
+async def test_a_disk_that_cannot_flush_ends_the_journal(tmp_path, monkeypatch):
+    def refuse(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async with journal_at(tmp_path / "journal.db") as journal:
+        monkeypatch.setattr(flusher, "_sync", refuse)
+        with pytest.raises(Corrupt, match="flushed"):
             await journal.append("k", b"")
-    finally:
-        sqlite3.connect = real
-    assert seen.index("PRAGMA synchronous = FULL") < seen.index("BEGIN IMMEDIATE")
-    assert "PRAGMA journal_mode = WAL" in seen
+        with pytest.raises(Corrupt):
+            await journal.watch()
+        with pytest.raises(Corrupt):
+            journal.write([Row("k", b"")])
+        assert not await journal.refill() or not journal.low

@@ -76,8 +76,14 @@ class Memory:
     async def append(self, kind: str, body: bytes, unique: bytes | None = None) -> int:
         return (await self.append_many([Row(kind, body, unique)]))[0]
 
-    async def append_many(self, rows: Sequence[Row], after: Sequence[object] = ()) -> list[int]:
+    async def append_many(self, rows: Sequence[Row]) -> list[int]:
         await trio.lowlevel.checkpoint()
+        return self.write(rows)
+
+    async def flush(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def write(self, rows: Sequence[Row]) -> list[int]:
         if self.full:
             self.full -= 1
             raise StorageFull("the disk is full")

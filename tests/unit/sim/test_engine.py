@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from cocoon.core.errors import Duplicate
+from cocoon.core.limits import JOURNAL_LAG_NS
 from cocoon.core.rng import Stream, stream
 from cocoon.core.units import MILLISECOND_NS, SECOND_NS
 from sim.engine.faults import Accidents
@@ -124,27 +125,55 @@ def test_a_turn_goes_round_in_order_and_work_is_done_one_by_one() -> None:
     assert order == [f"{name} {what}" for name in "abcd" for what in ("begins", "ends")]
 
 
-def test_a_crash_keeps_whole_batches_from_the_oldest_on_and_wakes_nobody() -> None:
+def test_a_crash_keeps_whole_transactions_from_the_oldest_on_and_wakes_nobody() -> None:
+    """A kill all that is written, a power cut what is flushed and perhaps some of the rest; neither what waits."""
     kept = set()
-    for seed in range(20):
+    for seed in range(30):
         heap, woken = Heap(), []
         journal, scope = Journal(heap), Scope(heap)
 
-        async def write(name: bytes, journal: Journal = journal, woken: list[bytes] = woken) -> None:
+        async def append(name: bytes, journal: Journal = journal, woken: list[bytes] = woken) -> None:
             await journal.append(Row("row", name, name), Row("row", name + b"2", name + b"2"))
             woken.append(name)
 
-        scope.spawn(write(b"durable"))
+        scope.spawn(append(b"durable"))
         heap.run(COMMIT_NS)
         for name in (b"a", b"b"):
-            scope.spawn(write(name))
-        journal.crash(stream(seed, b"", "crash"))
+            journal.write(Row("row", name, name), Row("row", name + b"2", name + b"2"))
+        scope.spawn(append(b"c"))
+        scope.spawn(append(b"late"))
+        power = seed >= 10
+        journal.crash(stream(seed, b"", "crash"), power=power)
         heap.run(SECOND_NS)
         assert woken == [b"durable"]
         rows = [row.body for row in journal.rows]
-        assert rows == [b"durable", b"durable2", b"a", b"a2", b"b", b"b2"][: len(rows)] and len(rows) % 2 == 0
-        kept.add(len(rows))
-    assert kept == {2, 4, 6}
+        whole = [name + end for name in (b"durable", b"a", b"b", b"c") for end in (b"", b"2")]
+        assert rows == whole[: len(rows)] and len(rows) % 2 == 0
+        assert [row.unique for row in journal.under(b"")] == sorted(rows)
+        kept.add((power, len(rows)))
+    assert kept == {(False, 8)} | {(True, count) for count in (2, 4, 6, 8)}
+
+
+def test_what_is_written_is_flushed_though_nobody_waits_and_at_once_if_somebody_does() -> None:
+    heap, order = Heap(), []
+    journal, scope = Journal(heap), Scope(heap)
+
+    async def flush(name: str) -> None:
+        await journal.flush()
+        order.append((name, heap.now_ns))
+
+    journal.write(Row("row", b"1"))
+    scope.spawn(flush("asked"))
+    heap.run(COMMIT_NS // 2)
+    journal.write(Row("row", b"2"))
+    scope.spawn(flush("during"))
+    heap.run(SECOND_NS)
+    assert order == [("asked", COMMIT_NS), ("during", 2 * COMMIT_NS)]
+    journal.write(Row("row", b"3"))
+    began_ns = heap.now_ns
+    heap.run(began_ns + JOURNAL_LAG_NS + COMMIT_NS)
+    journal.crash(stream(1, b"", "crash"), power=True)
+    assert [row.body for row in journal.rows] == [b"1", b"2", b"3"]
 
 
 def test_a_unique_key_is_there_once() -> None:
