@@ -57,6 +57,12 @@ class LeaseResumed(Event):
     """The lease is opened again, to settle it; told before anything else on the new link."""
 
 
+class RunsForgotten(Event):
+    """A power cut took the provider's account of the runs above number ``after``, as it says: it forgoes them."""
+
+    after: int
+
+
 # --- facts, both -----------------------------------------------------------
 
 
@@ -71,7 +77,7 @@ class LinkResumed(Event):
 
 
 ProviderEvent = StatementMade | StatementsWithdrawn | CountersignReceived | LaneProven | TrancheClosed | LinkResumed
-RequesterEvent = RunAccepted | ReceiptReceived | LeaseResumed | TrancheClosed | LinkResumed
+RequesterEvent = RunAccepted | ReceiptReceived | LeaseResumed | RunsForgotten | TrancheClosed | LinkResumed
 
 # --- orders, provider ------------------------------------------------------
 

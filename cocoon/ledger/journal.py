@@ -16,6 +16,7 @@ from cocoon.ledger.events import (
     LeaseResumed,
     ReceiptReceived,
     RunAccepted,
+    RunsForgotten,
     StatementMade,
     StatementsWithdrawn,
     TrancheClosed,
@@ -28,7 +29,8 @@ from cocoon.wire.signing import open_signed
 
 #: Facts that a shell appends, in the order in which the machine took them; timers and links are none.
 JOURNALLED = (
-    StatementMade, StatementsWithdrawn, CountersignReceived, RunAccepted, ReceiptReceived, LeaseResumed, TrancheClosed,
+    StatementMade, StatementsWithdrawn, CountersignReceived, RunAccepted, ReceiptReceived, LeaseResumed, RunsForgotten,
+    TrancheClosed,
 )
 
 
@@ -47,6 +49,8 @@ def pack_event(event: Event) -> bytes:
             return encode(["received", receipt.pack()])
         case LeaseResumed():
             return encode(["resumed"])
+        case RunsForgotten(after):
+            return encode(["forgotten", after])
         case TrancheClosed(through):
             return encode(["closed", through])
     raise UsageError(f"{type(event).__name__} is not a fact of record")
@@ -78,6 +82,8 @@ def _read(value: Any) -> Event:
             return ReceiptReceived(open_signed(receipt, Receipt))
         case ["resumed"]:
             return LeaseResumed()
+        case ["forgotten", int(after)]:
+            return RunsForgotten(after)
         case ["closed", int(through)]:
             return TrancheClosed(through)
     raise Corrupt("a journalled fact of no known kind")

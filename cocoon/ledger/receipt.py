@@ -38,6 +38,7 @@ from cocoon.ledger.events import (
     ReportUnsettled,
     RequesterEvent,
     RunAccepted,
+    RunsForgotten,
     SettleTranche,
     StatementMade,
     StatementsWithdrawn,
@@ -219,6 +220,8 @@ class ReceiptVerifier:
                 return self._ask(now_ns)
             case LeaseResumed():
                 return self._resumed(now_ns)
+            case RunsForgotten(after):
+                self.tab.withdraw(after)
             case DeadlinePassed() if self._deadline_ns is not None and now_ns >= self._deadline_ns:
                 self._deadline_ns = None
                 return [ReportReceiptLate(self._due_through() or 0)]

@@ -209,16 +209,20 @@ class Sale:
     # --- what the lease machine orders -------------------------------------
 
     async def _record(self, effects: Sequence[Effect]) -> None:
-        rows = []
+        rows, are_begun = [], False
         for effect in effects:
             match effect:
                 case sale.ReserveRuns(through):
+                    are_begun = True
                     body = records.pack_runs(self._id, through)
                     rows.append(Row(records.RUNS_RESERVED, body, records.runs_key(self._id, through)))
                 case sale.AnswerRuns(numbers):
                     # Taken and queued for the disk without a pause between: a replay sees the same order (REC-18).
                     rows.append(self._row([self._state(number) for number in numbers]))
-        await self._shop.journal.append_many(rows)
+        if are_begun:                                   # no number is begun twice, whatever comes
+            await self._shop.journal.append_many(rows)
+        else:                                           # what a power cut takes of results we forgo (REC-26)
+            self._shop.journal.write(rows)
 
     def _state(self, number: int) -> ProviderEvent:
         """Put the statement of a finished run on the tab."""

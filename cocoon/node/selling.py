@@ -27,6 +27,8 @@ from cocoon.core.ids import LeaseId, PeerKey
 from cocoon.core.limits import CHUNK_BYTES, HANDSHAKE_NS, MESSAGE_HEADER_BYTES
 from cocoon.core.units import SECOND_NS
 from cocoon.core.values import replace
+from cocoon.ledger.events import StatementMade
+from cocoon.ledger.journal import unpack_event
 from cocoon.ledger.terms import terms_of
 from cocoon.node import records
 from cocoon.node.carrier import Awaited
@@ -210,11 +212,20 @@ class Seller:
         last = self._shop.journal.last_under(records.runs_of(lease))
         return 0 if last is None else records.unpack_runs(last.body)[1]
 
+    def _last_stated(self, lease: LeaseId) -> int:
+        """A power cut may have taken our account of the newest runs; what the requester accepted of them is forgone."""
+        bodies = (entry.body for entry in self._shop.journal.under(records.facts_of(lease)))
+        made = [fact for fact in map(unpack_event, records.facts_in(bodies)) if isinstance(fact, StatementMade)]
+        return made[-1].statement.number if made else 0
+
     async def _accept(
         self, opened: PeerStream, lease: Signed[Lease], keys: LinkKeys, keybox: bytes, *, resumed: bool
     ) -> tuple[Signed[LeaseAccept], WorkLink]:
         """Sign, journal, answer, and open the sealed link."""
-        accept = LeaseAccept(lease=lease.digest, keybox=keybox, nonce=os.urandom(32), resumed=resumed)
+        accept = LeaseAccept(
+            lease=lease.digest, keybox=keybox, nonce=os.urandom(32), resumed=resumed,
+            last_stated=self._last_stated(LeaseId(lease.digest)) if resumed else None,
+        )
         if not resumed:
             await self._record(opened, lease)
         port = None if resumed else self._shop.mesh.direct      # to settle takes few messages

@@ -186,6 +186,10 @@ class Debts:
         tally = self._tally(lease, treasury, link.post)
         if not accept.message.resumed:
             raise wrong("lease", "the provider does not know a lease on which it delivered")
+        last_stated = accept.message.last_stated
+        if last_stated is not None and last_stated < tally.tab.last_number:
+            self._purse.log.warning("runs_forgotten", lease=lease.digest, number=last_stated)
+            await tally.tell(receipts.RunsForgotten(last_stated), accept)
         await tally.tell(receipts.LeaseResumed(), accept)
         tally.repeat()
         await link.flush()

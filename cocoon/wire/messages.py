@@ -269,7 +269,8 @@ class LeaseOpen(Message):
 class LeaseAccept(Message):
     """The provider's countersignature; ``nonce`` makes the session keys fresh.
 
-    With ``port`` and ``token`` the link may run on a TCP connection of its own to that port.
+    With ``port`` and ``token`` the link may run on a TCP connection of its own to that port. Of a lease that is opened
+    again ``last_stated`` is the number of the last run that the provider knows to have stated.
     """
 
     lease: bytes = field(1, HASH)
@@ -278,6 +279,7 @@ class LeaseAccept(Message):
     resumed: bool = field(4, Flag())
     port: int | None = field(64, U16, default=None)
     token: bytes | None = field(65, Exactly(DIRECT_TOKEN_BYTES), default=None)
+    last_stated: int | None = field(66, U32, default=None)
 
     def flaw(self) -> str | None:
         """A port has a token."""

@@ -128,6 +128,9 @@ class Debts:
         try:
             if not accept.message.resumed:
                 raise wrong("lease", "the provider does not know a lease on which it delivered")
+            last_stated = accept.message.last_stated
+            if last_stated is not None and last_stated < tally.verifier.tab.last_number:
+                await tally.tell(receipts.RunsForgotten(last_stated), accept)
             await tally.tell(receipts.LeaseResumed(), accept)
             if tally.verifier.promised is not None:
                 tally.repeat(tally.verifier.promised)

@@ -201,15 +201,19 @@ class Sale:
     # --- what the lease machine orders ---------------------------------------
 
     async def _record(self, effects: Sequence[Effect]) -> None:
-        rows = []
+        rows, are_begun = [], False
         for effect in effects:
             match effect:
                 case sale.ReserveRuns(through):
+                    are_begun = True
                     body, key = records.pack_runs(self.id, through), records.runs_key(self.id, through)
                     rows.append(Row(records.RUNS_RESERVED, body, key))
                 case sale.AnswerRuns(numbers):
                     rows += [self._fact(self._state(self._jobs[number])) for number in numbers]
-        await self.peer.journal.append(*rows)
+        if are_begun:
+            await self.peer.journal.append(*rows)
+        else:
+            self.peer.journal.write(*rows)
 
     def _state(self, job: _Job) -> StatementMade:
         """Put the statement of a finished run on the tab."""

@@ -25,6 +25,7 @@ from cocoon.ledger.events import (
     LinkResumed,
     RepeatCountersign,
     RunAccepted,
+    RunsForgotten,
     SettleTranche,
     StatementMade,
     StatementsWithdrawn,
@@ -50,6 +51,8 @@ class ReceiptsInAnyWeather(RuleBasedStateMachine):
         self.buyer: ReceiptVerifier = verifier(paid)
         self.sold: list[bytes] = []
         self.bought: list[bytes] = []
+        self.flushed = 0
+        self.stated: list[int] = []
         self.link: list[Statement] = []
         self.to_buyer: list[IssueReceipt] = []
         self.to_seller: list[Any] = []
@@ -68,6 +71,10 @@ class ReceiptsInAnyWeather(RuleBasedStateMachine):
             return
         if isinstance(event, JOURNALLED):
             self.sold.append(pack_event(event))
+            self.stated.append(event.statement.number if isinstance(event, StatementMade) else 0)
+        # Statements are not waited for; what is said of them is, and with it all before it.
+        if not isinstance(event, StatementMade) or any(isinstance(order, IssueReceipt) for order in orders):
+            self.flushed = len(self.sold)
         self.obey(orders)
 
     def buy(self, event: Any) -> None:
@@ -172,6 +179,19 @@ class ReceiptsInAnyWeather(RuleBasedStateMachine):
     def the_provider_restarts(self) -> None:
         self.seller = issuer(self.paid)
         self.obey(replay(self.seller, self.now_ns, self.sold))
+
+    @rule(facts=st.integers(1, 2 * TRANCHE_RUNS))
+    def the_provider_loses_power(self, facts: int) -> None:
+        """It forgets statements that nothing rests on, says so when the lease is opened again, and forgoes them."""
+        kept = max(self.flushed, len(self.sold) - facts)
+        del self.sold[kept:], self.stated[kept:]
+        self.the_provider_restarts()
+        self.link.clear()
+        if (last := max(self.stated, default=0)) < self.buyer.tab.last_number:
+            lost = {made.number for made in self.buyer.tab.open if made.number > last}
+            self.accepted = [made for made in self.accepted if made.number not in lost]
+            self.buy(RunsForgotten(last))
+        self.the_link_breaks_and_resumes()
 
     @rule()
     def the_requester_restarts(self) -> None:

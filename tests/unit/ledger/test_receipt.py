@@ -30,6 +30,7 @@ from cocoon.ledger.events import (
     ReportReceiptLate,
     ReportUnsettled,
     RunAccepted,
+    RunsForgotten,
     SettleTranche,
     StatementMade,
     StatementsWithdrawn,
@@ -427,6 +428,29 @@ def test_a_receipt_over_a_result_that_never_arrived_is_voided_and_its_number_nev
     promise = settle(seller, buyer, order)
     assert promise.voucher.seq == 2 and seller.tab.head == buyer.tab.head
     assert seller.tab.head.skipped == 0
+
+
+def test_runs_that_the_provider_forgot_are_owed_no_more_and_those_before_them_are_settled() -> None:
+    seller, buyer = issuer(paid=True), verifier(paid=True)
+    deliver(seller, buyer, 2)
+    before, buyer_alone = seller.tab.units, next_statement(seller.tab)
+    buyer.handle(0, RunAccepted(buyer_alone))           # the provider's power went before it was on its disk
+    mark = buyer.mark()
+    assert buyer.handle(0, RunsForgotten(2)) == [] and buyer.mark() != mark, "a fact of record"
+    (ask,) = buyer.handle(0, LeaseResumed())
+    assert [made.number for made in buyer.tab.open] == [1, 2] and buyer.tab.units == before
+    seller.handle(0, StatementsWithdrawn(ask.through))
+    (order,) = seller.handle(0, TrancheClosed(ask.through))
+    settle(seller, buyer, order)
+    assert buyer.settled and seller.tab.head.total_nanoton == buyer.tab.head.total_nanoton
+
+
+def test_nothing_that_is_settled_can_be_forgotten() -> None:
+    seller, buyer, order = second_tranche(paid=True)
+    settle(seller, buyer, order)
+    head, units = buyer.tab.head, buyer.tab.units
+    buyer.handle(0, RunsForgotten(0))
+    assert (buyer.tab.head, buyer.tab.units, buyer.settled) == (head, units, True)
 
 
 def test_a_receipt_that_is_out_when_its_lease_ends_uses_its_number_up() -> None:

@@ -67,21 +67,27 @@ class Heard:
 
 @dataclass
 class Memory:
-    """A journal as ``store.service.Journal`` is one; ``full`` appends fail first, as on a full disk."""
+    """A journal as ``store.service.Journal`` is one; ``full`` appends fail first, as on a full disk.
+
+    ``flushed`` rows are durable.
+    """
 
     rows: list[Entry] = field(default_factory=list)
     full: int = 0
     low: bool = False
+    flushed: int = 0
 
     async def append(self, kind: str, body: bytes, unique: bytes | None = None) -> int:
         return (await self.append_many([Row(kind, body, unique)]))[0]
 
     async def append_many(self, rows: Sequence[Row]) -> list[int]:
-        await trio.lowlevel.checkpoint()
-        return self.write(rows)
+        seqs = self.write(rows)
+        await self.flush()
+        return seqs
 
     async def flush(self) -> None:
         await trio.lowlevel.checkpoint()
+        self.flushed = len(self.rows)
 
     def write(self, rows: Sequence[Row]) -> list[int]:
         if self.full:

@@ -12,6 +12,7 @@ import trio
 from cocoon.core.errors import CocoonError, LaneBusy, StorageFull, StreamClosed
 from cocoon.core.ids import LeaseId
 from cocoon.core.values import replace
+from cocoon.ledger.events import StatementMade
 from cocoon.node import records
 from cocoon.node.bids import BidDesk
 from cocoon.node.counter import OfferCounter
@@ -23,11 +24,13 @@ from cocoon.node.till import FREE, Entry
 from cocoon.p2p.streams import PeerStream
 from cocoon.privacy.hpke import public_bytes, seal_keys
 from cocoon.privacy.link import LinkKeys
+from cocoon.scheduler.sale import AnswerRuns, ReserveRuns
 from cocoon.scheduler.strategy import Strategy
 from cocoon.wire.market import Bid, BidReply
 from cocoon.wire.messages import KeyBox, Lease, LeaseAccept, LeaseOpen
 from cocoon.wire.schema import pack
 from cocoon.wire.signing import Signed, open_signed, sign
+from tests.unit.ledger import parties
 from tests.unit.ledger.parties import BIRTH
 from tests.unit.node.scripted import Clock, Heard, Memory, connected, identity
 from tests.unit.scheduler import builders
@@ -178,3 +181,21 @@ async def test_a_full_disk_at_the_end_of_a_lease_leaves_no_worker_no_model_and_n
     with pytest.raises(StorageFull):
         await sale._clear()
     assert all(part.closed for part in parts)
+
+
+async def test_a_number_is_reserved_durably_before_its_run_and_a_result_does_not_wait_for_the_disk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    at = shop(Till())
+    lease = paid_lease(at)
+    accept = sign(LeaseAccept(lease=lease.digest, keybox=bytes(32), nonce=bytes(32), resumed=False), PROVIDER)
+    sale, journal = Sale(at, lease, accept, Closes(), 0), at.journal  # type: ignore[arg-type]
+    assert isinstance(journal, Memory)
+    made = StatementMade(parties.statement(parties.terms(), 1))
+    monkeypatch.setattr(sale, "_state", lambda number: made)
+    await sale._record([ReserveRuns(4)])
+    assert [row.kind for row in journal.rows] == [records.RUNS_RESERVED] and journal.flushed == 1
+    await sale._record([AnswerRuns((1, 2))])
+    assert [row.kind for row in journal.rows[1:]] == [records.RECEIPT_FACT] and journal.flushed == 1
+    await sale._record([AnswerRuns((3,)), ReserveRuns(8)])
+    assert journal.flushed == len(journal.rows) == 4
