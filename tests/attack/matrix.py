@@ -153,6 +153,7 @@ FREE = {
     ("lease", "private"): "the requester's choice",
     ("lease_accept", "port"): "one that is not reached leaves the lease on its stream; what is said is sealed",
     ("lease_accept", "token"): "the same: who listens there decides whom it takes",
+    ("lease_accept", "last_stated"): "a lower one forgoes the liar's own money, a higher one changes nothing (REC-26)",
     ("lease", "ceiling_nanoton"): "binds the requester alone; a price above it is ceiling_exceeded (test_admission)",
     ("statement", "queued_us"): "the provider's word; nothing is paid by it (REC-2)",
     ("statement", "joined"): "the provider's word; the same batch can be executed again (REC-4)",
