@@ -132,6 +132,7 @@ DOORS = {
     "pytoniq_core": ("cocoon.ledger.liteserver", "cocoon.ledger.proofs"),
     "tonpy": ("cocoon.devnet.executor",),
     "structlog": ("cocoon.telemetry.log",),
+    "pynvml": ("cocoon.runtime.cards",),
     "cryptography": ("cocoon.devnet.adnl", "cocoon.privacy.hpke", "cocoon.privacy.link"),
     "nacl": ("cocoon.devnet.adnl", "cocoon.identity.keys", "cocoon.wire.ed25519"),
     "msgpack": ("cocoon.wire.codec",),

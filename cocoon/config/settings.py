@@ -179,7 +179,12 @@ class Settings:
         "Hours of the local day in which leases are sold, such as `22:00-07:30`; empty is always.", shape="hours",
     )})
     yield_ppm: int = _count(
-        0, 0, 1_000_000, "Sell nothing new while other programs use this share of the processors (Linux); 0: never."
+        0, 0, 1_000_000,
+        "Sell nothing new while other programs use this share of the processors, or of the card (Linux); 0: never.",
+    )
+    power_limit_w: int = _count(
+        0, 0, 2_000,
+        "Have the driver hold the card to so much power while the peer runs (needs root); 0: as it is.",
     )
     warm_ms: int = _count(
         limits.WARM_NS // MILLISECOND_NS, 0, _DAY_MS,

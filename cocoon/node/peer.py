@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from cocoon import __version__
 from cocoon.config.hours import read_hours
 from cocoon.config.network import NetworkFile, format_link
 from cocoon.config.settings import Settings
-from cocoon.core.errors import BootstrapUnreachable, CocoonError, Unreachable
+from cocoon.core.errors import BootstrapUnreachable, CocoonError, Unavailable, Unreachable
 from cocoon.core.ids import kind_key, peer_id
 from cocoon.core.limits import ACQUAINT_NS, DHT_KEYS_ANNOUNCED, HANDSHAKE_NS, PEERS_WANTED
 from cocoon.core.units import KINDS, MILLISECOND_NS, SECOND_NS, UNIT_OF, UnitKind
@@ -56,9 +56,7 @@ from cocoon.node.yielding import yield_to_others
 from cocoon.p2p.blobs import serve_blobs
 from cocoon.p2p.bookfile import load_book
 from cocoon.p2p.service import Mesh, MeshSettings, open_mesh
-from cocoon.runtime.memory import free_memory_bytes
 from cocoon.runtime.service import Runtime, WorkerLimits, open_runtime
-from cocoon.runtime.specs import CPU_PROVIDER
 from cocoon.runtime.workdir import working_directory
 from cocoon.scheduler.strategy import Strategy
 from cocoon.store.service import JOURNAL_FILE, Journal, Room, open_journal
@@ -203,8 +201,7 @@ class _Peer:
         report.pop("confinement")
         counter = self._counter = OfferCounter(
             partial(load_or_create, parts.home), parts.network.id, boot_id, terms, Profile(**report), self._clock,
-            # Of another device's free memory the peer's own process knows nothing (RUN-2).
-            free_memory_bytes if runtime.device.provider == CPU_PROVIDER else lambda: 0,
+            runtime.free_bytes,
             lambda: bids.pace.measured(shelf.public()),
         )
         if parts.settings.sell_hours:
@@ -359,7 +356,17 @@ async def _runtime(settings: Settings, home: Path) -> AsyncIterator[Runtime]:
     warm_ns = settings.warm_ms * MILLISECOND_NS
     with working_directory(home) as workdir:
         async with open_runtime(limits, workdir, workers=settings.max_leases, warm_ns=warm_ns) as runtime:
-            yield runtime
+            with _held_to(settings.power_limit_w, runtime):
+                yield runtime
+
+
+def _held_to(limit_w: int, runtime: Runtime) -> AbstractContextManager[None]:
+    """The card within the power that its owner grants it."""
+    if not limit_w:
+        return nullcontext()
+    if runtime.card is None:
+        raise Unavailable(f"power_limit_w is {limit_w}, and there is no card here whose driver answers")
+    return runtime.card.held_to(limit_w)
 
 
 def _kinds(settings: Settings) -> tuple[str, ...]:

@@ -1,16 +1,16 @@
 """Names and sizes of the device that really runs models.
 
-Purity: shell (reads /proc, /sys and the NVIDIA driver); only a worker process may import it.
+Purity: shell (reads /proc and /sys); only a worker process may import it.
 Spec: docs/spec/runtime.md, rule RUN-13.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 
 from cocoon.core.values import Value
+from cocoon.runtime.cards import find_card
 
 
 class Hardware(Value):
@@ -28,33 +28,13 @@ def cpu() -> Hardware:
 
 def gpu() -> Hardware:
     """The first CUDA card, asked from the driver; the machine's memory if it does not answer."""
-    try:
-        return _nvml()
-    except (OSError, AttributeError):
-        return Hardware("CUDA device", _physical_bytes())
+    card = find_card()
+    return Hardware("CUDA device", _physical_bytes()) if card is None else Hardware(card.name, card.memory_bytes)
 
 
 def system() -> str:
     """Operating system and architecture, as ``linux-x86_64``."""
     return f"{platform.system()}-{platform.machine()}".lower()
-
-
-class _Memory(ctypes.Structure):
-    _fields_ = [("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong)]
-
-
-def _nvml() -> Hardware:
-    nvml = ctypes.CDLL("libnvidia-ml.so.1")
-    card, name, memory = ctypes.c_void_p(), ctypes.create_string_buffer(96), _Memory()
-    failed = (
-        nvml.nvmlInit_v2()
-        or nvml.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(card))
-        or nvml.nvmlDeviceGetName(card, name, ctypes.c_uint(len(name)))
-        or nvml.nvmlDeviceGetMemoryInfo(card, ctypes.byref(memory))
-    )
-    if failed:
-        raise OSError("the NVIDIA driver does not answer")
-    return Hardware(name.value.decode("ascii", "replace"), int(memory.total))
 
 
 def _physical_bytes() -> int:

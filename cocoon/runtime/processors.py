@@ -32,6 +32,11 @@ class Count(Value):
     own: int
 
 
+def tree(pid: int, root: Path = Path("/proc")) -> frozenset[int]:
+    """A process and whatever it started; only itself on a system that does not tell."""
+    return frozenset(_tree(pid, root)) | {pid}
+
+
 def count(pid: int, root: Path = Path("/proc")) -> Count | None:
     """The counts of now; None on a system that does not tell."""
     try:
@@ -39,7 +44,7 @@ def count(pid: int, root: Path = Path("/proc")) -> Count | None:
     except OSError:
         return None
     ticks = [int(word) for word in words]
-    return Count(sum(ticks), sum(ticks) - sum(ticks[at] for at in _IDLE), _tree_ticks(pid, root))
+    return Count(sum(ticks), sum(ticks) - sum(ticks[at] for at in _IDLE), sum(_tree(pid, root).values()))
 
 
 def others_ppm(before: Count, now: Count) -> int:
@@ -50,7 +55,8 @@ def others_ppm(before: Count, now: Count) -> int:
     return max(0, min(PPM, others * PPM // passed)) if passed > 0 else 0
 
 
-def _tree_ticks(pid: int, root: Path) -> int:
+def _tree(pid: int, root: Path) -> dict[int, int]:
+    """The ticks of a process and of each that it started."""
     ticks: dict[int, int] = {}
     children: defaultdict[int, list[int]] = defaultdict(list)
     for path in root.glob("[0-9]*/stat"):
@@ -62,9 +68,9 @@ def _tree_ticks(pid: int, root: Path) -> int:
             number = int(path.parent.name)
             children[int(words[_PARENT])].append(number)
             ticks[number] = sum(map(int, words[_TIMES]))
-    found, left = 0, [pid]
+    found, left = {}, [pid]
     while left:
         one = left.pop()
-        found += ticks.get(one, 0)
+        found[one] = ticks.get(one, 0)
         left += children[one]
     return found

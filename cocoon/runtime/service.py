@@ -26,6 +26,7 @@ from cocoon.core.ids import LeaseId, PeerKey
 from cocoon.core.limits import LEASES_SOLD, MODELS_APART, WARM_NS
 from cocoon.core.units import SECOND_NS
 from cocoon.core.values import replace
+from cocoon.runtime.cards import Card, find_card
 from cocoon.runtime.company import Joining
 from cocoon.runtime.instances import Instance, Seat, Wanted
 from cocoon.runtime.memory import free_memory_bytes
@@ -65,7 +66,8 @@ async def open_runtime(
         WorkerLost: not even the first worker starts.
     """
     first = await Worker.start(limits, workdir)
-    runtime = Runtime(limits, workdir, workers, first.device, warm_ns)
+    card = None if first.device.provider == CPU_PROVIDER else await trio.to_thread.run_sync(find_card)
+    runtime = Runtime(limits, workdir, workers, first.device, warm_ns, card)
     runtime._living.append(first)
     try:
         async with trio.open_nursery() as nursery:
@@ -89,6 +91,8 @@ class Runtime:
     device: DeviceReport
     #: How long a public model stays loaded that nobody runs.
     warm_ns: int = WARM_NS
+    #: The card that models run on, where it is one and its driver answers.
+    card: Card | None = None
     _living: list[Worker] = field(default_factory=list)
     _taken: list[Worker] = field(default_factory=list)
     _waiting: int = 0
@@ -97,6 +101,12 @@ class Runtime:
     _nursery: trio.Nursery = field(init=False)
     _offer: trio.MemorySendChannel[Worker | CocoonError] = field(init=False)
     _spares: trio.MemoryReceiveChannel[Worker | CocoonError] = field(init=False)
+
+    def free_bytes(self) -> int:
+        """Memory of the device that nobody uses now; 0 if the system does not tell."""
+        if self.device.provider == CPU_PROVIDER:
+            return free_memory_bytes()
+        return 0 if self.card is None else self.card.free_bytes()
 
     def keep_apart(self, model: bytes) -> None:
         """A worker died with several runs of this model, or of several leases: none go together from now on."""
@@ -171,9 +181,9 @@ class Runtime:
 
     def _keeps(self, wanted: Wanted) -> bool:
         """Whether such a model stays loaded: others may want it, and there is memory for one that is not."""
-        if wanted.model is None or not self.warm_ns or self.device.provider != CPU_PROVIDER:
-            return False                                # of a card's free memory this process knows nothing (RUN-2)
-        return self.may_join(wanted.model) and free_memory_bytes() >= 2 * wanted.limits.memory_bytes
+        if wanted.model is None or not self.warm_ns:
+            return False
+        return self.may_join(wanted.model) and self.free_bytes() >= 2 * wanted.limits.memory_bytes
 
     async def _let_cool(self, instance: Instance, since_ns: int) -> None:
         await trio.sleep(self.warm_ns / SECOND_NS)
@@ -190,7 +200,7 @@ class Runtime:
         """End what has been idle for longest, while there is no place for another worker, or no memory."""
         while idle := [one for one in self._instances if one.idle]:
             has_place = len(self._alive()) + self._waiting < self.workers
-            if has_place and not 0 < free_memory_bytes() < memory_bytes:
+            if has_place and not 0 < self.free_bytes() < memory_bytes:
                 return
             await self._end(min(idle, key=lambda one: one.idle_since_ns or 0))
 

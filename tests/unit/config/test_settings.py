@@ -130,4 +130,4 @@ def test_names_of_amounts_times_and_sizes_carry_their_unit():
     """The unit is the last word of a name, unless it is a plain count."""
     counts = {"threads", "max_leases", "max_leases_per_requester", "log_files", "direct_port"}
     numbers = {field.name for field in dataclasses.fields(Settings) if type(field.default) is int}
-    assert all(name.endswith(("_nanoton", "_bytes", "_ms", "_ppm")) for name in numbers - counts)
+    assert all(name.endswith(("_nanoton", "_bytes", "_ms", "_ppm", "_w")) for name in numbers - counts)
