@@ -128,7 +128,7 @@ class Flusher:
                     self._done = due
                 self._flushed(due)
                 self._fold(connection)
-            elif self._low:
+            elif self._low or self._try_refill:
                 self._try_refill = False
                 self._low = self._refill(connection)
 

@@ -251,6 +251,8 @@ class Journal:
         for batch in [*self._line, *(batch for _, batch in self._waiting)]:
             batch.outcome = cause
             batch.done.set()
+        self._line.clear()
+        self._waiting.clear()
         self._has_tried(is_held=False)
 
     def _close(self) -> None:

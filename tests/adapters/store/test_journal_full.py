@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from cocoon.core.errors import StorageFull
 from cocoon.core.units import KIB, MIB
@@ -136,6 +137,27 @@ async def test_the_reserve_is_made_again_when_there_is_space(small_disk):
         assert await journal.refill()
         assert not journal.low
         assert (small_disk / "journal.db.reserve").stat().st_size == room.reserve_bytes
+
+
+async def test_two_who_ask_for_room_at_once_both_learn_of_it_and_the_thread_rests_again(small_disk):
+    path, ballast = small_disk / "journal.db", small_disk / "ballast"
+    ballast.write_bytes(os.urandom(3 * MIB))
+    async with open_journal(path, time.time_ns, room=Room(reserve_bytes=512 * KIB)) as journal:
+        assert journal.low
+        ballast.unlink()
+        told: list[bool] = []
+
+        async def ask() -> None:
+            told.append(await journal.refill())
+
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask)
+                nursery.start_soon(ask)
+            journal._flusher.try_refill()
+            while journal._flusher._try_refill:
+                await wait_all_tasks_blocked()
+        assert told == [True, True] and not journal.low
 
 
 async def test_a_journal_opens_on_a_full_disk_thanks_to_its_reserve(small_disk):
