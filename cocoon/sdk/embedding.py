@@ -18,7 +18,7 @@ import numpy as np
 from cocoon.core.errors import ModelRefused, UsageError
 from cocoon.sdk.arrays import Array
 from cocoon.sdk.results import Result
-from cocoon.sdk.text import read_tokenizer
+from cocoon.sdk.text import cut, read_tokenizer
 from cocoon.wire.counting import EMBED_INPUTS
 
 if TYPE_CHECKING:
@@ -79,7 +79,8 @@ class Encoder:
         """These texts as inputs of one task.
 
         Raises:
-            UsageError: something else than texts; none; or one of no tokens.
+            UsageError: something else than texts, or one of no tokens.
+            ModelRefused: the package's tokenizer cannot cut one.
         """
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
             raise UsageError("embed takes a list of texts")
@@ -102,10 +103,11 @@ class Encoder:
         if found.ndim != (2 if is_pooled else 3) or len(found) != 1 or not np.issubdtype(found.dtype, np.floating):
             raise ModelRefused(f"no vector comes out of this encoder, but {found.dtype} {found.shape}")
         # No token of a run is padding, so the mean is over all of them.
-        values = found[0].astype(np.float32) if is_pooled else found[0].mean(axis=0, dtype=np.float32)
+        values = found[0].astype(np.float64) if is_pooled else found[0].mean(axis=0, dtype=np.float64)
+        # In float64, because squares of small float32 vanish.
         if "normalise_l2" in self._after and (length := float(np.linalg.norm(values))):
-            values /= np.float32(length)
-        made: Array = values
+            values /= length
+        made: Array = values.astype(np.float32)
         return made
 
 
@@ -124,25 +126,25 @@ class Texts:
         self._texts = texts
         self.most_tokens = 1
         self.cut: set[int] = set()
-        for place, cut in enumerate(map(self._cut, texts)):
-            if not cut.ids:
+        for place, found in enumerate(map(self._cut, texts)):
+            if not found.ids:
                 raise UsageError(f"text {place} has no tokens")
-            self.most_tokens = max(self.most_tokens, len(cut.ids))
-            if cut.overflowing:
+            self.most_tokens = max(self.most_tokens, len(found.ids))
+            if found.overflowing:
                 self.cut.add(place)
 
     def __len__(self) -> int:
         return len(self._texts)
 
     def __iter__(self) -> Iterator[dict[str, Array]]:
-        for cut in map(self._cut, self._texts):
-            count = len(cut.ids)
+        for found in map(self._cut, self._texts):
+            count = len(found.ids)
             made = {
-                "input_ids": cut.ids, "attention_mask": [1] * count, "token_type_ids": cut.type_ids,
+                "input_ids": found.ids, "attention_mask": [1] * count, "token_type_ids": found.type_ids,
                 "position_ids": range(count),
             }
             yield {name: np.array([made[name]], dtype) for name, dtype in self._dtypes.items()}
 
     def _cut(self, text: str) -> Encoding:
-        found: Encoding = self._tokenizer.encode(text)
+        found: Encoding = cut(self._tokenizer, text, ends=True)
         return found

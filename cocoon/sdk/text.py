@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +36,7 @@ class Text:
 
     def tokens(self, text: str) -> tuple[int, ...]:
         """The tokens of a text, as the package's tokenizer cuts it; the first token of a text before them."""
-        found = tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        found = tuple(cut(self._tokenizer, text, ends=False).ids)
         return found if self.first_token is None else (self.first_token, *found)
 
     def chat(self, turns: Sequence[Turn]) -> tuple[int, ...]:
@@ -47,7 +48,7 @@ class Text:
         """
         if self.template is None:
             raise UsageError("this decoder has no chat template; continue a plain text instead (--raw)")
-        return tuple(self._tokenizer.encode(render(self.template, turns), add_special_tokens=False).ids)
+        return tuple(cut(self._tokenizer, render(self.template, turns), ends=False).ids)
 
     def reader(self) -> Reader:
         """For the tokens of one answer, as they come."""
@@ -94,10 +95,29 @@ def read_tokenizer(data: bytes) -> Any:
         from tokenizers import Tokenizer
     except ImportError:
         raise UsageError("text needs the packages tokenizers and jinja2: pip install cocoon-mesh[text]") from None
-    try:
+    with _panics("tokenizer.json cannot be read"):
         return Tokenizer.from_str(data.decode())
-    except Exception as error:                          # the library raises nothing more special
-        raise ModelRefused(f"tokenizer.json cannot be read: {error}"[:200]) from None
+
+
+def cut(tokenizer: Any, text: str, *, ends: bool) -> Any:
+    """The ``tokenizers.Encoding`` of a text, with the tokens that mark its ends or without.
+
+    Raises:
+        ModelRefused: the tokenizer, which a stranger may have written, cannot do it.
+    """
+    with _panics("the tokenizer of this package cannot cut a text"):
+        return tokenizer.encode(text, add_special_tokens=ends)
+
+
+@contextmanager
+def _panics(what: str) -> Iterator[None]:
+    """The library raises nothing more special than ``Exception``, and its panics are not even that."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        raise ModelRefused(f"{what}: {error}"[:200]) from None
 
 
 def _described(data: bytes) -> tuple[tuple[int, ...], str | None, int | None]:

@@ -26,7 +26,7 @@ TURNS = [{"role": "user", "content": "hello"}]
 class ByCharacter:
     """A tokenizer whose tokens are code points."""
 
-    def encode(self, said: str, add_special_tokens: bool) -> Any:
+    def encode(self, said: str, *, add_special_tokens: bool) -> Any:
         assert not add_special_tokens
         return SimpleNamespace(ids=[ord(one) for one in said])
 
