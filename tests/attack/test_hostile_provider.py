@@ -71,8 +71,11 @@ class Market:
 
     def last_word(self) -> str:
         """The code with which the requester ended the lease."""
-        while (code := self.provider.heard.get(timeout=PATIENCE_S)) == "released":
-            pass                                        # an idle lease of an earlier test was given back meanwhile
+        try:
+            while (code := self.provider.heard.get(timeout=PATIENCE_S)) == "released":
+                pass                                    # an idle lease of an earlier test was given back meanwhile
+        except queue.Empty:
+            raise AssertionError("the requester has nothing against what it got") from None
         return code
 
 

@@ -8,6 +8,7 @@ provider gets it a voucher, and nothing leaves the escrow.
 from __future__ import annotations
 
 import os
+import queue
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,8 +62,11 @@ class Market:
 
     def last_word(self) -> str:
         """The code with which the requester ended the lease."""
-        while (code := self.provider.heard.get(timeout=PATIENCE_S)) == "released":
-            pass                                        # a lease before, given back or settled meanwhile
+        try:
+            while (code := self.provider.heard.get(timeout=PATIENCE_S)) == "released":
+                pass                                    # a lease before, given back or settled meanwhile
+        except queue.Empty:
+            raise AssertionError("the requester has nothing against what it got") from None
         return code
 
 
