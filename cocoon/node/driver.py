@@ -3,7 +3,7 @@
     events = all facts that wait, or ``DeadlinePassed`` when the machine's own time is up
     effects = machine.handle(now, event), for one after the other
     each effect is performed, in order; what they posted on a link is sent
-    before the first that is durable: what all durable ones are about goes into the journal, in one commit
+    before the first that is durable: what all durable ones are about goes into the journal, together
 
 Purity: shell. Spec: docs/spec/machines.md, rule MAC-4.
 """

@@ -14,6 +14,8 @@ from cocoon.core.errors import Corrupt
 from cocoon.core.ids import LeaseId, PeerKey, ReceiptHash, TaskId
 from cocoon.core.limits import JOURNAL_ROW_BYTES
 from cocoon.core.values import Value, astuple
+from cocoon.ledger.events import StatementMade
+from cocoon.ledger.journal import unpack_event
 from cocoon.wire.codec import decode, encode, pack_plain
 
 LEASE_SOLD = "lease_sold"
@@ -160,3 +162,9 @@ def unpack_facts(body: bytes) -> tuple[LeaseId, list[bytes]]:
 def facts_in(bodies: Iterable[bytes]) -> list[bytes]:
     """The facts of all these bodies, one after the other."""
     return [fact for body in bodies for fact in unpack_facts(body)[1]]
+
+
+def last_stated(bodies: Iterable[bytes]) -> int:
+    """Number of the last run that a provider has stated, from all its ``RECEIPT_FACT`` bodies of a lease; 0 if none."""
+    made = [fact for fact in map(unpack_event, facts_in(bodies)) if isinstance(fact, StatementMade)]
+    return made[-1].statement.number if made else 0

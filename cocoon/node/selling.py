@@ -27,8 +27,6 @@ from cocoon.core.ids import LeaseId, PeerKey
 from cocoon.core.limits import CHUNK_BYTES, HANDSHAKE_NS, MESSAGE_HEADER_BYTES
 from cocoon.core.units import SECOND_NS
 from cocoon.core.values import replace
-from cocoon.ledger.events import StatementMade
-from cocoon.ledger.journal import unpack_event
 from cocoon.ledger.terms import terms_of
 from cocoon.node import records
 from cocoon.node.carrier import Awaited
@@ -214,9 +212,7 @@ class Seller:
 
     def _last_stated(self, lease: LeaseId) -> int:
         """A power cut may have taken our account of the newest runs; what the requester accepted of them is forgone."""
-        bodies = (entry.body for entry in self._shop.journal.under(records.facts_of(lease)))
-        made = [fact for fact in map(unpack_event, records.facts_in(bodies)) if isinstance(fact, StatementMade)]
-        return made[-1].statement.number if made else 0
+        return records.last_stated(entry.body for entry in self._shop.journal.under(records.facts_of(lease)))
 
     async def _accept(
         self, opened: PeerStream, lease: Signed[Lease], keys: LinkKeys, keybox: bytes, *, resumed: bool

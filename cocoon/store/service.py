@@ -122,7 +122,7 @@ class Journal:
             return []
         batch = _Batch(tuple(rows))
         self._line.append(batch)
-        if not self._waiting:
+        if not self._waiting or self.queued >= JOURNAL_BATCH:     # what waits in memory stays bounded
             self._commit()
         await batch.done.wait()
         return batch.seqs()

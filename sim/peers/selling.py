@@ -14,8 +14,6 @@ from cocoon.core.limits import OFFER_TTL_S
 from cocoon.core.machine import DeadlinePassed
 from cocoon.core.units import PPM
 from cocoon.core.values import Value, field, replace
-from cocoon.ledger.events import StatementMade
-from cocoon.ledger.journal import unpack_event
 from cocoon.node import records
 from cocoon.node.stock import Terms
 from cocoon.scheduler.admission import House, admit
@@ -205,7 +203,9 @@ class Selling:
         accept = sign(
             LeaseAccept(
                 lease=lease.digest, keybox=bytes(32), nonce=self.peer.random(32), resumed=known,
-                last_stated=self._last_stated(lease_id) if known else None,
+                last_stated=records.last_stated(
+                    row.body for row in self.peer.journal.under(records.facts_of(lease_id))
+                ) if known else None,
             ),
             self.peer.signer,
         )
@@ -220,11 +220,6 @@ class Selling:
             await sale.run()
         finally:
             del self.sales[lease_id]
-
-    def _last_stated(self, lease: LeaseId) -> int:
-        facts = records.facts_in(row.body for row in self.peer.journal.under(records.facts_of(lease)))
-        made = [fact for fact in map(unpack_event, facts) if isinstance(fact, StatementMade)]
-        return made[-1].statement.number if made else 0
 
     def _use_bid(self, lease: Signed[Lease]) -> bool:
         named = lease.message.bid

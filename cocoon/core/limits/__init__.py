@@ -418,7 +418,7 @@ JOURNAL_RESERVE_BYTES = 4 * MIB
 JOURNAL_ROW_BYTES = MIB
 """Body of one record; the largest, a receipt with its statements, is far below."""
 JOURNAL_LAG_NS = 50 * MILLISECOND_NS
-"""Records that nobody waits for are flushed so much later: what a power cut takes of a buyer's account."""
+"""Records that nobody waits for are flushed so much later: what a power cut takes of a peer's results."""
 JOURNAL_REFILL_NS = 5 * SECOND_NS
 """Between attempts to make the reserve again after the disk was full."""
 JOURNAL_LOCK_NS = 10 * SECOND_NS

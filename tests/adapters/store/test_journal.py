@@ -127,6 +127,18 @@ async def test_appends_that_wait_together_share_one_flush(tmp_path):
         assert sorted(e.body[0] for e in journal.entries("k")) == list(range(100))
 
 
+async def test_what_waits_for_a_slow_disk_does_not_grow_in_memory(tmp_path):
+    gate, batch = Gate(), [Row("k", b"")] * (limits.JOURNAL_BATCH // 4)
+    async with journal_at(tmp_path / "journal.db", on_flush=gate) as journal, trio.open_nursery() as nursery:
+        nursery.start_soon(journal.append, "first", b"")
+        await held(gate)
+        for _ in range(19):
+            nursery.start_soon(journal.append_many, batch)
+        await wait_all_tasks_blocked()
+        assert journal.queued == 3 * len(batch), "the rest is in the file, and waits for the disk there"
+        gate.open.set()
+
+
 async def test_what_is_written_is_there_at_once_and_flushed_though_nobody_waits(tmp_path):
     gate = Gate()
     async with journal_at(tmp_path / "journal.db", on_flush=gate) as journal:
