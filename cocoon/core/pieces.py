@@ -5,9 +5,14 @@ Purity: pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from cocoon.core.limits import SMALL_PAYLOAD_BYTES
+
+#: Bytes wherever they lie.
+Piece = bytes | bytearray | memoryview
+#: A whole, or what it is in pieces.
+Pieces = Piece | Sequence[Piece]
 
 #: That one call of the system may be given; Linux takes 1,024.
 PIECES = 64
@@ -28,6 +33,11 @@ def coalesced(pieces: Iterable[bytes]) -> list[bytes]:
     if waiting:
         found.append(b"".join(waiting))
     return found
+
+
+def whole(pieces: Pieces) -> bytes:
+    """The same bytes in one piece; what is ``bytes`` already is not copied."""
+    return bytes(pieces) if isinstance(pieces, bytes | bytearray | memoryview) else b"".join(pieces)
 
 
 def unsent(pieces: Iterable[memoryview], sent_bytes: int) -> list[memoryview]:

@@ -27,7 +27,7 @@ from cocoon.core.errors import CocoonError, LocalPeerLost, PolicyRefusal, Stream
 from cocoon.core.limits import CONTROL_CLIENTS, CONTROL_READ_NS, MESSAGE_BYTES
 from cocoon.core.pieces import coalesced
 from cocoon.core.turns import Turn
-from cocoon.core.units import MIB, SECOND_NS
+from cocoon.core.units import KIB, MIB, SECOND_NS
 from cocoon.identity.files import write_private
 from cocoon.node.args import Args
 from cocoon.p2p.sockets import SocketBytes
@@ -37,6 +37,7 @@ from cocoon.wire.framing import FrameParser, framed
 
 CONTROL_FILE = "control.json"
 SOCKET_FILE = "control.sock"
+_READ_BYTES = 256 * KIB
 #: What the system keeps for a client that is busy; as much as it grants.
 _BUFFER_BYTES = MIB
 
@@ -118,7 +119,7 @@ class Caller:
         """
         while not self._inbox:
             try:
-                data = await self._raw.read()
+                data = await self._raw.read(_READ_BYTES)
             except StreamClosed:
                 data = b""
             if not data:

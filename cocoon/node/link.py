@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 
 import trio
 
 from cocoon.core.errors import Unavailable
 from cocoon.core.limits import LINK_UNSENT
 from cocoon.core.turns import Turn
-from cocoon.node.carrier import Carrier, Renew
+from cocoon.node.carrier import CARRIED_TOGETHER, Carrier, Renew
 from cocoon.p2p.streams import PeerStream
 from cocoon.privacy.link import SEALED_FRAME_BYTES, SealedReader, SealedWriter
 from cocoon.wire.bundle import bundled, unbundled
@@ -124,6 +125,7 @@ class WorkLink:
         # Half a message would end the link for every task of the lease; the stream bounds the wait.
         with trio.CancelScope(shield=True):
             for bundle in bundled(map(pack_pieces, messages)):
-                for frame in self._writer.seal(*bundle):
-                    await self._carrier.send(frame)
+                frames = self._writer.frames(*bundle)
+                while some := tuple(islice(frames, CARRIED_TOGETHER)):
+                    await self._carrier.send(*some)
             await self._carrier.push()

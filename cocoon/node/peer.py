@@ -28,6 +28,7 @@ from cocoon.identity.keys import Identity
 from cocoon.identity.service import load_or_create
 from cocoon.node.accounts import Accounts
 from cocoon.node.aliases import Aliases
+from cocoon.node.allocator import keep_freed_memory
 from cocoon.node.anchors import Anchors
 from cocoon.node.asking import Directory
 from cocoon.node.bids import BidDesk
@@ -88,6 +89,7 @@ async def run(parts: Parts, out: Callable[[str], None]) -> None:
         BootstrapUnreachable: a newcomer reached nobody.
         CocoonError: the peer cannot start, or its journal failed.
     """
+    keep_freed_memory()
     peer = _Peer(parts)
     failure: CocoonError | None = None
     async with AsyncExitStack() as stack:

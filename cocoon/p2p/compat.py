@@ -11,6 +11,7 @@ Purity: shell (changes another package at import). Spec: docs/dependencies.md.
 from __future__ import annotations
 
 import functools
+import io
 import logging
 import struct
 from typing import Any, Final
@@ -28,6 +29,8 @@ YAMUX_HEADER_BYTES: Final = 12
 FRAME_WRITE_S: Final = 15.0
 """A frame is written whole or the connection dies: cancelling it half-way would garble every other stream."""
 STREAM_CLOSE_S: Final = 5.0
+GULP_BYTES: Final = 4 * (NOISE_PLAINTEXT_BYTES + 18)
+"""Read of a connection at once: four Noise messages."""
 WINDOW_POLL_S: Final = 0.005
 """The library has no event for new credit; it polls every 10 ms itself."""
 UNSET_KAD_PROTOCOL: Final = "/cocoon/unset/kad/1"
@@ -46,6 +49,7 @@ stand_in()
 with without("cffi"):
     # pycryptodome, for keys that we do not use, parses C declarations through it at each start: 50 ms. It takes ctypes.
     import libp2p
+import libp2p.io.trio as tcp_stream  # noqa: E402
 import libp2p.kad_dht.common  # noqa: E402
 import libp2p.kad_dht.kad_dht  # noqa: E402
 import libp2p.kad_dht.peer_routing  # noqa: E402
@@ -123,6 +127,7 @@ def mux_with_calm_yamux() -> None:
     muxer_multistream.Yamux = CalmYamux  # type: ignore[attr-defined]
 
 
+_original_read = tcp_stream.TrioTCPStream.read
 _original_credit = yamux.YamuxStream._auto_tune_and_send_window_update
 _original_close = NetStream.close
 _original_reset = NetStream.reset
@@ -202,7 +207,29 @@ def wait_for_slow_readers() -> None:
     yamux.MAX_WINDOW_SIZE = STREAM_WINDOW_BYTES
 
 
-# --- 4. listening ports are ours alone -----------------------------------------
+# --- 4. a connection is read in gulps ------------------------------------------
+
+
+async def _gulping_read(self: tcp_stream.TrioTCPStream, n: int | None = None) -> bytes:
+    """Read as the library does, but ask the system for all that is there.
+
+    A Noise message is read in two steps, its length and itself; each was a call of the system and a pass of the loop.
+    """
+    if n == 0:
+        return b""
+    unread: io.BytesIO | None = getattr(self, "cocoon_unread", None)
+    if unread is not None and (data := unread.read(n)):
+        return data
+    unread = self.cocoon_unread = io.BytesIO(await _original_read(self, GULP_BYTES))  # type: ignore[attr-defined]
+    return unread.read(n)
+
+
+def read_in_gulps() -> None:
+    """Replace the reading of TCP connections."""
+    tcp_stream.TrioTCPStream.read = _gulping_read  # type: ignore[method-assign]
+
+
+# --- 5. listening ports are ours alone -----------------------------------------
 
 
 def _reuse_address_only(sock: Any) -> None:
@@ -214,7 +241,7 @@ def own_listening_ports() -> None:
     tcp._set_reuse_flags = _reuse_address_only
 
 
-# --- 5. the public IPFS network stays away ------------------------------------
+# --- 6. the public IPFS network stays away ------------------------------------
 
 _KAD_MODULES = (
     libp2p.kad_dht.common,
@@ -236,7 +263,7 @@ def leave_ipfs_kad() -> None:
         module.PROTOCOL_ID = UNSET_KAD_PROTOCOL  # type: ignore[attr-defined]
 
 
-# --- 6. the DNS resolver is loaded for a DNS name alone -------------------------
+# --- 7. the DNS resolver is loaded for a DNS name alone -------------------------
 
 
 def resolve_names_late() -> None:
@@ -247,7 +274,7 @@ def resolve_names_late() -> None:
     names.DNSResolver._resolver = resolver
 
 
-# --- 7. dial delay, and the root logger ----------------------------------------
+# --- 8. dial delay, and the root logger ----------------------------------------
 
 
 def dial_without_delay() -> None:
@@ -272,6 +299,7 @@ def keep_logs_quiet() -> None:
 mux_with_calm_yamux()
 shield_streams()
 wait_for_slow_readers()
+read_in_gulps()
 own_listening_ports()
 leave_ipfs_kad()
 resolve_names_late()

@@ -194,7 +194,7 @@ async def _read_message(stream: RawStream) -> bytes:
 
 
 async def _more(stream: RawStream, data: bytearray) -> None:
-    chunk = await stream.read()
+    chunk = await stream.read(DHT_MESSAGE_BYTES)
     if not chunk:
         raise Unreachable("a Kademlia node ended the stream without an answer")
     data += chunk

@@ -32,8 +32,8 @@ from cocoon.core.limits import CLOSE_GRACE_NS, HANDSHAKE_NS, STREAMS_IN_PER_PEER
 from cocoon.core.units import SECOND_NS
 from cocoon.p2p import swarm as swarm_rules
 from cocoon.p2p.addresses import Address, readable
+from cocoon.p2p.waits import Waits
 
-_READ_BYTES = 256 * 1024
 _HANDSHAKE_S = HANDSHAKE_NS // SECOND_NS
 _CLOSE_LIMIT_S = 5.0
 
@@ -52,19 +52,30 @@ class RawStream:
     def __init__(self, stream: NetStream, connection: Connection) -> None:
         self._stream = stream
         self.connection = connection
+        self._waits = Waits()
 
-    async def read(self) -> bytes:
-        """The next bytes; empty at the end of the stream.
+    def wake(self) -> None:
+        """Whoever waits, now or later, hears that the stream is closed; it is not."""
+        self._waits.end()
+
+    async def read(self, most: int) -> bytes:
+        """The next bytes, at most so many; empty at the end of the stream.
 
         Raises:
             StreamClosed: reset, or the connection is gone.
         """
         try:
-            return await self._stream.read(_READ_BYTES)
+            return await self._waits.until(lambda: self._stream.read(most))
         except EOFError:
             return b""
         except compat.TRANSPORT_ERRORS as error:
             raise StreamClosed(f"the stream was reset: {_said(error)}") from None
+
+    async def read_into(self, room: memoryview) -> int:
+        """As ``read``, but the next bytes are written into ``room``; how many."""
+        data = await self.read(len(room))
+        room[: len(data)] = data
+        return len(data)
 
     async def write(self, *pieces: bytes) -> None:
         """Send all of these, one behind the other. After a cancelled write the caller must reset the stream.
@@ -73,7 +84,7 @@ class RawStream:
             StreamClosed: as for ``read``, or no credit for ``SEND_STALL_NS``.
         """
         try:
-            await self._stream.write(b"".join(pieces))
+            await self._waits.until(lambda: self._stream.write(b"".join(pieces)))
         except compat.TRANSPORT_ERRORS as error:
             raise StreamClosed(f"the stream took no more: {_said(error)}") from None
 

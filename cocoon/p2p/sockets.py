@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 import socket
 import struct
+from collections.abc import Callable
+from typing import TypeVar
 
 import trio
 
@@ -20,8 +22,8 @@ from cocoon.core.limits import SEND_STALL_NS
 from cocoon.core.pieces import PIECES, unsent
 from cocoon.core.units import KIB, MIB, SECOND_NS
 
-#: A whole sealed frame of the largest size, if it is there.
-_READ_BYTES = 257 * KIB
+T = TypeVar("T")
+
 #: What is read or written before others go first: about half a millisecond of copying, opening and hashing.
 _SHARE_BYTES = MIB
 #: A call of the system counts as so much at least.
@@ -39,26 +41,42 @@ class SocketBytes:
         connected.setblocking(False)
         self._socket = connected
         self._read_left = self._write_left = _SHARE_BYTES
+        self._woken = False
 
-    async def read(self) -> bytes:
-        """The next bytes; empty at the end of the stream. Cancelled, it has taken none.
+    def wake(self) -> None:
+        """Whoever waits, now or later, hears that the stream is closed; it is not."""
+        self._woken = True
+        if self._socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._socket.fileno())
+
+    async def read(self, most: int) -> bytes:
+        """The next bytes, at most so many; empty at the end of the stream. Cancelled, it has taken none.
 
         Raises:
             StreamClosed: reset.
         """
+        data = await self._received(lambda: self._socket.recv(most))
+        self._read_left -= max(len(data), _CALL_BYTES)
+        return data
+
+    async def read_into(self, room: memoryview) -> int:
+        """As ``read``, but the next bytes are written into ``room``; how many."""
+        count = await self._received(lambda: self._socket.recv_into(room))
+        self._read_left -= max(count, _CALL_BYTES)
+        return count
+
+    async def _received(self, call: Callable[[], T]) -> T:
         try:
             if self._read_left <= 0:                    # a reader that keeps up must not have the loop to itself
                 await trio.lowlevel.checkpoint()
                 self._read_left = _SHARE_BYTES
             while True:
                 try:
-                    data = self._socket.recv(_READ_BYTES)
+                    return call()
                 except BlockingIOError:
+                    self._check_asleep()
                     await trio.lowlevel.wait_readable(self._socket.fileno())
                     self._read_left = _SHARE_BYTES
-                    continue
-                self._read_left -= max(len(data), _CALL_BYTES)
-                return data
         except _GONE as error:
             raise StreamClosed(f"the connection was reset: {error}") from None
 
@@ -86,6 +104,7 @@ class SocketBytes:
                 try:
                     sent_bytes = self._socket.sendmsg(pieces[:PIECES])
                 except BlockingIOError:
+                    self._check_asleep()
                     await self._until_writable(patience_s)
                     self._write_left = _SHARE_BYTES
                     continue
@@ -93,6 +112,10 @@ class SocketBytes:
                 return unsent(pieces, sent_bytes)
         except _GONE as error:
             raise StreamClosed(f"the connection took no more: {error}") from None
+
+    def _check_asleep(self) -> None:
+        if self._woken:
+            raise StreamClosed("the connection is given up")
 
     async def _until_writable(self, patience_s: float) -> None:
         with trio.move_on_after(patience_s):

@@ -9,25 +9,32 @@ Purity: shell. Spec: docs/spec/p2p.md, rule P2P-7.
 from __future__ import annotations
 
 import math
+from itertools import chain
 from typing import Protocol
 
 import trio
 
 from cocoon.core.errors import StreamClosed, TooLarge, Unreachable
 from cocoon.core.ids import PeerKey
-from cocoon.core.limits import CONTROL_FRAME_BYTES
+from cocoon.core.limits import CONTROL_FRAME_BYTES, SMALL_PAYLOAD_BYTES
+from cocoon.core.pieces import whole
 from cocoon.core.turns import Turn
-from cocoon.core.units import SECOND_NS
+from cocoon.core.units import KIB, SECOND_NS
 from cocoon.wire.framing import Arrived, framed
 
+#: Read at once: a whole sealed frame of the largest size, if it is there. And behind a long frame, which has room of its
+#: own: what says how long the next one is.
+_READ_BYTES, _GLANCE_BYTES = 257 * KIB, 4 * KIB
 #: Taken before others get a turn: what comes of them may cost 0.1 ms each.
 _FRAMES_AT_A_TIME = 16
 
 
 class Bytes(Protocol):
-    """A byte stream, as ``host.RawStream`` is one."""
+    """A byte stream, as ``host.RawStream`` is one. ``wake`` ends what waits there, now or later, with StreamClosed."""
 
-    async def read(self) -> bytes: ...
+    async def read(self, most: int) -> bytes: ...
+    async def read_into(self, room: memoryview) -> int: ...
+    def wake(self) -> None: ...
     async def write(self, *pieces: bytes) -> None: ...
     async def close(self) -> None: ...
     async def reset(self) -> None: ...
@@ -40,11 +47,11 @@ class PeerStream:
         self.peer = peer
         self._raw = raw
         self._arrived = Arrived()
+        self._read_bytes = _READ_BYTES
         #: Frames since others could go first.
         self._taken = 0
         self._ended: str | None = None
         self._released = False
-        self._waiting: set[trio.CancelScope] = set()
         self._send_turn = Turn()
         self._first_ns, self._first_due_s = 0, math.inf
 
@@ -57,8 +64,8 @@ class PeerStream:
         """The first frame must come, whole, within ``patience_ns`` of the first ``receive``."""
         self._first_ns = patience_ns
 
-    async def send(self, payload: bytes) -> None:
-        """Send one frame, whole. If this is cancelled or fails, the stream is reset.
+    async def send(self, *payloads: bytes) -> None:
+        """Send a frame of each, whole, one behind the other. If this is cancelled or fails, the stream is reset.
 
         Raises:
             StreamClosed: closed, reset, the peer is lost, or it took nothing for ``SEND_STALL_NS``.
@@ -67,19 +74,20 @@ class PeerStream:
             self._check_open()
             sent = False
             try:
-                with trio.CancelScope() as scope:
-                    self._waiting.add(scope)
-                    await self._raw.write(*framed([payload]))
-                    sent = True
+                await self._raw.write(*chain.from_iterable(framed([payload]) for payload in payloads))
+                sent = True
+            except StreamClosed as error:
+                raise self._why(error) from None
             finally:
-                self._waiting.discard(scope)
                 if not sent:
                     # Half a frame may be out; whatever followed could not be understood.
                     await self._end("a frame could not be sent whole", reset=True)
-        if not sent:
-            raise StreamClosed(self._ended or "the stream was closed")
 
     async def receive(self, max_bytes: int = CONTROL_FRAME_BYTES) -> bytes:
+        """As ``take``; a long frame is copied once more."""
+        return whole(await self.take(max_bytes))
+
+    async def take(self, max_bytes: int) -> bytes | bytearray:
         """The next frame. May be cancelled at any time without losing a byte.
 
         Args:
@@ -90,7 +98,9 @@ class PeerStream:
             TooLarge: the announced length is above ``max_bytes``; the stream is reset.
             Unreachable: the first frame did not come in time (``expect_first``), and never will.
         """
-        if self._first_ns and self._first_due_s == math.inf:
+        if not self._first_ns:
+            return await self._next(max_bytes)
+        if self._first_due_s == math.inf:
             self._first_due_s = trio.current_time() + self._first_ns / SECOND_NS
         with trio.CancelScope(deadline=self._first_due_s):
             payload = await self._next(max_bytes)
@@ -103,7 +113,7 @@ class PeerStream:
         if not self._arrived:
             await self._fill()
 
-    async def _next(self, max_bytes: int) -> bytes:
+    async def _next(self, max_bytes: int) -> bytes | bytearray:
         if self._taken >= _FRAMES_AT_A_TIME:            # a thousand small ones may lie here
             self._taken = 0
             await trio.lowlevel.checkpoint()
@@ -115,28 +125,35 @@ class PeerStream:
             await self._end("a frame was too large", reset=True)
             raise
         self._taken += 1
+        self._read_bytes = _GLANCE_BYTES if len(payload) >= SMALL_PAYLOAD_BYTES else _READ_BYTES
         return payload
 
     async def _fill(self) -> None:
         """Wait for more bytes."""
         self._check_open()
-        chunk: bytes | None = None
-        with trio.CancelScope() as scope:
-            self._waiting.add(scope)
-            try:
-                chunk = await self._raw.read()
-                self._arrived.add(chunk)
-            finally:
-                self._waiting.discard(scope)
-        if chunk is None:
-            raise StreamClosed(self._ended or "the stream was closed")
-        if not chunk:
+        try:
+            came = await self._read()
+        except StreamClosed as error:
+            raise self._why(error) from None
+        if not came:
             inside = f", inside a frame after {len(self._arrived)} bytes" if self._arrived else ""
             raise StreamClosed(f"the other side ended the stream{inside}")
+
+    async def _read(self) -> int:
+        """How many bytes came; a long frame is read to where it stays."""
+        if (room := self._arrived.room()) is None:
+            self._arrived.add(data := await self._raw.read(self._read_bytes))
+            return len(data)
+        self._arrived.wrote(came := await self._raw.read_into(room))
+        return came
 
     def _check_open(self) -> None:
         if self._ended is not None:
             raise StreamClosed(self._ended)
+
+    def _why(self, error: StreamClosed) -> StreamClosed:
+        """Why the stream ended, if this side said so first."""
+        return error if self._ended is None else StreamClosed(self._ended)
 
     async def close(self) -> None:
         """End the stream. What was sent is still delivered; blocked calls wake with ``StreamClosed``."""
@@ -150,8 +167,7 @@ class PeerStream:
         """The peer is lost: mark the stream ended and wake whoever waits; closes nothing."""
         if self._ended is None:
             self._ended = reason
-        for scope in list(self._waiting):
-            scope.cancel()
+        self._raw.wake()
 
     async def _end(self, reason: str, *, reset: bool) -> None:
         self.wake(reason)

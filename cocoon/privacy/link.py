@@ -27,7 +27,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cocoon.core.errors import BadSeal, LimitExceeded, NonCanonical, PeerFault, TooLarge, UsageError
 from cocoon.core.ids import LeaseId
 from cocoon.core.limits import LINK_FRAME_BYTES, LINK_FRAMES, MESSAGE_BYTES
-from cocoon.privacy.padding import PREFIX_BYTES, Piece, declared_bytes, padded, padded_bytes, unpadded
+from cocoon.core.pieces import Piece, Pieces
+from cocoon.privacy.padding import PREFIX_BYTES, declared_bytes, padded, padded_bytes, unpadded
 
 KEY_BYTES = 32
 NONCE_BYTES = 32
@@ -90,13 +91,15 @@ def _derive(key: bytes, nonce: bytes, lease: bytes, direction: bytes) -> bytes:
 class SealedWriter:
     """Seals messages of one direction; one writer per session key, ever."""
 
-    __slots__ = ("_aead", "_counter", "_between")
+    __slots__ = ("_aead", "_counter", "_between", "_plain")
 
     def __init__(self, key: bytes) -> None:
         """``key``: 32 bytes from ``session_keys``."""
         self._aead = AESGCM(_checked(key))
         self._counter = 0
         self._between = True
+        #: One buffer for all frames, as long as the longest so far: a fresh one per frame costs more than the cipher.
+        self._plain = bytearray()
 
     def seal(self, *pieces: Piece) -> list[bytes]:
         """All frames of one message, given in pieces, in the order in which they must leave.
@@ -131,7 +134,18 @@ class SealedWriter:
             counter = self._counter.to_bytes(_COUNTER_BYTES, "big")
             self._counter += 1
             self._between = not left
-            yield self._aead.encrypt(counter, b"".join((_MORE if left else _LAST, *stretch)), None)
+            yield self._aead.encrypt(counter, self._put(_MORE if left else _LAST, *stretch), None)
+
+    def _put(self, *pieces: Piece) -> memoryview:
+        """These one behind the other, until the next call."""
+        size = sum(map(len, pieces))
+        if len(self._plain) < size:
+            self._plain = bytearray(size)
+        plain, at = memoryview(self._plain)[:size], 0
+        for piece in pieces:
+            plain[at : at + len(piece)] = piece
+            at += len(piece)
+        return plain
 
 
 class SealedReader:
@@ -146,12 +160,12 @@ class SealedReader:
         self._max_bytes = max_bytes
         self._plain = bytearray()
         #: Of the message that is coming: what its frames gave, its length, and how much came with the padding.
-        self._parts: list[bytes] = []
+        self._parts: list[Piece] = []
         self._length = self._came = 0
         self._broken = False
 
-    def feed_frame(self, frame: bytes | bytearray | memoryview) -> bytes | None:
-        """Open one frame; return the message when this was its last, else None.
+    def feed_frame(self, frame: Piece) -> Pieces | None:
+        """Open one frame; return the message, in pieces if it is long, when this was its last, else None.
 
         Raises:
             BadSeal: truncated, changed, repeated, reordered, or another
@@ -176,7 +190,7 @@ class SealedReader:
         if self._broken or self._came:
             raise BadSeal(f"the link ended inside a message, after {self._came} bytes")
 
-    def _feed(self, frame: memoryview) -> bytes | None:
+    def _feed(self, frame: memoryview) -> Pieces | None:
         size = len(frame) - _FLAG_BYTES - _TAG_BYTES
         if size < 1:
             raise BadSeal(f"a sealed frame of {len(frame)} bytes is truncated")
@@ -188,21 +202,24 @@ class SealedReader:
         left = padded_bytes(self._length) - self._came
         if size != min(left, FRAME_DATA_BYTES) or flag != (_LAST if size == left else _MORE):
             raise NonCanonical(f"a frame of {size} bytes, flag {flag[0]}, where {left} bytes are missing")
-        self._parts.append(unpadded(data, self._came, self._length))
+        part = unpadded(data, self._came, self._length)
+        self._parts.append(part if size == FRAME_DATA_BYTES else bytes(part))
         self._came += size
         if flag == _MORE:
             return None
         parts, self._parts, self._came = self._parts, [], 0
-        return b"".join(parts)                          # one part alone is not copied
+        return parts[0] if len(parts) == 1 else parts
 
     def _open(self, frame: memoryview) -> tuple[bytes, memoryview]:
         if self._counter >= LINK_FRAMES:
             raise BadSeal(f"more than {LINK_FRAMES} frames under one key")
         size = len(frame) - _TAG_BYTES
-        # One buffer for all frames: a fresh one per frame costs more than the cipher.
-        if len(self._plain) < size:
-            self._plain = bytearray(size)
-        plain = memoryview(self._plain)[:size]
+        if size == LINK_FRAME_BYTES:                    # a full one stays where it is opened, as a piece of its message
+            plain = memoryview(bytearray(size))
+        else:
+            if len(self._plain) < size:
+                self._plain = bytearray(size)
+            plain = memoryview(self._plain)[:size]
         try:
             self._aead.decrypt_into(self._counter.to_bytes(_COUNTER_BYTES, "big"), frame, None, plain)
         except InvalidTag:

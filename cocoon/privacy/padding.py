@@ -14,12 +14,11 @@ from collections.abc import Sequence
 
 from cocoon.core.errors import NonCanonical, UsageError
 from cocoon.core.limits import PADDING_FLOOR_BYTES
+from cocoon.core.pieces import Piece
 
 #: The true length in front of every padded payload.
 PREFIX_BYTES = 4
 _CLASSES_PER_DOUBLING = 8
-
-Piece = bytes | bytearray | memoryview
 
 
 def padded_bytes(length: int) -> int:
@@ -54,8 +53,8 @@ def declared_bytes(padded: Piece) -> int:
     return int.from_bytes(padded[:PREFIX_BYTES], "big")
 
 
-def unpadded(data: memoryview, start: int, length: int) -> bytes:
-    """What ``data``, which stands at ``start`` of a padded payload, has of its ``length`` bytes.
+def unpadded(data: memoryview, start: int, length: int) -> memoryview:
+    """What ``data``, which stands at ``start`` of a padded payload, has of its ``length`` bytes; no copy.
 
     Raises:
         NonCanonical: padding that is not zero (a hidden channel, and a second spelling of one payload).
@@ -64,7 +63,7 @@ def unpadded(data: memoryview, start: int, length: int) -> bytes:
     # Slices compare by memcmp; memoryviews compare item by item.
     if bytes(zeros := data[end:]) != bytes(len(zeros)):
         raise NonCanonical("padding holds something")
-    return bytes(data[begin:end])
+    return data[begin:end]
 
 
 def unpad(padded: Piece) -> bytes:
@@ -76,4 +75,4 @@ def unpad(padded: Piece) -> bytes:
     length = declared_bytes(padded)
     if len(padded) != padded_bytes(length):
         raise NonCanonical(f"{len(padded)} padded bytes for a payload of {length}")
-    return unpadded(memoryview(padded), 0, length)
+    return bytes(unpadded(memoryview(padded), 0, length))

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from cocoon.core.limits import BUNDLE_BYTES, BUNDLE_MESSAGES, EXTRA_FIELDS_BYTES
+from cocoon.core.pieces import Pieces
 from cocoon.wire.schema import Message, field, message, pack, peek_kind, unpack
 from cocoon.wire.types import Each, UpTo
 
@@ -42,7 +43,7 @@ def bundled(messages: Iterable[Sequence[bytes]]) -> Iterator[Sequence[bytes]]:
         yield _together(waiting)
 
 
-def unbundled(data: bytes, *expected: type[Message]) -> list[Message]:
+def unbundled(data: Pieces, *expected: type[Message]) -> list[Message]:
     """The messages in what was received, each of an expected kind; a bundle holds no bundles.
 
     Raises:

@@ -23,7 +23,7 @@ import msgpack
 
 from cocoon.core.errors import Malformed, NonCanonical, TooLarge, UsageError
 from cocoon.core.limits import CODEC_DEPTH, CODEC_ITEMS, SMALL_PAYLOAD_BYTES
-from cocoon.core.pieces import coalesced
+from cocoon.core.pieces import Piece, Pieces, coalesced
 from cocoon.core.units import KIB
 from cocoon.core.values import Value
 
@@ -241,24 +241,28 @@ class Reader:
     ``limit`` arguments bound the length before anything is copied (TooLarge).
     """
 
-    __slots__ = ("_data", "_at", "_items_left")
+    __slots__ = ("size_bytes", "_data", "_at", "_rest", "_passed_bytes", "_items_left")
 
-    def __init__(self, data: bytes | memoryview, max_bytes: int) -> None:
+    def __init__(self, data: Pieces, max_bytes: int | None = None) -> None:
         """``data`` stays where it is; memory that another process writes to may be read, but tells two things then."""
-        if len(data) > max_bytes:
-            raise TooLarge(f"{len(data)} bytes where at most {max_bytes} are allowed")
-        self._data = data if isinstance(data, bytes | memoryview) else bytes(data)
-        self._at = 0
+        pieces = [data] if isinstance(data, bytes | bytearray | memoryview) else [piece for piece in data if piece]
+        #: All of it.
+        self.size_bytes = sum(map(len, pieces))
+        if max_bytes is not None and self.size_bytes > max_bytes:
+            raise TooLarge(f"{self.size_bytes} bytes where at most {max_bytes} are allowed")
+        #: The piece where the cursor is, those behind it from the last on, and what came before it.
+        self._data, self._rest = pieces[0] if pieces else b"", pieces[:0:-1]
+        self._at = self._passed_bytes = 0
         self._items_left = CODEC_ITEMS
 
     def end(self) -> None:
         """Refuse trailing bytes."""
-        if self._at != len(self._data):
-            raise Malformed(f"{len(self._data) - self._at} bytes after the end of the value")
+        if left := self._left_bytes:
+            raise Malformed(f"{left} bytes after the end of the value")
 
     def position(self) -> int:
         """Offset of the next byte, to slice what was read."""
-        return self._at
+        return self._passed_bytes + self._at
 
     def uint(self, maximum: int = U64_MAX) -> int:
         """An integer in [0, ``maximum``]."""
@@ -290,7 +294,8 @@ class Reader:
     def view(self, limit: int) -> memoryview:
         """A byte string of at most ``limit`` bytes, as a view of the input."""
         length = self._length(_BYTES, limit)
-        self._need(length)
+        if self._at + length > len(self._data):
+            return memoryview(self._take_across(length))
         self._at += length
         return memoryview(self._data)[self._at - length : self._at]
 
@@ -309,7 +314,7 @@ class Reader:
             raise TooLarge(f"more than {CODEC_ITEMS} items in one message")
         if depth < 0:
             raise Malformed(f"more than {CODEC_DEPTH} levels")
-        left = len(self._data) - self._at
+        left = self._left_bytes
         match _type_of(self._peek()):
             case "bytes":
                 return self.blob(left)
@@ -329,7 +334,7 @@ class Reader:
         found: dict[Any, Any] = {}
         last: Any = None
         for _ in range(self.map(self._items_left)):
-            key: Any = self.uint() if keys == "int" else self.text(len(self._data))
+            key: Any = self.uint() if keys == "int" else self.text(self.size_bytes)
             # Compared as UTF-8, which orders as the code points do.
             if last is not None and key <= last:
                 raise NonCanonical(f"map key {key!r:.40} does not ascend")
@@ -376,34 +381,56 @@ class Reader:
             return value
         raise self._unexpected("integer", tag)
 
+    @property
+    def _left_bytes(self) -> int:
+        return self.size_bytes - self._passed_bytes - self._at
+
     def _peek(self) -> int:
-        self._need(1)
+        if self._at >= len(self._data):
+            self._next_piece()
         return self._data[self._at]
 
     def _byte(self) -> int:
-        at = self._at
-        if at >= len(self._data):
-            raise Malformed("truncated: a byte needed, none left")
-        self._at = at + 1
-        return self._data[at]
+        if self._at >= len(self._data):
+            self._next_piece()
+        self._at += 1
+        return self._data[self._at - 1]
 
-    def _take(self, length: int) -> bytes | memoryview:
+    def _next_piece(self) -> None:
+        if not self._rest:
+            raise Malformed("truncated: a byte needed, none left")
+        self._passed_bytes += len(self._data)
+        self._data, self._at = self._rest.pop(), 0
+
+    def _take(self, length: int) -> Piece:
         at = self._at
         end = at + length
         if end > len(self._data):
-            self._need(length)
+            return self._take_across(length)
         self._at = end
         return self._data[at:end]
 
+    def _take_across(self, length: int) -> bytes:
+        """What lies in several pieces; what is large is copied here for the first time."""
+        self._need(length)
+        parts: list[memoryview] = []
+        while length:
+            if self._at >= len(self._data):
+                self._next_piece()
+            parts.append(memoryview(self._data)[self._at : self._at + length])
+            self._at += len(parts[-1])
+            length -= len(parts[-1])
+        return b"".join(parts)
+
     def _need(self, length: int) -> None:
-        if length > len(self._data) - self._at:
-            raise Malformed(f"truncated: {length} bytes needed, {len(self._data) - self._at} left")
+        if length > self._left_bytes:
+            raise Malformed(f"truncated: {length} bytes needed, {self._left_bytes} left")
 
     def _unexpected(self, wanted: str, tag: int) -> Malformed:
-        return Malformed(f"expected {wanted}, found header 0x{tag:02x} at byte {self._at - 1}")
+        return Malformed(f"expected {wanted}, found header 0x{tag:02x} at byte {self.position() - 1}")
 
 
-def _utf8(raw: bytes | memoryview) -> str:
+def _utf8(raw: Piece) -> str:
     try:
         return str(raw, "utf-8")
     except UnicodeDecodeError:

@@ -24,6 +24,8 @@ PREFIX_BYTES = 4
 _LENGTH_MAX = (1 << 32) - 1
 #: Shorter pieces of a stream are put together as they come.
 _SMALL_PIECE_BYTES = 4 * KIB
+#: There is room for a frame of such a length as soon as its prefix has come.
+_IN_PLACE_BYTES = range(64 * KIB, 512 * KIB)
 
 
 def frame(payload: bytes) -> bytes:
@@ -75,10 +77,10 @@ def together(items: Iterable[T], payload: Callable[[T], bytes]) -> Iterator[list
 class Arrived:
     """Bytes of a stream that came and were not taken yet, in the pieces in which they came.
 
-    A long frame is copied once, when it is whole, however many pieces it has.
+    A frame in several pieces is copied once, when it is whole; what is written into its ``room``, not even once.
     """
 
-    __slots__ = ("_pieces", "_at", "_size_bytes")
+    __slots__ = ("_pieces", "_at", "_size_bytes", "_begun", "_written")
 
     def __init__(self) -> None:
         """Nothing came."""
@@ -86,13 +88,29 @@ class Arrived:
         #: How much of the first piece was taken.
         self._at = 0
         self._size_bytes = 0
+        #: The frame that has room of its own, and how much of it came.
+        self._begun: bytearray | None = None
+        self._written = 0
 
     def __len__(self) -> int:
-        """Bytes that may be taken."""
-        return self._size_bytes
+        """Bytes that may be taken, or will be."""
+        return self._size_bytes + self._written
+
+    def room(self) -> memoryview | None:
+        """Where what comes next may be written, which ``wrote`` tells then; None where it has to be added."""
+        return None if self._begun is None else memoryview(self._begun)[self._written :]
+
+    def wrote(self, count: int) -> None:
+        """So much was written into ``room``."""
+        self._written += count
 
     def add(self, data: bytes) -> None:
         """More came."""
+        if (room := self.room()) is not None:
+            count = min(len(room), len(data))
+            room[:count] = data[:count]
+            self.wrote(count)
+            data = bytes(data[count:])
         self._size_bytes += len(data)
         if self._pieces and len(data) < _SMALL_PIECE_BYTES and len(last := self._pieces[-1]) < _SMALL_PIECE_BYTES:
             # Each piece of its own would let a stranger who sends byte by byte take forty times what he sends.
@@ -101,16 +119,20 @@ class Arrived:
         elif data:
             self._pieces.append(data)
 
-    def frame(self, max_bytes: int) -> bytes | None:
+    def frame(self, max_bytes: int) -> bytes | bytearray | None:
         """Take the next frame if it is whole.
 
         Raises:
             TooLarge: it is announced longer than ``max_bytes``; nothing was taken.
         """
+        if self._begun is not None:
+            return self._finished(self._begun)
         if self._size_bytes < PREFIX_BYTES:
             return None
         length = frame_length(self._peek(PREFIX_BYTES), max_bytes)
         if self._size_bytes < PREFIX_BYTES + length:
+            if length in _IN_PLACE_BYTES:
+                self._begin(length)
             return None
         self._drop(PREFIX_BYTES)
         data = self._peek(length)
@@ -120,7 +142,21 @@ class Arrived:
     def clear(self) -> None:
         """Forget it all."""
         self._pieces.clear()
-        self._at = self._size_bytes = 0
+        self._at = self._size_bytes = self._written = 0
+        self._begun = None
+
+    def _begin(self, length: int) -> None:
+        self._drop(PREFIX_BYTES)
+        came, self._begun = self._size_bytes, bytearray(length)
+        self._begun[:came] = self._peek(came)
+        self._drop(came)
+        self._written = came
+
+    def _finished(self, begun: bytearray) -> bytearray | None:
+        if self._written < len(begun):
+            return None
+        self._begun, self._written = None, 0
+        return begun
 
     def _peek(self, count: int) -> bytes:
         """The first ``count`` bytes, which are there."""
@@ -167,7 +203,7 @@ class FrameParser:
         self._arrived.add(data)
         complete: list[bytes] = []
         while (payload := self._arrived.frame(self._max_bytes)) is not None:
-            complete.append(payload)
+            complete.append(bytes(payload))
         return complete
 
     def end(self) -> None:

@@ -25,6 +25,7 @@ from msgspec import StructMeta
 
 from cocoon.core.errors import Malformed, NonCanonical, TooLarge, UnknownKind, UnknownVersion, UsageError
 from cocoon.core.limits import EXTRA_FIELDS_BYTES, SMALL_PAYLOAD_BYTES
+from cocoon.core.pieces import Pieces
 from cocoon.core.values import Value, astuple
 from cocoon.wire.codec import SHORT_BYTES, Reader, pack_plain, plain_pieces, unpack_short
 from cocoon.wire.types import Wire
@@ -204,7 +205,7 @@ def packed_digest(data: bytes) -> bytes:
     Raises:
         Malformed: the bytes do not begin like an unsigned message.
     """
-    reader = Reader(data, len(data))
+    reader = Reader(data)
     _check_array(reader, 3)
     reader.uint(_U16_MAX)
     reader.uint(_U16_MAX)
@@ -245,14 +246,14 @@ def _misfit(shape: Shape, values: tuple[Any, ...]) -> UsageError:
 
 
 @overload
-def unpack(data: bytes, expected: type[M], /) -> M: ...
+def unpack(data: Pieces, expected: type[M], /) -> M: ...
 @overload
-def unpack(data: bytes, first: type[A], second: type[B], /) -> A | B: ...
+def unpack(data: Pieces, first: type[A], second: type[B], /) -> A | B: ...
 @overload
-def unpack(data: bytes, first: type[A], second: type[B], third: type[C], /) -> A | B | C: ...
+def unpack(data: Pieces, first: type[A], second: type[B], third: type[C], /) -> A | B | C: ...
 @overload
-def unpack(data: bytes, /, *expected: type[Message]) -> Message: ...
-def unpack(data: bytes, /, *expected: type[Message]) -> Message:
+def unpack(data: Pieces, /, *expected: type[Message]) -> Message: ...
+def unpack(data: Pieces, /, *expected: type[Message]) -> Message:
     """Read one unsigned message of one of the ``expected`` kinds.
 
     Raises:
@@ -266,12 +267,12 @@ def unpack(data: bytes, /, *expected: type[Message]) -> Message:
         if cls.shape.signed_by is not None:
             raise UsageError(f"{cls.shape.name} travels only signed; use wire.signing.open_signed")
         limit = max(limit, cls.shape.max_bytes)
-    if len(data) <= min(limit, SHORT_BYTES) and (short := _unpack_short(data, expected)) is not None:
+    if isinstance(data, bytes) and len(data) <= min(limit, SHORT_BYTES) and (short := _unpack_short(data, expected)) is not None:
         return short
     reader = Reader(data, limit)
     _check_array(reader, 3)
     cls = read_kind(reader, expected)
-    _check_size(cls.shape.name, len(data), cls.shape.max_bytes, TooLarge)
+    _check_size(cls.shape.name, reader.size_bytes, cls.shape.max_bytes, TooLarge)
     found = _read_body(cls, reader)
     reader.end()
     return found
@@ -318,13 +319,13 @@ def unpack_body(cls: type[M], body: bytes) -> M:
     return found
 
 
-def peek_kind(data: bytes) -> int:
+def peek_kind(data: Pieces) -> int:
     """The kind number of a packed message, signed or not, without reading the rest.
 
     Raises:
         Malformed: the bytes do not begin like a message.
     """
-    reader = Reader(data, len(data))
+    reader = Reader(data)
     if reader.array(_U16_MAX) not in (3, 5):
         raise Malformed("a message is an array of 3 or, signed, 5 items")
     return reader.uint(_U16_MAX)

@@ -48,7 +48,7 @@ async def pour(stream) -> None:
 
 
 async def drain(stream) -> None:
-    while await stream._raw.read():
+    while await stream._raw.read(1 << 20):
         pass
 
 
@@ -87,7 +87,7 @@ async def test_cancelled_reads_keep_the_connection_and_lose_no_byte(monkeypatch)
                             scope.deadline = math.inf
                             scopes.append(scope)
                         while True:
-                            got += await stream._raw.read()
+                            got += await stream._raw.read(1 << 20)
                 whole = len(got) // 4
                 numbers = struct.unpack(f">{whole}I", got[: whole * 4])
                 assert list(numbers) == [n // 4096 for n in range(whole)]
@@ -190,6 +190,33 @@ async def test_small_reads_send_no_credit_of_their_own(monkeypatch):
             assert await stream.receive() == bytes([number]) * 100
         # A few frames of that type say that streams are open, of heartbeats too; the library sends a hundred more.
         assert written.count(TYPE_DATA) >= 100 and written.count(TYPE_WINDOW_UPDATE) < 10
+        await stream.close()
+
+
+@never_raises(CocoonError, trio.TooSlowError)
+async def test_messages_that_came_together_are_read_together(monkeypatch):
+    """The library asks the system twice for each of them."""
+    asked = []
+    original = compat._original_read
+
+    async def noted(self, n=None):
+        asked.append(n)
+        return await original(self, n)
+
+    async def count(stream):
+        for _ in range(200):
+            await stream.receive()
+        await stream.send(b"all")
+        await stream.receive()
+
+    async with pair("/test/gulps/1", count) as (server, client):
+        stream = await client.open_stream(server.peer, "/test/gulps/1")
+        monkeypatch.setattr(compat, "_original_read", noted)
+        for number in range(200):
+            await stream.send(bytes([number]) * 100)
+        assert await stream.receive() == b"all"
+        # Of both sides, heartbeats and credit among them; the library asks 400 times and more.
+        assert len(asked) < 300
         await stream.close()
 
 

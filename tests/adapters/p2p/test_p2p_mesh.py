@@ -89,7 +89,7 @@ async def test_no_protocol_of_ours_is_served_before_hello():
         connection = await stranger.dial(peer, address)
         said = b""
         with trio.fail_after(PATIENCE_S), suppress(StreamClosed, Unreachable):
-            said = await (await connection.open("/test/private/1")).read()
+            said = await (await connection.open("/test/private/1")).read(1 << 16)
         assert said == b"" and not served.is_set()
 
 

@@ -29,6 +29,7 @@ from cocoon.node.regard import Regard
 from cocoon.node.stock import Terms
 from cocoon.node.treasury import Treasury
 from cocoon.p2p.streams import PeerStream
+from cocoon.p2p.waits import Waits
 from cocoon.privacy.hpke import open_keys
 from cocoon.privacy.link import SealedReader, SealedWriter, session_keys
 from cocoon.store.chain import Entry
@@ -118,16 +119,23 @@ class Raw:
 
     def __init__(self, end: trio.StapledStream) -> None:
         self._end = end
+        self._waits = Waits()
 
-    async def read(self) -> bytes:
+    def wake(self) -> None:
+        self._waits.end()
+
+    async def read_into(self, room: memoryview) -> int:
+        raise AssertionError("no long frame is expected here")
+
+    async def read(self, most: int) -> bytes:
         try:
-            return bytes(await self._end.receive_some(1 << 16))
+            return bytes(await self._waits.until(lambda: self._end.receive_some(most)))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise StreamClosed("the other side is gone") from None
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, *pieces: bytes) -> None:
         try:
-            await self._end.send_all(data)
+            await self._waits.until(lambda: self._end.send_all(b"".join(pieces)))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise StreamClosed("the other side is gone") from None
 

@@ -211,11 +211,11 @@ async def test_what_is_kept_is_bounded_and_who_lacks_more_is_given_up() -> None:
         def __init__(self) -> None:
             self.ended = False
 
-        async def send(self, frame: bytes) -> None:
+        async def send(self, *frames: bytes) -> None:
             await trio.lowlevel.checkpoint()
-            taken.append(frame)
+            taken.extend(frames)
 
-        async def receive(self, max_bytes: int) -> bytes:
+        async def take(self, max_bytes: int) -> bytes:
             raise StreamClosed("cut")
 
         def wake(self, reason: str) -> None: ...
@@ -248,12 +248,12 @@ async def test_what_a_stream_still_gives_while_it_is_replaced_is_not_taken_for_i
         def __init__(self, frame: bytes, sends: bool) -> None:
             self._frame, self._sends = frame, sends
 
-        async def send(self, frame: bytes) -> None:
+        async def send(self, *frames: bytes) -> None:
             await trio.lowlevel.checkpoint()
             if not self._sends:
                 raise StreamClosed("cut")
 
-        async def receive(self, max_bytes: int) -> bytes:
+        async def take(self, max_bytes: int) -> bytes:
             await trio.lowlevel.checkpoint()
             return self._frame
 
@@ -291,11 +291,11 @@ async def test_a_frame_that_arrived_though_its_stream_broke_is_not_sent_again() 
     class Scripted:
         """Delivers a frame when it is told to, and gives none."""
 
-        async def send(self, frame: bytes) -> None:
+        async def send(self, *frames: bytes) -> None:
             await delivered.wait()
-            taken.append(frame)
+            taken.extend(frames)
 
-        async def receive(self, max_bytes: int) -> bytes:
+        async def take(self, max_bytes: int) -> bytes:
             raise StreamClosed("cut")
 
         def wake(self, reason: str) -> None: ...

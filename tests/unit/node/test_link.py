@@ -72,7 +72,7 @@ async def test_what_is_posted_while_another_sends_leaves_with_it() -> None:
     sent: list[list[object]] = []
 
     class Stream:
-        async def send(self, frame: bytes) -> None:
+        async def send(self, *frames: bytes) -> None:
             await trio.lowlevel.checkpoint()
 
     link = WorkLink(Stream(), SealedWriter(bytes(32)), SealedReader(bytes(32)))  # type: ignore[arg-type]
@@ -96,10 +96,10 @@ async def test_who_reads_no_answer_is_not_listened_to_any_more() -> None:
     class Stream:
         asked = 0
 
-        async def send(self, frame: bytes) -> None:
+        async def send(self, *frames: bytes) -> None:
             await goes_on.wait()
 
-        async def receive(self, max_bytes: int) -> bytes:
+        async def take(self, max_bytes: int) -> bytes:
             self.asked += 1
             await trio.sleep_forever()
             raise AssertionError("unreachable")
@@ -121,10 +121,10 @@ async def test_who_reads_no_answer_is_not_listened_to_any_more() -> None:
 
 async def test_to_send_on_a_link_that_is_gone_is_the_readers_business() -> None:
     class Stream:
-        async def send(self, frame: bytes) -> None:
+        async def send(self, *frames: bytes) -> None:
             raise StreamClosed("gone")
 
-        async def receive(self, max_bytes: int) -> bytes:
+        async def take(self, max_bytes: int) -> bytes:
             raise StreamClosed("gone")
 
     link = WorkLink(Stream(), SealedWriter(bytes(32)), SealedReader(bytes(32)))  # type: ignore[arg-type]

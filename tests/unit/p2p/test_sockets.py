@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
@@ -45,7 +46,7 @@ async def test_what_fits_the_buffers_does_not_pass_the_loop() -> None:
         before = passes.count
         for _ in range(4):
             await ours.write(b"question")
-            assert await theirs.read() == b"question"
+            assert await theirs.read(MIB) == b"question"
         assert passes.count == before
         nursery.cancel_scope.cancel()
 
@@ -60,7 +61,7 @@ async def test_a_writer_and_a_reader_that_always_may_go_on_let_others_go_first(s
             await ours.write(bytes(size))
             left = size
             while left:
-                left -= len(await theirs.read())
+                left -= len(await theirs.read(MIB))
         assert passes.count >= 8, "each of them, once in 16 calls"
         nursery.cancel_scope.cancel()
 
@@ -84,7 +85,7 @@ async def test_pieces_arrive_as_one_behind_the_other_however_much_is_taken_at_a_
 
     async def hear() -> None:
         while len(heard) < len(whole):
-            heard.extend(await theirs.read())
+            heard.extend(await theirs.read(MIB))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(hear)
@@ -106,6 +107,46 @@ async def test_a_reader_wakes_when_its_own_side_closes() -> None:
         await ours.close()
 
 
+async def test_who_waits_is_woken_and_the_connection_is_not_closed() -> None:
+    ours, theirs = pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_closed, ours)
+        await trio.testing.wait_all_tasks_blocked()
+        ours.wake()
+    await _closed(ours)
+    await ours.write(b"last words")
+    assert await theirs.read(MIB) == b"last words"
+    with pytest.raises(StreamClosed):
+        await ours.write(bytes(64 * MIB))
+
+
+async def test_a_stream_that_was_woken_says_why() -> None:
+    (ours, _silent), (theirs, _deaf) = pair(), pair()
+    stream, full = PeerStream(PeerKey(bytes(32)), ours), PeerStream(PeerKey(bytes(32)), theirs)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_ended, lambda: stream.receive())
+        nursery.start_soon(_ended, lambda: full.send(bytes(64 * MIB)))
+        await trio.testing.wait_all_tasks_blocked()
+        stream.wake("its peer is lost")
+        full.wake("its peer is lost")
+
+
+async def _ended(call: Callable[[], Awaitable[object]]) -> None:
+    with pytest.raises(StreamClosed, match="its peer is lost"):
+        await call()
+
+
+async def test_a_long_frame_is_read_to_where_it_stays() -> None:
+    ours, theirs = pair()
+    stream = PeerStream(PeerKey(bytes(32)), theirs)
+    long = [bytes([number]) * (256 * KIB) for number in range(3)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ours.write, *map(frame, [*long, b"short"]))
+        taken = [await stream.take(MIB) for _ in long]
+        assert taken == long and type(taken[-1]) is bytearray
+        assert await stream.receive() == b"short"
+
+
 async def _closed(raw: SocketBytes) -> None:
     with pytest.raises(StreamClosed):
-        await raw.read()
+        await raw.read(MIB)

@@ -6,6 +6,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cocoon.core.errors import BadSeal, LimitExceeded, Malformed, NonCanonical, TooLarge, UsageError
 from cocoon.core.ids import LeaseId
 from cocoon.core.limits import LINK_FRAMES, MESSAGE_BYTES
+from cocoon.core.pieces import whole
 from cocoon.privacy.link import (
     FRAME_DATA_BYTES,
     SEALED_FRAME_BYTES,
@@ -29,7 +30,7 @@ def sealed(counter: int, plain: bytes) -> bytes:
 
 
 def read_all(reader: SealedReader, frames: list[bytes]) -> list[bytes]:
-    return [message for frame in frames if (message := reader.feed_frame(frame)) is not None]
+    return [whole(message) for frame in frames if (message := reader.feed_frame(frame)) is not None]
 
 
 def test_messages_arrive_whole_and_in_order() -> None:

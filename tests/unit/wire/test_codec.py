@@ -7,6 +7,8 @@ from typing import Any
 
 import msgpack
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cocoon.core.errors import Malformed, NonCanonical, TooLarge, UsageError
 from cocoon.core.limits import CODEC_DEPTH, CODEC_ITEMS, SMALL_PAYLOAD_BYTES
@@ -145,6 +147,33 @@ def test_reader_limits_hold_to_the_byte() -> None:
 def test_a_bytearray_is_read_like_bytes() -> None:
     found = decode(bytearray(b"\xc4\x01x"), max_bytes=9)  # type: ignore[arg-type]
     assert type(found) is bytes
+
+
+@given(cuts=st.lists(st.integers(0, 2_000), max_size=12), lost=st.integers(0, 3))
+def test_what_came_in_pieces_is_read_as_if_it_were_whole(cuts: list[int], lost: int) -> None:
+    value = {1: [b"x" * 700, "text", -7, True], 2: {3: b"y" * 300, 1 << 40: []}, 9: "é" * 40}
+    spelled = encode(value)
+    data = spelled[: len(spelled) - lost]
+    ends = sorted(min(cut, len(data)) for cut in cuts)
+    pieces = [data[begin:end] for begin, end in zip([0, *ends], [*ends, len(data)], strict=True)]
+    reader = Reader([memoryview(piece) for piece in pieces], len(spelled))
+    if lost:
+        with pytest.raises(Malformed, match="truncated"):
+            reader.value()
+        return
+    assert reader.value() == value
+    assert reader.position() == reader.size_bytes == len(spelled)
+    reader.end()
+
+
+def test_pieces_together_are_no_longer_than_the_limit() -> None:
+    with pytest.raises(TooLarge):
+        Reader([b"\xc4\x03", b"abc"], 4)
+    with pytest.raises(Malformed, match="1 bytes after"):
+        read = Reader([b"\xc4\x01a", b"b"], 4)
+        read.blob(1)
+        read.end()
+    assert bytes(Reader([b"\xc4\x03a", b"bc"], 9).view(3)) == b"abc"
 
 
 @pytest.mark.parametrize("around", [0, 1, 15, 16, 300])

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from cocoon.core.errors import Malformed, TooLarge
 from cocoon.core.limits import SMALL_PAYLOAD_BYTES
 from cocoon.core.pieces import unsent
-from cocoon.wire.framing import FrameParser, frame, frame_length, framed
+from cocoon.core.units import KIB, MIB
+from cocoon.wire.framing import Arrived, FrameParser, frame, frame_length, framed
 
 PAYLOADS = [b"", b"a", b"bc" * 300, b"", b"d" * 1_000]
 STREAM = b"".join(frame(payload) for payload in PAYLOADS)
@@ -64,6 +65,39 @@ def test_what_arrives_in_pieces_takes_hardly_more_than_its_bytes(step: int) -> N
         assert tracemalloc.get_traced_memory()[0] < 1.3 * size
     finally:
         tracemalloc.stop()
+
+
+@given(st.lists(st.integers(1, 200 * KIB), min_size=1, max_size=8), st.lists(st.booleans(), min_size=8, max_size=8))
+def test_a_frame_is_the_same_whether_it_was_written_in_place_or_added(steps: list[int], in_place: list[bool]) -> None:
+    payloads = [b"s", bytes(range(256)) * 700, b"", bytes(range(255)) * 900, b"e" * 70_000]
+    stream, at, turn = b"".join(map(frame, payloads)), 0, 0
+    arrived, found = Arrived(), []
+    while at < len(stream):
+        step, room = steps[turn % len(steps)], arrived.room()
+        if room is not None and in_place[turn % len(in_place)]:
+            step = min(step, len(room))
+            room[:step] = stream[at : at + step]
+            arrived.wrote(step)
+        else:
+            arrived.add(stream[at : at + step])
+        at, turn = at + step, turn + 1
+        while (payload := arrived.frame(MIB)) is not None:
+            found.append(bytes(payload))
+    assert found == payloads and not arrived
+
+
+def test_there_is_room_for_a_long_frame_that_is_not_too_long_and_for_no_more_than_its_rest() -> None:
+    arrived = Arrived()
+    arrived.add((100 * KIB).to_bytes(4, "big") + b"began")
+    assert arrived.room() is None, "nobody has said how long a frame may be"
+    assert arrived.frame(MIB) is None
+    room = arrived.room()
+    assert room is not None and len(room) == 100 * KIB - 5
+    arrived.add((600 * KIB).to_bytes(4, "big"))
+    assert len(arrived.room() or b"") == 100 * KIB - 9
+    arrived.clear()
+    arrived.add((600 * KIB).to_bytes(4, "big") + b"began")
+    assert arrived.frame(MIB) is None and arrived.room() is None
 
 
 def test_a_frame_in_pieces_leaves_what_is_large_where_it_lies() -> None:
