@@ -56,9 +56,10 @@ def bulk() -> list[Row]:
     command = [sys.executable, "-m", "bench.bulk"]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as receiver:
         assert receiver.stdout is not None
-        address = json.loads(receiver.stdout.readline())
-        direct, shared = trio.run(_send_all, address)
-        receiver.kill()
+        try:
+            direct, shared = trio.run(_send_all, json.loads(receiver.stdout.readline()))
+        finally:
+            receiver.kill()
     return [
         Row("bulk sealed one way, a link of its own", f"{direct:,.0f} MB/s", "1,500 MB/s"),
         Row("  over libp2p", f"{shared:,.0f} MB/s", "250 MB/s"),

@@ -56,14 +56,21 @@ def started_here() -> Iterator[Crew]:
 
 
 @contextmanager
-def three_peers(*, paid: bool = False) -> Iterator[tuple[Crew, dict[str, Peer], dict[str, float]]]:
-    """Bootstrap, provider and requester, ready, with the seconds that each took; runs cost nothing unless ``paid``."""
+def three_peers(
+    *, paid: bool = False, direct: bool = True
+) -> Iterator[tuple[Crew, dict[str, Peer], dict[str, float]]]:
+    """Bootstrap, provider and requester, ready, with the seconds that each took; runs cost nothing unless ``paid``.
+
+    Args:
+        direct: Whether leases may have connections of their own.
+    """
+    links = {} if direct else {"COCOON_DIRECT_LINKS": "false"}
     with started_here() as members:
         peers = {"bootstrap": members.start("bootstrap", "up", "--role", "bootstrap")}
         link = members.wait_link(peers["bootstrap"])
         took = {"bootstrap": members.wait_ready(peers["bootstrap"])}
         for name, *flags in (("provider", "--provide"), ("requester",)):
-            peers[name] = members.start(name, "up", *flags, "--join", link, **(_PAID if paid and flags else {}))
+            peers[name] = members.start(name, "up", *flags, "--join", link, **links, **(_PAID if paid and flags else {}))
             took[name] = members.wait_ready(peers[name])
             if paid:
                 cocoon.connect(peers[name].home).fund(_FUNDS_NANOTON)

@@ -17,6 +17,7 @@ from statistics import median
 
 from bench.batching import batching
 from bench.boundary import boundary
+from bench.bulk import bulk
 from bench.joined import joined
 from bench.leases import leases
 from bench.ledger import anchor, demo, first_task, vouchers
@@ -26,7 +27,7 @@ from bench.rivals.run import rivals
 from bench.rows import ROOT, Row
 from bench.simulator import simulator
 from bench.spoken import spoken
-from bench.stream import stream
+from bench.stream import shared, stream
 from bench.tokens import tokens
 from bench.workers import workers
 
@@ -61,7 +62,7 @@ def install() -> list[Row]:
 
 
 MEASURES: tuple[Callable[[], list[Row]], ...] = (
-    help_time, peers, stream, rivals, boundary, workers, joined, leases, batching, tokens, spoken, match, vouchers,
+    help_time, peers, stream, shared, bulk, rivals, boundary, workers, joined, leases, batching, tokens, spoken, match, vouchers,
     anchor, first_task, simulator, demo, install,
 )
 

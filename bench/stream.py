@@ -43,6 +43,23 @@ class _OneByOne:
         return (self._inputs for _ in range(self._count))
 
 
+def shared() -> list[Row]:
+    """The same over libp2p, as where peers cannot reach each other directly."""
+    with three_peers(paid=True, direct=False) as (_, started, _), tempfile.TemporaryDirectory() as folder:
+        model = Path(folder, "relu.onnx")
+        model.write_bytes(relu())
+        client = cocoon.connect(started["requester"].home)
+        small = {"x": np.linspace(-1, 1, 256, dtype="f4").reshape(1, 256)}
+        client.run(model, small)
+        rate, peers_us, _ = _streamed(client, model, small, started)
+        kept_ms = _kept_ms(client, model, small)
+    return [
+        Row("runs of 1 KiB each way in one map, over libp2p", f"{rate:,.0f}/s", "9,000/s"),
+        Row("  CPU of both peers for one", f"{peers_us:.0f} us"),
+        Row("one run of an open session over libp2p, p50, p95", ", ".join(f"{ms:.1f}" for ms in kept_ms) + " ms", "1.5 ms"),
+    ]
+
+
 def stream() -> list[Row]:
     """One model (y = relu(x)), one lease; medians of several rounds."""
     with three_peers(paid=True) as (_, started, _), tempfile.TemporaryDirectory(prefix="cocoon-bench-") as folder:

@@ -32,6 +32,9 @@ _I64_MIN = -(1 << 63)
 #: What is no longer may be read before it is judged; at the worst, empty arrays in an array, it becomes 64 times that.
 SHORT_BYTES = 64 * KIB
 
+#: At rest; to make one costs as much as to pack most values.
+_packers: list[msgpack.Packer] = []
+
 #: Which keys the maps of a value have: ``int`` between peers, ``str`` on the local control socket.
 Keys = Literal["int", "str"]
 
@@ -90,7 +93,12 @@ def unpack_short(data: bytes) -> Any:
 
 def pack_plain(value: object) -> bytes:
     """Msgpack of a value whose types, ranges and key order the caller has already checked."""
-    packed = msgpack.packb(value, use_bin_type=True)
+    # Taken while it packs: what a finalizer or another thread packs meanwhile must not land in the same buffer.
+    packer = _packers.pop() if _packers else msgpack.Packer()
+    try:
+        packed = packer.pack(value)
+    finally:
+        _packers.append(packer)
     assert isinstance(packed, bytes)
     return packed
 

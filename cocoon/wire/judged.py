@@ -167,10 +167,9 @@ def _statement_words(statement: Statement) -> tuple[bytes, bytes]:
     """Data bytes and representation hash."""
     if (flaw := statement._flaw()) is not None:
         raise UsageError(flaw)
-    for name in ("lease", "input", "output"):           # struct would fill them up, or cut them
-        if len(getattr(statement, name)) != HASH_BYTES:
-            raise UsageError(f"a statement's {name} has {HASH_BYTES} bytes")
     lease, number, input_alg, inputs, output_alg, outputs, *rest = astuple(statement)
+    if not len(lease) == len(inputs) == len(outputs) == HASH_BYTES:     # struct would fill them up, or cut them
+        raise UsageError(f"a statement's lease, input and output have {HASH_BYTES} bytes each")
     try:
         data = _STATEMENT.pack(STATEMENT_TAG, lease, number, input_alg << 4 | output_alg, inputs, outputs, *rest)
     except struct.error as error:

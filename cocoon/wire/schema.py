@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any, ClassVar, TypeVar, dataclass_transform, overload
 
 from msgspec import StructMeta
@@ -37,6 +38,8 @@ HEADER_BYTES = 1 + 3 + 3
 SIGNED_HEADER_BYTES = HEADER_BYTES + 5 + (2 + 32) + (2 + 64)
 _U16_MAX = (1 << 16) - 1
 _BODY_FIELDS = 256
+#: Sets of messages that somewhere in the code are expected together; there are some fifty.
+_EXPECTATIONS = 256
 
 
 class Field(Value):
@@ -60,6 +63,8 @@ class Shape(Value):
     max_bytes: int
     fields: tuple[Field, ...]
     by_key: dict[int, Field]
+    #: Of each field what is asked of every message: its key, what writes it, and whether it must be there.
+    writers: tuple[tuple[int, Callable[[Any], object], bool], ...]
 
 
 class Declared(Value):
@@ -138,7 +143,8 @@ def message(
         by_key = {item.key: item for item in fields}
         body = max_body_bytes or 3 + sum(3 + f.wire.max_bytes for f in fields) + EXTRA_FIELDS_BYTES
         packed = body + (HEADER_BYTES if signed_by is None else SIGNED_HEADER_BYTES)
-        cls.shape = Shape(kind, version, name, signed_by, body, packed, fields, by_key)
+        writers = tuple((item.key, item.wire.write, item.required) for item in fields)
+        cls.shape = Shape(kind, version, name, signed_by, body, packed, fields, by_key, writers)
         if (kind, version) in _KINDS or name in _NAMES:
             raise UsageError(f"message {name} ({kind}, {version}) is declared twice")
         _KINDS[kind, version] = _NAMES[name] = cls
@@ -221,9 +227,9 @@ def _packed(msg: Message) -> bytes:
 def _body(msg: Message) -> dict[int, object]:
     values, body = astuple(msg), {}
     try:
-        for item, value in zip(msg.shape.fields, values, strict=True):
-            if value is not None or item.required:
-                body[item.key] = item.wire.write(value)
+        for (key, write, required), value in zip(msg.shape.writers, values, strict=True):
+            if value is not None or required:
+                body[key] = write(value)
     except UsageError:
         raise _misfit(msg.shape, values) from None
     if (flaw := msg.flaw()) is not None:
@@ -262,12 +268,8 @@ def unpack(data: Pieces, /, *expected: type[Message]) -> Message:
         TooLarge, NonCanonical, Malformed: bytes that are no such message.
         UsageError: an expected kind travels only signed.
     """
-    limit = 0
-    for cls in expected:
-        if cls.shape.signed_by is not None:
-            raise UsageError(f"{cls.shape.name} travels only signed; use wire.signing.open_signed")
-        limit = max(limit, cls.shape.max_bytes)
-    if isinstance(data, bytes) and len(data) <= min(limit, SHORT_BYTES) and (short := _unpack_short(data, expected)) is not None:
+    limit, kinds = _awaited(expected)
+    if isinstance(data, bytes) and len(data) <= min(limit, SHORT_BYTES) and (short := _unpack_short(data, kinds)) is not None:
         return short
     reader = Reader(data, limit)
     _check_array(reader, 3)
@@ -278,29 +280,48 @@ def unpack(data: Pieces, /, *expected: type[Message]) -> Message:
     return found
 
 
-def _unpack_short(data: bytes, expected: tuple[type[Message], ...]) -> Message | None:
+@lru_cache(_EXPECTATIONS)
+def _awaited(expected: tuple[type[Message], ...]) -> tuple[int, dict[tuple[int, int], type[Message]]]:
+    """The longest of these messages, and which is which."""
+    for cls in expected:
+        if cls.shape.signed_by is not None:
+            raise UsageError(f"{cls.shape.name} travels only signed; use wire.signing.open_signed")
+    limit = max((cls.shape.max_bytes for cls in expected), default=0)
+    return limit, {(cls.shape.kind, cls.shape.version): cls for cls in expected}
+
+
+def _unpack_short(data: bytes, kinds: dict[tuple[int, int], type[Message]]) -> Message | None:
     """The expected message that spells the very ``data`` when it is packed; None if none is seen."""
     value = unpack_short(data)
     if type(value) is not list or len(value) != 3 or type(value[2]) is not dict:
         return None
     kind, version, body = value
-    for cls in expected:
-        if cls.shape.kind == kind and cls.shape.version == version:
-            return _spelled(cls, body, data, _packed)
-    return None
+    if type(kind) is not int or type(version) is not int:
+        return None
+    cls = kinds.get((kind, version))
+    if cls is None or len(data) > cls.shape.max_bytes or pack_plain(value) != data:
+        return None
+    return _spelled(cls, body)
 
 
-def _spelled(cls: type[M], body: dict[Any, Any], data: bytes, spell: Callable[[Message], bytes]) -> M | None:
-    """The message with these fields, if it is spelled like ``data``; records among them are left to the reader."""
-    values = [body.get(item.key) for item in cls.shape.fields]
-    for index, value in enumerate(values):
-        if type(value) is list:
-            values[index] = _tuple_of(value)
-    found = cls(*values)
+def _spelled(cls: type[M], body: dict[Any, Any]) -> M | None:
+    """The message with this body, whose values are spelled canonically; records among them are left to the reader."""
+    keys, values = list(body), []
+    if set(map(type, keys)) != {int} or keys != sorted(keys):
+        return None
     try:
-        return found if spell(found) == data else None
+        for key, write, required in cls.shape.writers:
+            if key in body:
+                write(value := body.pop(key))
+                values.append(_tuple_of(value) if type(value) is list else value)
+            elif required:
+                return None
+            else:
+                values.append(None)
     except UsageError:
         return None
+    found = cls(*values)
+    return None if body or found.flaw() is not None else found
 
 
 def _tuple_of(items: list[Any]) -> tuple[Any, ...]:
@@ -311,7 +332,7 @@ def unpack_body(cls: type[M], body: bytes) -> M:
     """Read the body map of a message whose kind is known from elsewhere; errors as ``unpack``."""
     if len(body) <= min(cls.shape.max_body_bytes, SHORT_BYTES):
         value = unpack_short(body)
-        if type(value) is dict and (short := _spelled(cls, value, body, body_bytes)) is not None:
+        if type(value) is dict and pack_plain(value) == body and (short := _spelled(cls, value)) is not None:
             return short
     reader = Reader(body, cls.shape.max_body_bytes)
     found = _read_body(cls, reader)
