@@ -10,8 +10,9 @@ Purity: shell. Spec: docs/spec/machines.md, rule MAC-4.
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from itertools import takewhile
 from typing import Protocol
 
@@ -52,25 +53,21 @@ class Driver:
         self._perform = perform
         self._record = record
         self._flush = flush
-        self._inbox, self._facts = trio.open_memory_channel[Event](INBOX_EVENTS)
-        self._stopped = False
+        self._inbox: deque[Event] = deque()
+        #: A fact is there; and, for who waits for it, that there is room for another.
+        self._came, self._taken = trio.Event(), trio.Event()
+        self._stopped = self._ended = False
 
     async def post(self, event: Event) -> bool:
         """Hand in a fact; waits while the inbox is full. False if the machine has ended and nobody looks at it."""
-        try:
-            try:
-                self._inbox.send_nowait(event)          # a checkpoint for each of many facts would cost more than they
-            except trio.WouldBlock:
-                await self._inbox.send(event)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return False
-        return True
+        while len(self._inbox) >= INBOX_EVENTS and not self._ended:
+            await self._taken.wait()
+        return self._put(event)
 
     def hint(self, event: Event) -> None:
         """Hand in a fact that may be lost, and is while half of the inbox is taken: nobody waits for it."""
-        if self._facts.statistics().current_buffer_used < INBOX_EVENTS // 2:
-            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                self._inbox.send_nowait(event)
+        if len(self._inbox) < INBOX_EVENTS // 2:
+            self._put(event)
 
     def stop(self) -> None:
         """End ``run`` after the effects of the facts that were taken."""
@@ -78,12 +75,34 @@ class Driver:
 
     async def run(self) -> None:
         """Feed the machine. The only place where a machine's durable effects are let out."""
-        with self._facts:
+        try:
             while not self._stopped:
-                await self._take([await self._next(), *self._waiting()])
+                if await self._late():
+                    await self._take([DeadlinePassed(), *self._waiting()])
             # Whoever was told that his fact was taken gets the machine's answer to it.
             while waiting := self._waiting():
                 await self._take(waiting)
+        finally:
+            self._ended = True
+            self._taken.set()
+
+    def _put(self, event: Event) -> bool:
+        if not self._ended:
+            self._inbox.append(event)
+            self._came.set()
+        return not self._ended
+
+    async def _late(self) -> bool:
+        """Take facts until the machine's time is up (True), or until ``stop``."""
+        with trio.CancelScope() as patience:            # one for many facts: to make it costs as much as to take one
+            while not self._stopped:
+                patience.deadline = self._due_s()
+                await self._came.wait()
+                patience.deadline = math.inf
+                if patience.cancel_called:              # both at once: what is to be done now must not be cancelled
+                    return False
+                await self._take(self._waiting())
+        return patience.cancelled_caught
 
     async def _take(self, events: Sequence[Event]) -> None:
         effects: list[Effect] = []
@@ -102,13 +121,17 @@ class Driver:
             await self._flush()
 
     def _waiting(self) -> list[Event]:
-        return [self._facts.receive_nowait() for _ in range(self._facts.statistics().current_buffer_used)]
+        """All facts that wait; taken."""
+        waiting, self._came = list(self._inbox), trio.Event()
+        self._inbox.clear()
+        if len(waiting) >= INBOX_EVENTS:
+            self._taken.set()
+            self._taken = trio.Event()
+        return waiting
 
-    async def _next(self) -> Event:
+    def _due_s(self) -> float:
+        """When the machine's time is up, by trio's clock."""
         deadline_ns = self._machine.deadline_ns()
         if deadline_ns is None:
-            return await self._facts.receive()
-        wait_s = max(0.0, (deadline_ns - self._clock.now_ns()) / SECOND_NS)
-        with trio.move_on_after(wait_s):
-            return await self._facts.receive()
-        return DeadlinePassed()
+            return math.inf
+        return trio.current_time() + max(0, deadline_ns - self._clock.now_ns()) / SECOND_NS

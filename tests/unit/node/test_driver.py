@@ -13,7 +13,7 @@ import trio.testing
 from cocoon.core.errors import StorageFull, UsageError
 from cocoon.core.machine import DeadlinePassed, Effect, Event
 from cocoon.core.units import SECOND_NS
-from cocoon.node.driver import Driver
+from cocoon.node.driver import INBOX_EVENTS, Driver
 
 
 class Happened(Event):
@@ -155,3 +155,70 @@ async def test_who_hands_in_a_fact_after_the_end_is_told_that_nobody_looks_at_it
     await driver.run()
     with trio.fail_after(5):
         assert not any([await driver.post(Happened(number)) for number in range(200)])
+
+
+async def test_a_deadline_that_comes_while_effects_are_performed_waits_for_them(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    machine = Echo(due_ns=int(trio.current_time() * SECOND_NS) + SECOND_NS)
+    performed: list[int] = []
+
+    async def perform(effect: Effect) -> None:
+        assert isinstance(effect, Wave)
+        await trio.sleep(5)
+        performed.append(effect.number)
+        if effect.number < 0:
+            driver.stop()
+
+    driver = Driver(machine, Clock(), perform)
+    await driver.post(Happened(2))
+    await driver.run()
+    assert performed == [2, -1]
+
+
+async def test_a_fact_that_comes_with_the_deadline_is_taken_whole(autojump_clock: trio.testing.MockClock) -> None:
+    """Both are there when the shell wakes; neither is lost, and what the fact orders is not cut off."""
+    performed: list[int] = []
+
+    async def perform(effect: Effect) -> None:
+        assert isinstance(effect, Wave)
+        await trio.lowlevel.checkpoint()
+        performed.append(effect.number)
+        if {2, -1} <= set(performed):
+            driver.stop()
+
+    driver = Driver(Echo(due_ns=int(trio.current_time() * SECOND_NS) + SECOND_NS), Clock(), perform)
+
+    async def post() -> None:
+        await trio.sleep(1)
+        await driver.post(Happened(2))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(post)
+        nursery.start_soon(driver.run)
+    assert sorted(performed) == [-1, 2]
+
+
+async def test_a_full_inbox_holds_up_who_posts_and_loses_hints() -> None:
+    goes_on, performed = trio.Event(), list[int]()
+
+    async def perform(effect: Effect) -> None:
+        assert isinstance(effect, Wave)
+        await goes_on.wait()
+        performed.append(effect.number)
+        if effect.number == 2 * (INBOX_EVENTS + 2):
+            driver.stop()
+
+    driver = Driver(Echo(), Clock(), perform)
+    async with trio.open_nursery() as nursery:
+        await driver.post(Happened(2))
+        nursery.start_soon(driver.run)
+        await trio.testing.wait_all_tasks_blocked()
+        for number in range(INBOX_EVENTS):
+            await driver.post(Happened(2 * number + 4))
+        driver.hint(Happened(1_000_000))
+        nursery.start_soon(driver.post, Happened(2 * (INBOX_EVENTS + 2)))
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(driver._inbox) == INBOX_EVENTS
+        goes_on.set()
+    assert performed == [2 * number for number in range(1, INBOX_EVENTS + 3)]

@@ -112,7 +112,7 @@ async def test_the_usual_ceiling_that_a_search_told_reaches_the_machine_with_its
     run._machine.handle(0, TaskSubmitted())
     run._ceiling_nanoton = 70
     await run.post(SellersRanked(Ranked((tender(),))))
-    event = run._driver._facts.receive_nowait()
+    event = run._driver._inbox.popleft()
     assert event == SellersRanked(Ranked((tender(),)), 70)
 
 
@@ -140,7 +140,7 @@ async def test_a_unit_that_is_accepted_and_still_being_recorded_has_no_receipt_y
     run._machine.phase, run._machine.accepted = Phase.SETTLING, 2
     run._delivered, run._uncovered, run._covered = 1, {(bytes(32), 1)}, {(bytes(32), 1)}
     await run.check_settled()
-    assert run._driver._facts.statistics().current_buffer_used == 0
+    assert not run._driver._inbox
     run._delivered = 2
     await run.check_settled()
-    assert run._driver._facts.receive_nowait() == ReceiptsSettled()
+    assert run._driver._inbox.popleft() == ReceiptsSettled()
