@@ -197,7 +197,7 @@ async def test_small_reads_send_no_credit_of_their_own(monkeypatch):
 async def test_messages_that_came_together_are_read_together(monkeypatch):
     """The library asks the system twice for each of them."""
     asked = []
-    original = compat._original_read
+    original = trio.SocketStream.receive_some
 
     async def noted(self, n=None):
         asked.append(n)
@@ -211,7 +211,7 @@ async def test_messages_that_came_together_are_read_together(monkeypatch):
 
     async with pair("/test/gulps/1", count) as (server, client):
         stream = await client.open_stream(server.peer, "/test/gulps/1")
-        monkeypatch.setattr(compat, "_original_read", noted)
+        monkeypatch.setattr(trio.SocketStream, "receive_some", noted)
         for number in range(200):
             await stream.send(bytes([number]) * 100)
         assert await stream.receive() == b"all"
