@@ -121,7 +121,7 @@ async def heard(stream: RawStream) -> bytes:
     data = b""
     try:
         while not data or len(data) < 4 + int.from_bytes(data[:4], "big"):
-            chunk = await stream.read()
+            chunk = await stream.read(1 << 16)
             if not chunk:
                 break
             data += chunk

@@ -207,7 +207,7 @@ CONNECTION_BUFFER_BYTES = 32 * MIB
 DHT_MESSAGE_BYTES = 256 * KIB
 """A reply names at most 40 peers of 8 addresses with signed records."""
 PADDING_FLOOR_BYTES = KIB
-RECORD_BYTES = 32 * KIB
+RECORD_BYTES = 64 * KIB
 """A packed receipt record: TRANCHE_RUNS statements of 127 bytes and about 1.5 KiB of signed messages."""
 ERROR_TEXT_CHARS = 512
 TENSORS = 256
@@ -282,8 +282,8 @@ GOSSIP_OUTBOX = 16
 """Frames that wait for one neighbour; a slow one misses the others and has them from a digest."""
 GOSSIP_KINDS = 16
 """Kinds of tasks that one peer follows."""
-RUNS_IN_FLIGHT = 128
-"""Runs of one lease sent and not yet answered: one batch with the worker, one on its way."""
+RUNS_IN_FLIGHT = 256
+"""Runs of one lease sent and not yet answered: four full batches, of which one is with the worker and one comes back."""
 RUNS_RESERVED = 4 * RUNS_IN_FLIGHT
 """Run numbers that a provider records ahead at most: what a crash costs a lease that goes on, in numbers."""
 FLIGHT_BYTES = 2 * PAYLOAD_BYTES
@@ -292,8 +292,9 @@ RUNS_AT_FIRST = 8
 """Runs of a task sent on a lease whose pace is not known yet, and of a slow one always."""
 RUNS_AHEAD_NS = 200 * MILLISECOND_NS
 """Work of this length is sent ahead on a lease: longer than any way to a provider and back, and lost with it."""
-TRANCHE_RUNS = 64
-"""Runs under one receipt on price-0 leases; on paid ones the amount decides."""
+TRANCHE_RUNS = 256
+"""Runs under one receipt on price-0 leases; on paid ones the amount decides. With 64, a stream of short runs stood still
+for a quarter of its time, until a countersignature had come back."""
 RUNS_UNSETTLED = 2 * TRANCHE_RUNS
 """Runs without a countersignature: one tranche under signature, one being filled."""
 RECEIPT_RESENDS = 2
@@ -371,7 +372,7 @@ LOST_QUEUE = 256
 """Notices of lost peers that one watcher may leave unread."""
 CONTROL_CLIENTS = 64
 TASKS_OPEN = 64
-CLIENT_WINDOW_UNITS = 256
+CLIENT_WINDOW_UNITS = 512
 """Units of one task that a client has sent and not yet handed to its caller in order. A provider ten times slower
 than two others holds its oldest unit for 80 of theirs: with 64 a task of 2,000 units took twice as long (computed)."""
 SESSION_RUNS = 1_000

@@ -65,7 +65,7 @@ def lease(**changes: Any) -> Signed[Lease]:
     }
     if changes.pop("paid", False):
         body |= {
-            "setup_nanoton": 7, "prices": ((1, 1_500),), "ceiling_nanoton": 1_000, "tranche_nanoton": 500,
+            "setup_nanoton": 7, "prices": ((1, 1_500),), "ceiling_nanoton": 4_000, "tranche_nanoton": 2_000,
             "escrow": BIRTH.address(), "lane": 9, "owner": BIRTH.owner, "lane_key": BIRTH.lane_key,
             "index": BIRTH.index, "close_delay_s": BIRTH.close_delay_s, "network_tag": BIRTH.network_tag,
         }

@@ -253,15 +253,15 @@ def test_each_way_in_which_a_proven_lane_does_not_cover_the_lease_has_its_code(s
 
 
 def test_a_lane_covers_the_ceiling_to_the_nanoton_and_the_end_to_the_second() -> None:
-    state = lane_state(cap_nanoton=1_100, expires_s=5_000)
+    state = lane_state(cap_nanoton=4_100, expires_s=5_000)
     check_lane(
         state, terms(paid=True), head_at(1, 100), payout=PAYOUT, provider_key=PROVIDER_KEY, until_s=5_000,
-        least_cap_nanoton=1_100,
+        least_cap_nanoton=4_100,
     )
     with pytest.raises(WrongField) as refused:
         check_lane(
             state, terms(paid=True), head_at(1, 100), payout=PAYOUT, provider_key=PROVIDER_KEY, until_s=5_000,
-            least_cap_nanoton=1_101,
+            least_cap_nanoton=4_101,
         )
     assert refused.value.code == "wrong_cap"
 
