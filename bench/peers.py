@@ -70,7 +70,8 @@ def three_peers(
         link = members.wait_link(peers["bootstrap"])
         took = {"bootstrap": members.wait_ready(peers["bootstrap"])}
         for name, *flags in (("provider", "--provide"), ("requester",)):
-            peers[name] = members.start(name, "up", *flags, "--join", link, **links, **(_PAID if paid and flags else {}))
+            priced = _PAID if paid and flags else {}
+            peers[name] = members.start(name, "up", *flags, "--join", link, **links, **priced)
             took[name] = members.wait_ready(peers[name])
             if paid:
                 cocoon.connect(peers[name].home).fund(_FUNDS_NANOTON)

@@ -62,8 +62,8 @@ def install() -> list[Row]:
 
 
 MEASURES: tuple[Callable[[], list[Row]], ...] = (
-    help_time, peers, stream, shared, bulk, rivals, boundary, workers, joined, leases, batching, tokens, spoken, match, vouchers,
-    anchor, first_task, simulator, demo, install,
+    help_time, peers, stream, shared, bulk, rivals, boundary, workers, joined, leases, batching, tokens, spoken, match,
+    vouchers, anchor, first_task, simulator, demo, install,
 )
 
 

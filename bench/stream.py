@@ -56,7 +56,7 @@ def shared() -> list[Row]:
     return [
         Row("runs of 1 KiB each way in one map, over libp2p", f"{rate:,.0f}/s", "9,000/s"),
         Row("  CPU of both peers for one", f"{peers_us:.0f} us"),
-        Row("one run of an open session over libp2p, p50, p95", ", ".join(f"{ms:.1f}" for ms in kept_ms) + " ms", "1.5 ms"),
+        Row("one run of an open session over libp2p, p50, p95", _told(kept_ms), "1.5 ms"),
     ]
 
 
@@ -81,7 +81,7 @@ def stream() -> list[Row]:
         Row("  CPU of both peers for one", f"{peers_us:.0f} us", "60 us"),
         Row("  CPU of the client for one", f"{client_us:.0f} us"),
         Row("one task of one run, p50", f"{alone_ms:.1f} ms"),
-        Row("one run of an open session, p50, p95", ", ".join(f"{ms:.1f}" for ms in kept_ms) + " ms", "0.6 ms"),
+        Row("one run of an open session, p50, p95", _told(kept_ms), "0.6 ms"),
         Row("runs of 4 MiB each way in one map", f"{large_rate:.1f}/s"),
     ]
 
@@ -112,6 +112,10 @@ def _kept_ms(client: cocoon.Client, model: Path, inputs: Mapping[str, Any]) -> t
             session.run(inputs)
             took_ms.append((time.perf_counter() - began) * 1e3)
     return median(took_ms), quantiles(took_ms, n=20)[-1]
+
+
+def _told(figures_ms: tuple[float, float]) -> str:
+    return ", ".join(f"{ms:.1f}" for ms in figures_ms) + " ms"
 
 
 def _cpu_s(started: Mapping[str, Peer]) -> float:

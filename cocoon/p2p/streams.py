@@ -22,8 +22,8 @@ from cocoon.core.turns import Turn
 from cocoon.core.units import KIB, SECOND_NS
 from cocoon.wire.framing import Arrived, framed
 
-#: Read at once: a whole sealed frame of the largest size, if it is there. And behind a long frame, which has room of its
-#: own: what says how long the next one is.
+#: Read at once: a whole sealed frame of the largest size, if it is there. And behind a long frame, because the next one
+#: may have room of its own: what says how long that is.
 _READ_BYTES, _GLANCE_BYTES = 257 * KIB, 4 * KIB
 #: Taken before others get a turn: what comes of them may cost 0.1 ms each.
 _FRAMES_AT_A_TIME = 16

@@ -269,8 +269,9 @@ def unpack(data: Pieces, /, *expected: type[Message]) -> Message:
         UsageError: an expected kind travels only signed.
     """
     limit, kinds = _awaited(expected)
-    if isinstance(data, bytes) and len(data) <= min(limit, SHORT_BYTES) and (short := _unpack_short(data, kinds)) is not None:
-        return short
+    if isinstance(data, bytes) and len(data) <= min(limit, SHORT_BYTES):
+        if (short := _unpack_short(data, kinds)) is not None:
+            return short
     reader = Reader(data, limit)
     _check_array(reader, 3)
     cls = read_kind(reader, expected)

@@ -283,7 +283,7 @@ GOSSIP_OUTBOX = 16
 GOSSIP_KINDS = 16
 """Kinds of tasks that one peer follows."""
 RUNS_IN_FLIGHT = 256
-"""Runs of one lease sent and not yet answered: four full batches, of which one is with the worker and one comes back."""
+"""Runs of one lease sent and not yet answered: four full batches, one of them with the worker and one coming back."""
 RUNS_RESERVED = 4 * RUNS_IN_FLIGHT
 """Run numbers that a provider records ahead at most: what a crash costs a lease that goes on, in numbers."""
 FLIGHT_BYTES = 2 * PAYLOAD_BYTES
@@ -293,8 +293,8 @@ RUNS_AT_FIRST = 8
 RUNS_AHEAD_NS = 200 * MILLISECOND_NS
 """Work of this length is sent ahead on a lease: longer than any way to a provider and back, and lost with it."""
 TRANCHE_RUNS = 256
-"""Runs under one receipt on price-0 leases; on paid ones the amount decides. With 64, a stream of short runs stood still
-for a quarter of its time, until a countersignature had come back."""
+"""Runs under one receipt on price-0 leases; on paid ones the amount decides. With 64, a stream of short runs stood
+still for a quarter of its time, until a countersignature had come back."""
 RUNS_UNSETTLED = 2 * TRANCHE_RUNS
 """Runs without a countersignature: one tranche under signature, one being filled."""
 RECEIPT_RESENDS = 2
