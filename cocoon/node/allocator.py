@@ -15,7 +15,7 @@ from cocoon.core.units import MIB
 #: Of glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 #: Freed memory that stays at most, and the block from which each is a mapping of its own that does not.
-KEPT_BYTES = 32 * MIB
+KEPT_BYTES = 16 * MIB
 _MAPPED_BYTES = 8 * MIB
 
 

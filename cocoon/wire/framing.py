@@ -126,6 +126,7 @@ class Arrived:
             TooLarge: it is announced longer than ``max_bytes``; nothing was taken.
         """
         if self._begun is not None:
+            frame_length(len(self._begun).to_bytes(PREFIX_BYTES, "big"), max_bytes)     # it may be less than it was
             return self._finished(self._begun)
         if self._size_bytes < PREFIX_BYTES:
             return None

@@ -95,6 +95,8 @@ def test_there_is_room_for_a_long_frame_that_is_not_too_long_and_for_no_more_tha
     assert room is not None and len(room) == 100 * KIB - 5
     arrived.add((600 * KIB).to_bytes(4, "big"))
     assert len(arrived.room() or b"") == 100 * KIB - 9
+    with pytest.raises(TooLarge):
+        arrived.frame(100 * KIB - 1)
     arrived.clear()
     arrived.add((600 * KIB).to_bytes(4, "big") + b"began")
     assert arrived.frame(MIB) is None and arrived.room() is None
