@@ -9,33 +9,24 @@ Purity: pure. Spec: docs/spec/machines.md, rule MAC-5.
 from __future__ import annotations
 
 import hashlib
-import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
-
-#: A block holds eight draws.
-_BLOCK = struct.Struct(">8Q")
 
 
 @dataclass(slots=True)
 class Stream:
-    """Deterministic draws: block n is BLAKE2b(key = seed | peer | purpose, n), 64 bytes."""
+    """Deterministic draws: block n is BLAKE2b(key = seed | peer | purpose, n)."""
 
     key: bytes
-    #: Of the next block.
     counter: int = 0
-    #: Of the last one, what is not drawn yet.
-    _left: list[int] = field(default_factory=list)
 
     def bits64(self) -> int:
         """The next 64 uniform bits."""
-        if not self._left:
-            block = _keyed(self.key).copy()
-            block.update(self.counter.to_bytes(8, "big"))
-            self.counter += 1
-            self._left += _BLOCK.unpack(block.digest())
-        return self._left.pop()
+        block = _keyed(self.key).copy()
+        block.update(self.counter.to_bytes(8, "big"))
+        self.counter += 1
+        return int.from_bytes(block.digest(), "big")
 
     def below(self, bound: int) -> int:
         """A uniform integer in [0, bound), without modulo bias; ``bound`` in [1, 2**63]."""
@@ -48,7 +39,7 @@ class Stream:
 @lru_cache(maxsize=4_096)
 def _keyed(key: bytes) -> Any:
     """A hash that knows the key: a copy of it costs less than to begin anew. Not in the stream, which is plain data."""
-    return hashlib.blake2b(key=key, digest_size=_BLOCK.size)
+    return hashlib.blake2b(key=key, digest_size=8)
 
 
 def stream(seed: int, peer: bytes, purpose: str) -> Stream:
