@@ -45,7 +45,7 @@ class _OneByOne:
 
 def shared() -> list[Row]:
     """The same over libp2p, as where peers cannot reach each other directly."""
-    with three_peers(paid=True, direct=False) as (_, started, _), tempfile.TemporaryDirectory() as folder:
+    with three_peers(paid=True, direct=False) as (_, started, _), tempfile.TemporaryDirectory("-bench") as folder:
         model = Path(folder, "relu.onnx")
         model.write_bytes(relu())
         client = cocoon.connect(started["requester"].home)

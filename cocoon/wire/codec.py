@@ -84,11 +84,18 @@ def decode(data: bytes, *, max_bytes: int, keys: Keys = "int") -> Any:
 
 
 def unpack_short(data: bytes) -> Any:
-    """The value that at most ``SHORT_BYTES`` spell in any msgpack, of any types; None if they spell none."""
+    """The value that at most ``SHORT_BYTES`` spell in any msgpack, of any types; None if none, or a deep one."""
     try:
-        return msgpack.unpackb(data, strict_map_key=False)
+        value = msgpack.unpackb(data, strict_map_key=False)
     except (ValueError, TypeError):                     # a TypeError is a key that cannot be one
         return None
+    return value if _is_shallow(value, CODEC_DEPTH) else None
+
+
+def _is_shallow(value: object, depth: int) -> bool:
+    """Whether it has so many levels at most: a thousand would end whoever looks at them one by one, or shows them."""
+    items = value.values() if type(value) is dict else value if type(value) is list else ()
+    return depth >= 0 and all(_is_shallow(item, depth - 1) for item in items if type(item) in (list, dict))
 
 
 def pack_plain(value: object) -> bytes:

@@ -310,3 +310,16 @@ def test_a_message_in_pieces_is_spelled_alike(size: int) -> None:
 def test_a_message_in_pieces_has_the_same_bounds() -> None:
     with pytest.raises(UsageError, match="inputs"):
         pack_pieces(m.RunRequest(number=1, salt=bytes(16), inputs=bytes(limits.PAYLOAD_BYTES + 1)))
+
+
+@pytest.mark.parametrize("levels", [20, 600, 1_000, 1_020, 3_000])
+@pytest.mark.parametrize("level", [b"\x91", b"\x81\x01"])
+def test_levels_without_end_are_malformed_and_end_nobody(level: bytes, levels: int) -> None:
+    """Each of them could be read, but not shown, nor packed again, without a thousand calls within each other."""
+    deep = level * levels + b"\x01"
+    for data in (b"\x93\x19\x01\x81\x01" + deep, b"\x93\x19\x01" + deep, deep):
+        with pytest.raises(Malformed):
+            unpack(data, m.RunRequest)
+    for body in (deep, b"\x81\x01" + deep):
+        with pytest.raises(Malformed):
+            unpack_body(m.RunRequest, body)
