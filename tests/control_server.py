@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cocoon.core.ids import peer_id
+from cocoon.node.handover import Handover
 from cocoon.wire import codec
 from cocoon.wire.commitment import commit
 from cocoon.wire.framing import FrameParser, frame
@@ -64,25 +65,41 @@ class Talk:
         self._parser = FrameParser(MAX_BYTES)
         self._inbox: list[bytes] = []
         self._units: list[dict[str, Any]] = []
+        self._descriptors: list[int] = []
+        #: What the client shares, once a script has said that it may.
+        self.handover = Handover()
 
     def receive(self) -> dict[str, Any] | None:
         """The next frame of the client; None when it hung up."""
         while not self._inbox:
-            data = self.socket.recv(1 << 16)
+            data, descriptors, _, _ = socket.recv_fds(self.socket, 1 << 16, 1)
             if not data:
                 return None
+            self._descriptors += descriptors
             self._inbox += self._parser.feed(data)
         message: dict[str, Any] = codec.decode(self._inbox.pop(0), max_bytes=MAX_BYTES, keys="str")
         return message
 
     def unit(self) -> dict[str, Any] | None:
         """The client's next unit and its inputs; None when it hung up."""
-        if not self._units:
+        while not self._units:
             if (message := self.receive()) is None:
                 return None
-            units = enumerate(message["inputs"], message["first"])
-            self._units += [{"unit": unit, "inputs": inputs} for unit, inputs in units]
+            if "shared_bytes" in message:
+                self.handover.share(self._descriptors.pop(), message["shared_bytes"])
+                continue
+            first = message["first"]
+            found = self.handover.inputs(first, message["inputs"], message.get("rooms"), len(message["inputs"]))
+            self._units += [{"unit": unit, "inputs": inputs} for unit, inputs in enumerate(found, first)]
         return self._units.pop(0)
+
+    def hand(self, results: dict[str, Any]) -> None:
+        """An event with results, whose outputs lie in shared memory if they have room there."""
+        told = [{**one, **self.handover.outputs(one["unit"], one["outputs"])} for one in results["results"]]
+        for one in told:
+            if "outputs_bytes" in one:
+                del one["outputs"]
+        self.send({**results, "results": told})
 
     def send(self, message: dict[str, Any]) -> None:
         """One frame to the client."""

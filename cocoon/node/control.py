@@ -54,6 +54,8 @@ class Caller:
         self._posted: list[bytes] = []
         # Half a frame went out: whatever followed would be read as its other half.
         self._torn = False
+        #: What the client passed beside its bytes, and nobody took yet.
+        self._descriptor: int | None = None
         #: Called once the final reply has left.
         self.afterwards: Callable[[], None] | None = None
 
@@ -119,7 +121,7 @@ class Caller:
         """
         while not self._inbox:
             try:
-                data = await self._raw.read(_READ_BYTES)
+                data = await self._read()
             except StreamClosed:
                 data = b""
             if not data:
@@ -129,6 +131,23 @@ class Caller:
         if not isinstance(message, dict):
             raise UsageError("a request is a map")
         return message
+
+    async def _read(self) -> bytes:
+        data, descriptor = await self._raw.read_passed(_READ_BYTES)
+        if descriptor is not None:
+            self.close_descriptor()
+            self._descriptor = descriptor
+        return data
+
+    def take_descriptor(self) -> int | None:
+        """The last that the client passed; whoever takes it closes it."""
+        descriptor, self._descriptor = self._descriptor, None
+        return descriptor
+
+    def close_descriptor(self) -> None:
+        """Nobody takes it."""
+        if (descriptor := self.take_descriptor()) is not None:
+            os.close(descriptor)
 
 
 Verb = Callable[[Caller, Args], Awaitable[dict[str, Any]]]
@@ -153,10 +172,12 @@ class ControlServer:
     async def answer(self, stream: trio.SocketStream) -> None:
         """Serve one connection. A fault of the peer's own is answered, logged, and ends here."""
         raw = _raw(stream)
+        caller = Caller(raw)
         self._clients += 1
         try:
-            await self._answer(Caller(raw))
+            await self._answer(caller)
         finally:
+            caller.close_descriptor()
             raw.shut()
             self._clients -= 1
             self._idle.set()

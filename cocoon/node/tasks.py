@@ -22,6 +22,7 @@ from cocoon.core.values import Value, replace
 from cocoon.node import records
 from cocoon.node.buying import Buyer
 from cocoon.node.driver import Driver
+from cocoon.node.handover import Handover
 from cocoon.node.market import Wanted
 from cocoon.node.means import Order, Purse
 from cocoon.node.purchase import Answer, Purchase
@@ -112,13 +113,16 @@ class Client(Protocol):
 class TaskRun:
     """One task, from submission to its end, over all its leases."""
 
-    def __init__(self, purse: Purse, buyer: Buyer, submission: Submission, client: Client) -> None:
+    def __init__(
+        self, purse: Purse, buyer: Buyer, submission: Submission, client: Client, handover: Handover
+    ) -> None:
         now_ns = purse.clock.now_ns()
         self.id = TaskId(os.urandom(16))
         self._purse = purse
         self._buyer = buyer
         self._order = submission.order
         self._client = client
+        self._handover = handover
         self._spread = submission.spread
         self._machine = task.Task(
             submission.units, now_ns + submission.deadline_ms * MILLISECOND_NS,
@@ -297,6 +301,7 @@ class TaskRun:
                 self._deliver(attempt, units)
             case task.ReportFailure(unit, code, text):
                 self._inputs.pop(unit, None)
+                self._handover.forget(unit)
                 self._client.post({"event": "failed", "unit": unit, "code": code, "text": text})
             case task.CloseTranche():
                 for lease in {part.lease for part in self._parts.values() if not part.lease.over}:
@@ -383,20 +388,19 @@ class TaskRun:
             entries.add((lease.id, statement.number))
             share.price_nanoton += statement.price_nanoton
             told.append({
-                "unit": unit, "outputs": answer.outputs, "salt": answer.salt, "number": statement.number,
-                "units": statement.units, "price_nanoton": statement.price_nanoton, "ran_us": statement.ran_us,
-                "input_hash": statement.input, "output_hash": statement.output,
+                "unit": unit, "salt": answer.salt, "number": statement.number, "units": statement.units,
+                "price_nanoton": statement.price_nanoton, "ran_us": statement.ran_us, "input_hash": statement.input,
+                "output_hash": statement.output, **self._handover.outputs(unit, answer.outputs),
             })
         share.units += len(units)
         self._delivered += len(units)
         provider = peer_id(lease.provider)
-        for some in together(told, _outputs):
+        for some in together(told, _outputs_bytes):
             self._client.post({"event": "results", "provider": provider, "lease": lease.id, "results": some})
 
 
-def _outputs(told: dict[str, Any]) -> bytes:
-    found: bytes = told["outputs"]
-    return found
+def _outputs_bytes(told: dict[str, Any]) -> int:
+    return told["outputs_bytes"] if "outputs_bytes" in told else len(told["outputs"])
 
 
 def stretches(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:

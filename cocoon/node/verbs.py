@@ -6,15 +6,15 @@ Purity: shell. Spec: docs/spec/control.md.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any
 
 import trio
 
 from cocoon.core.errors import (
     CocoonError,
     Draining,
-    LimitExceeded,
     LocalPeerLost,
     NotFound,
     PolicyRefusal,
@@ -23,7 +23,7 @@ from cocoon.core.errors import (
 )
 from cocoon.core.groups import single_error
 from cocoon.core.ids import peer_id
-from cocoon.core.limits import CONTEXT_TOKENS, PAYLOAD_BYTES, PROVIDERS_ASKED, TASKS_OPEN, UNITS_PER_TASK
+from cocoon.core.limits import CONTEXT_TOKENS, PROVIDERS_ASKED, TASKS_OPEN, UNITS_PER_TASK
 from cocoon.core.units import UNIT_OF, UnitKind
 from cocoon.ledger.verify import verify_record
 from cocoon.node import records
@@ -34,6 +34,7 @@ from cocoon.node.bids import BidDesk
 from cocoon.node.buying import Buyer
 from cocoon.node.control import Caller, Verb
 from cocoon.node.counter import Capacity
+from cocoon.node.handover import Handover
 from cocoon.node.library import Library
 from cocoon.node.means import Order, Purse
 from cocoon.node.tasks import Submission, TaskRun
@@ -212,12 +213,17 @@ class Desk:
         order = Order(model, private, manifest.sold_as, _measure(manifest, args), units, ceiling)
         spread = usual_spread(units) if args.get("spread") is None else count_of(args, "spread", 1, PROVIDERS_ASKED)
         submission = Submission(order, units, count_of(args, "deadline_ms", 1, _LONGEST_MS), spread)
+        with closing(Handover()) as handover:
+            return await self._serve_task(caller, submission, handover)
+
+    async def _serve_task(self, caller: Caller, submission: Submission, handover: Handover) -> dict[str, Any]:
+        model = submission.order.model
         licence = model.manifest.licence or NO_LICENCE
-        await caller.say({"event": "licence", "model": model.id, "licence": licence})
-        task = TaskRun(self.purse, self.buyer, submission, caller)
+        await caller.say({"event": "licence", "model": model.id, "licence": licence, "shares": handover.possible})
+        task = TaskRun(self.purse, self.buyer, submission, caller, handover)
         with single_error():
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_take_units, caller, task, submission.units)
+                nursery.start_soon(_take_units, caller, task, submission.units, handover)
                 summary = await task.run()
                 nursery.cancel_scope.cancel()
         return {**summary, "licence": licence}
@@ -232,7 +238,7 @@ def _measure(manifest: Manifest, args: Args) -> Measure:
     return Measure(int(unit), most)
 
 
-async def _take_units(caller: Caller, task: TaskRun, units: int) -> None:
+async def _take_units(caller: Caller, task: TaskRun, units: int, handover: Handover) -> None:
     """Hand the client's inputs to the task as they come, and notice when the client goes."""
     expected = 0
     try:
@@ -242,21 +248,18 @@ async def _take_units(caller: Caller, task: TaskRun, units: int) -> None:
                 units = expected                        # whatever follows is one too many
                 await task.end()
                 continue
-            inputs = message.get("inputs")
-            if message.get("first") != expected or not _are_inputs(inputs, units - expected):
-                raise UsageError(f"unit {expected} was due, and at most {units - expected} with it")
-            if (longest_bytes := max(map(len, inputs))) > PAYLOAD_BYTES:
-                raise LimitExceeded(f"the inputs of a unit have {longest_bytes} bytes, above {PAYLOAD_BYTES}")
+            if "shared_bytes" in message:
+                handover.share(caller.take_descriptor(), message["shared_bytes"])
+                continue
+            if message.get("first") != expected:
+                raise UsageError(f"unit {expected} was due")
+            inputs = handover.inputs(expected, message.get("inputs"), message.get("rooms"), units - expected)
             await task.arrived(expected, inputs)
             expected += len(inputs)
     except LocalPeerLost as error:
         await task.fault("cancelled", error.text)
     except CocoonError as error:
         await task.fault(error.code, error.text)
-
-
-def _are_inputs(value: object, most: int) -> TypeGuard[list[bytes]]:
-    return isinstance(value, list) and 0 < len(value) <= most and all(isinstance(one, bytes) for one in value)
 
 
 def brief(quote: Quote, standing: Standing) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import socket
 import struct
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -28,6 +29,10 @@ T = TypeVar("T")
 _SHARE_BYTES = MIB
 #: A call of the system counts as so much at least.
 _CALL_BYTES = 64 * KIB
+#: Of what a descriptor travels as.
+_DESCRIPTOR_BYTES = 4
+#: Linux's; elsewhere a moment passes before the interpreter could do it, and nobody shares memory there.
+_UNINHERITED = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 #: Closing then discards what is under way, and tells the other side at once.
 _NO_LINGER = struct.pack("ii", 1, 0)
 _GONE = (OSError, trio.ClosedResourceError)
@@ -64,6 +69,15 @@ class SocketBytes:
         count = await self._received(lambda: self._socket.recv_into(room))
         self._read_left -= max(count, _CALL_BYTES)
         return count
+
+    async def read_passed(self, most: int) -> tuple[bytes, int | None]:
+        """As ``read``, and the descriptor that came beside these bytes: at most one, not inherited by processes."""
+        data, beside, _, _ = await self._received(
+            lambda: self._socket.recvmsg(most, socket.CMSG_LEN(_DESCRIPTOR_BYTES), _UNINHERITED)
+        )
+        self._read_left -= max(len(data), _CALL_BYTES)
+        passed = [value for level, kind, value in beside if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)]
+        return data, int.from_bytes(passed[0], sys.byteorder) if passed and passed[0] else None
 
     async def _received(self, call: Callable[[], T]) -> T:
         try:

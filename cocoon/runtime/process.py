@@ -46,6 +46,7 @@ from cocoon.core.limits import (
     WORKER_START_NS,
     WORKER_STDERR_BYTES,
 )
+from cocoon.core.shared import new_shared
 from cocoon.core.units import MICROSECOND_NS, SECOND_NS
 from cocoon.core.values import Value, replace
 from cocoon.runtime.channel import Channel, ChannelClosed
@@ -69,7 +70,7 @@ from cocoon.runtime.protocol import (
     pack_order,
     unpack_reply,
 )
-from cocoon.runtime.shared import Shared, new_shared
+from cocoon.runtime.shared import BOTH_BYTES, Shared
 from cocoon.runtime.spawning import open_model, remove_empty, spawn
 from cocoon.runtime.specs import TensorSpec
 from cocoon.wire.layout import largest_raw
@@ -227,7 +228,7 @@ class Worker:
             raise UsageError("a worker serves one model in its life")
         limits = self.limits
         with ExitStack() as stack:
-            memory = new_shared()
+            memory = new_shared(BOTH_BYTES)
             stack.callback(os.close, memory)
             files: list[tuple[int, int]] = []
             for path in (model_file, pieces_file):

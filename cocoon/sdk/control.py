@@ -5,7 +5,7 @@ while the client still sends inputs: a client that only wrote would fill both
 buffers and stand still. Every wait has an end, every length is checked before
 memory is taken, and at most one frame waits to be written.
 
-Purity: shell. Spec: docs/spec/control.md, rules CTL-3 to CTL-5.
+Purity: shell. Spec: docs/spec/control.md, rules CTL-3 to CTL-5 and CTL-24.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from typing import Any, Self
 from cocoon.core import limits
 from cocoon.core.errors import CocoonError, LocalPeerLost, Malformed, NoLocalPeer, from_code
 from cocoon.core.pieces import PIECES, unsent
+from cocoon.core.shared import map_shared, new_shared
 from cocoon.core.units import KIB, MIB, MILLISECOND_NS, SECOND_NS
 from cocoon.sdk.fields import take_map, take_text
 from cocoon.sdk.home import Contact
@@ -54,6 +56,8 @@ class Connection:
         self._inbox: deque[bytes] = deque()
         #: Pieces of frames that wait to be written.
         self._outgoing: list[memoryview] = []
+        #: A descriptor that leaves with what is written next.
+        self._passing: int | None = None
         self._deaf = False
 
     def __enter__(self) -> Self:
@@ -67,6 +71,7 @@ class Connection:
     def close(self) -> None:
         """Hang up; the peer abandons what this conversation asked for."""
         self._socket.close()
+        self._passed()
 
     @property
     def idle(self) -> bool:
@@ -86,6 +91,12 @@ class Connection:
         """Queue one frame; it leaves while ``step`` waits. Only when ``roomy``."""
         if not self._deaf:
             self._outgoing += map(memoryview, framed(codec.encode_pieces(message, keys="str")))
+
+    def share(self) -> memoryview:
+        """Memory that the peer sees too, before what is sent next; once in a conversation."""
+        self._passing = new_shared(limits.SHARED_TASK_BYTES)
+        self.send({"shared_bytes": limits.SHARED_TASK_BYTES})
+        return map_shared(self._passing, limits.SHARED_TASK_BYTES)
 
     def receive(self, deadline_ns: int) -> Message:
         """The next frame, however long the writing takes; see ``step``."""
@@ -130,7 +141,7 @@ class Connection:
 
     def _write(self) -> None:
         try:
-            sent = self._socket.sendmsg(self._outgoing[:PIECES])
+            sent = self._socket.sendmsg(self._outgoing[:PIECES], self._rights())
         except BlockingIOError:
             return
         except OSError:
@@ -139,6 +150,19 @@ class Connection:
             self._deaf = True
             return
         self._outgoing = unsent(self._outgoing, sent)
+        self._passed()
+
+    def _rights(self) -> list[tuple[int, int, bytes]]:
+        """What goes beside the next bytes: the descriptor, if one is to be passed."""
+        if self._passing is None:
+            return []
+        return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, self._passing.to_bytes(4, sys.byteorder))]
+
+    def _passed(self) -> None:
+        """The descriptor is the peer's now, or nobody's."""
+        if self._passing is not None:
+            os.close(self._passing)
+            self._passing = None
 
     def _read(self) -> None:
         try:

@@ -2,25 +2,29 @@
 
 The peer grants credit, one per unit; results come back in any order and are
 handed on in the order of the inputs. Both windows are bounded, so that a task
-of a million units holds no more memory than its open ones.
+of a million units holds no more memory than its open ones. What is large is
+written where the peer reads it, and read where the peer wrote it, if both can.
 
 Invariants
     A unit is answered at most once, and only after it was sent.
     Every result handed on hashes to the commitment that its statement carries.
 
-Purity: pure. Spec: docs/spec/control.md, rules CTL-7 to CTL-10.
+Purity: pure. Spec: docs/spec/control.md, rules CTL-7 to CTL-10 and CTL-24.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakValueDictionary
 
 from cocoon.core import limits
 from cocoon.core.errors import LimitExceeded, Malformed, UsageError, from_code, wrong
+from cocoon.core.pieces import Piece, whole
+from cocoon.core.units import KIB
+from cocoon.sdk.arena import Arena, Slot
 from cocoon.sdk.fields import take_bytes, take_hex, take_int, take_map, take_maps, take_peer, take_text
 from cocoon.sdk.results import Failure, Outcome, Result
 from cocoon.wire.commitment import commit
@@ -29,6 +33,8 @@ from cocoon.wire.tensors import decode_tensors
 
 Message = dict[str, Any]
 _U32 = (1 << 32) - 1
+#: Outputs may be so much larger than those before, or than their inputs: other names, some more items.
+_MORE_BYTES = 4 * KIB
 #: Receipts are at most a window of units away from their results, some of them of one unit each.
 _RECEIPTS_KEPT = 4 * limits.CLIENT_WINDOW_UNITS
 
@@ -38,17 +44,24 @@ class Flow:
     """The state of one task; ``units`` inputs, numbered for the caller from ``offset``.
 
     Attributes:
+        share: Makes memory that the peer sees too; None where that cannot be done. Called at most once.
         is_open: It has at most so many; it ends with ``end``.
     """
 
     units: int
+    share: Callable[[], memoryview] | None = None
     offset: int = 0
     is_open: bool = False
     credit: int = 0
     next_unit: int = 0
     next_out: int = 0
     done: Message | None = None
-    _open: dict[int, bytes] = field(default_factory=dict)
+    _open: dict[int, Piece] = field(default_factory=dict)
+    _slots: dict[int, Slot] = field(default_factory=dict)
+    _arena: Arena | None = None
+    # Whether the peer takes memory to share, and the largest outputs so far: those to come will be like them.
+    _is_taken: bool = False
+    _largest_bytes: int | None = None
     _held: dict[int, tuple[Outcome, int]] = field(default_factory=dict)
     _bytes: int = 0
     # Weak: a result that the caller has dropped needs no receipt any more.
@@ -60,33 +73,66 @@ class Flow:
         """True if the peer has room for the next unit, and so have we."""
         room = self.next_unit - self.next_out < limits.CLIENT_WINDOW_UNITS
         light = self._bytes < limits.CLIENT_WINDOW_BYTES or not self._open
-        return self.credit > 0 and self.next_unit < self.units and room and light
+        is_ready = self._arena is None or self._arena.ready
+        return self.credit > 0 and self.next_unit < self.units and room and light and is_ready
 
-    def send(self, payloads: Iterator[bytes]) -> Message | None:
+    def send(self, payloads: Iterator[Sequence[Piece]]) -> Message | None:
         """The frame with the encoded inputs of the next units; None if none may leave now.
+
+        Args:
+            payloads: Of each unit, in pieces that are not read any more when the next is asked for.
 
         Raises:
             LimitExceeded: the inputs of one unit are too large.
             UsageError: there are fewer units than were promised.
         """
         first = self.next_unit
-        part = next(together(self._next(payloads), bytes), None)
-        return None if part is None else {"first": first, "inputs": part}
+        units = next(together(self._next(payloads), lambda unit: len(self._open[unit])), None)
+        if units is None:
+            return None
+        frame: Message = {"first": first, "inputs": [self._sent(unit) for unit in units]}
+        if not self._slots.keys().isdisjoint(units):
+            frame["rooms"] = [self._room(unit) for unit in units]
+        return frame
 
-    def _next(self, payloads: Iterator[bytes]) -> Iterator[bytes]:
+    def _next(self, payloads: Iterator[Sequence[Piece]]) -> Iterator[int]:
         while self.may_send():
-            payload = next(payloads, None)
-            if payload is None and self.is_open:
+            pieces = next(payloads, None)
+            if pieces is None and self.is_open:
                 return
-            if payload is None:
+            if pieces is None:
                 raise UsageError(f"the inputs ended after {self.next_unit} units; their length promised {self.units}")
-            if len(payload) > limits.PAYLOAD_BYTES:
-                raise LimitExceeded(f"the inputs take {len(payload)} bytes, more than {limits.PAYLOAD_BYTES}")
-            self._open[self.next_unit] = payload
-            self._bytes += len(payload)
-            self.next_unit += 1
+            if (size_bytes := sum(map(len, pieces))) > limits.PAYLOAD_BYTES:
+                raise LimitExceeded(f"the inputs take {size_bytes} bytes, more than {limits.PAYLOAD_BYTES}")
+            unit, self.next_unit = self.next_unit, self.next_unit + 1
+            self._open[unit] = self._put(unit, pieces, size_bytes)
+            self._bytes += size_bytes
             self.credit -= 1
-            yield payload
+            yield unit
+
+    def _put(self, unit: int, pieces: Sequence[Piece], size_bytes: int) -> Piece:
+        """Write the inputs of a unit into shared memory if they are large, or its outputs will be."""
+        inputs_bytes = size_bytes if size_bytes >= limits.SMALL_PAYLOAD_BYTES else 0
+        expected_bytes = size_bytes if self._largest_bytes is None else self._largest_bytes
+        room_bytes = expected_bytes + _MORE_BYTES if expected_bytes >= limits.SMALL_PAYLOAD_BYTES else 0
+        if not inputs_bytes and not room_bytes:
+            return whole(pieces)
+        if self._arena is None and self._is_taken and self.share is not None:
+            self._arena = Arena(self.share())
+        if self._arena is None or (slot := self._arena.take(inputs_bytes, room_bytes)) is None:
+            return whole(pieces)
+        self._slots[unit] = slot
+        return self._arena.put(slot, pieces) if inputs_bytes else whole(pieces)
+
+    def _sent(self, unit: int) -> Piece | list[int]:
+        """The inputs of a unit, or where they lie and how many bytes they are."""
+        slot = self._slots.get(unit)
+        return [slot.at, slot.inputs_bytes] if slot is not None and slot.inputs_bytes else self._open[unit]
+
+    def _room(self, unit: int) -> list[int]:
+        """Where the outputs of a unit may be put, and how many bytes."""
+        slot = self._slots.get(unit)
+        return [0, 0] if slot is None else [slot.room_at, slot.room_bytes]
 
     def end(self) -> Message:
         """The frame that says that no unit follows."""
@@ -102,13 +148,16 @@ class Flow:
         """
         name = take_text(message, "event", chars=64)
         match name:
+            case "licence":
+                self._is_taken = message.get("shares") is True
             case "credit":
                 # Wider than any honest grant, yet it keeps the sum small.
                 self.credit = min(self.credit + take_int(message, "count", high=_U32), self.units)
             case "results":
                 provider, lease = take_peer(message, "provider"), take_hex(message, "lease")
                 for one in take_maps(message, "results"):
-                    self._answer(self._result(one, provider, lease), len(one["outputs"]))
+                    outputs = self._outputs(one)
+                    self._answer(self._result(one, outputs, provider, lease), len(outputs))
             case "failed":
                 text = take_text(message, "text", chars=1 << 16)[: limits.ERROR_TEXT_CHARS]
                 error = from_code(take_text(message, "code", chars=64), text)
@@ -123,7 +172,7 @@ class Flow:
             return
         common = {"event": "result", "provider": message["provider"], "lease": message["lease"]}
         for one in message["results"]:
-            kept = {key: value for key, value in one.items() if key not in ("outputs", "salt")}
+            kept = {key: value for key, value in one.items() if key not in ("outputs", "outputs_bytes", "salt")}
             yield {**common, **kept, "unit": one["unit"] + self.offset}
 
     def finish(self, message: Message) -> None:
@@ -141,6 +190,11 @@ class Flow:
             self._bytes -= size_bytes
             yield outcome
 
+    def release(self) -> None:
+        """Let go of shared memory: the conversation is over, whoever may still hold this task."""
+        self._arena = None
+        self._open.clear()
+
     def _unit(self, message: Message) -> int:
         unit = take_int(message, "unit", high=_U32)
         if unit not in self._open:
@@ -150,11 +204,24 @@ class Flow:
     def _answer(self, outcome: Outcome, size_bytes: int) -> None:
         unit = outcome.unit - self.offset
         self._bytes += size_bytes - len(self._open.pop(unit))
+        if (slot := self._slots.pop(unit, None)) is not None and self._arena is not None:
+            self._arena.free(slot)
         self._held[unit] = (outcome, size_bytes)
 
-    def _result(self, message: Message, provider: str, lease: str) -> Result:
-        unit = self._unit(message)
-        salt, outputs = take_bytes(message, "salt", size=16), take_bytes(message, "outputs")
+    def _outputs(self, message: Message) -> Piece:
+        """The outputs of a unit, which are in the message, or in the room that was given to it."""
+        if "outputs" in message:
+            outputs: Piece = take_bytes(message, "outputs")
+        else:
+            slot = self._slots.get(self._unit(message))
+            if slot is None or self._arena is None:
+                raise Malformed("the local peer sent no outputs for a unit")
+            outputs = self._arena.outputs(slot, take_int(message, "outputs_bytes", high=slot.room_bytes))
+        self._largest_bytes = max(self._largest_bytes or 0, len(outputs))
+        return outputs
+
+    def _result(self, message: Message, outputs: Piece, provider: str, lease: str) -> Result:
+        unit, salt = self._unit(message), take_bytes(message, "salt", size=16)
         result = Result(
             unit=unit + self.offset,
             outputs={},
@@ -169,7 +236,7 @@ class Flow:
         )
         _check(salt, self._open[unit], result.input_hash, "input")
         _check(salt, outputs, result.output_hash, "output")
-        result.outputs = decode_tensors(outputs)
+        result.outputs = decode_tensors(outputs, copied=isinstance(outputs, memoryview))
         for lease, first, end, receipt in self._receipts:
             if lease == result.lease and first <= result.number < end:
                 result.receipt = receipt
@@ -192,6 +259,6 @@ class Flow:
                 result.receipt = receipt
 
 
-def _check(salt: bytes, payload: bytes, claimed: str, side: str) -> None:
+def _check(salt: bytes, payload: Piece, claimed: str, side: str) -> None:
     if commit(salt, payload).hash.hex() != claimed:
         raise wrong(side, f"the {side} of a run does not hash to the commitment in its statement")

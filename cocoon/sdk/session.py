@@ -10,12 +10,14 @@ Purity: shell. Spec: docs/spec/control.md, rules CTL-7 to CTL-10.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from cocoon.core import limits
 from cocoon.core.errors import CocoonError, UsageError
+from cocoon.core.pieces import Piece
+from cocoon.core.shared import SEALS
 from cocoon.core.units import MILLISECOND_NS
 from cocoon.sdk.arrays import plain_tensors
 from cocoon.sdk.control import Connection, Message, error_of
@@ -23,7 +25,7 @@ from cocoon.sdk.flow import Flow
 from cocoon.sdk.home import Contact
 from cocoon.sdk.results import Failure, Outcome, Result
 from cocoon.sdk.task import take
-from cocoon.wire.tensors import encode_tensors
+from cocoon.wire.tensors import tensor_pieces
 
 Inputs = Mapping[str, Any]
 
@@ -33,11 +35,11 @@ class Session:
 
     def __init__(self, contact: Contact, args: Message, on_event: Callable[[dict[str, Any]], None] | None) -> None:
         """Open the task; ``args`` are those of the verb ``run``."""
-        self._flow = Flow(units=args["units"], is_open=True)
         self._on_event = on_event
         self._end_ns = time.monotonic_ns() + args["deadline_ms"] * MILLISECOND_NS + limits.CONTROL_GRACE_NS
-        self._connection: Connection | None = Connection(contact)
-        self._connection.request("run", args)
+        self._connection: Connection | None = (connection := Connection(contact))
+        self._flow = Flow(args["units"], connection.share if SEALS else None, is_open=True)
+        connection.request("run", args)
         self._step()                                    # the auction is held while the caller prepares its first run
 
     def __enter__(self) -> Self:
@@ -80,7 +82,7 @@ class Session:
                 self._step()
             self._hang_up()
 
-    def _outcomes(self, payloads: Iterator[bytes]) -> Iterator[Outcome]:
+    def _outcomes(self, payloads: Iterator[Sequence[Piece]]) -> Iterator[Outcome]:
         connection, flow, is_over = self._open(), self._flow, False
         if flow.next_out != flow.next_unit:
             raise UsageError("results of an earlier call were not taken")
@@ -121,7 +123,8 @@ class Session:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+            self._flow.release()
 
 
-def _encoded(inputs: Iterable[Inputs]) -> Iterator[bytes]:
-    return (encode_tensors(plain_tensors(one)) for one in inputs)
+def _encoded(inputs: Iterable[Inputs]) -> Iterator[Sequence[Piece]]:
+    return (tensor_pieces(plain_tensors(one)) for one in inputs)

@@ -14,6 +14,7 @@ import hashlib
 from blake3 import blake3
 
 from cocoon.core.errors import UsageError
+from cocoon.core.pieces import Piece
 from cocoon.core.units import KIB
 from cocoon.core.values import Value
 from cocoon.wire.widths import SALT_BYTES
@@ -31,7 +32,7 @@ class Commitment(Value):
     hash: bytes
 
 
-def commit(salt: bytes, payload: bytes) -> Commitment:
+def commit(salt: bytes, payload: Piece) -> Commitment:
     """The commitment to ``payload`` under a 16-byte ``salt``.
 
     Raises:

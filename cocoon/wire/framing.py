@@ -60,13 +60,13 @@ def frame_length(prefix: bytes, max_bytes: int) -> int:
     return length
 
 
-def together(items: Iterable[T], payload: Callable[[T], bytes]) -> Iterator[list[T]]:
+def together(items: Iterable[T], size_bytes: Callable[[T], int]) -> Iterator[list[T]]:
     """Cut into parts that travel as one frame of the control socket. No more is taken than what was given."""
     part: list[T] = []
     left_bytes = TOGETHER_BYTES
     for item in items:
         part.append(item)
-        left_bytes -= len(payload(item)) + PAYLOAD_FIELDS_BYTES
+        left_bytes -= size_bytes(item) + PAYLOAD_FIELDS_BYTES
         if left_bytes <= 0:
             yield part
             part, left_bytes = [], TOGETHER_BYTES

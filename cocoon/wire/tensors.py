@@ -29,6 +29,7 @@ from cocoon.core.limits import (
     TENSOR_RANK,
     TENSORS,
 )
+from cocoon.core.pieces import Piece
 from cocoon.core.values import Value
 from cocoon.wire.codec import Reader, array_header, bytes_header, checked_utf8, pack_plain
 
@@ -96,8 +97,11 @@ def raw_offsets(forms: Mapping[str, tuple[str, tuple[int, ...]]]) -> tuple[dict[
     return offsets, at
 
 
-def decode_tensors(data: bytes | memoryview) -> dict[str, Array]:
+def decode_tensors(data: Piece, *, copied: bool = False) -> dict[str, Array]:
     """Named arrays from their canonical bytes, names ascending.
+
+    Args:
+        copied: None is a view of ``data``, which may change later.
 
     Returns:
         Read-only arrays in native byte order, views of ``data`` where alignment
@@ -107,7 +111,7 @@ def decode_tensors(data: bytes | memoryview) -> dict[str, Array]:
         TooLarge, NonCanonical, Malformed: no canonical tensors.
         DtypeUnsupported: a dtype that is none of ours.
     """
-    return _arrays(_places(data), memoryview(data))
+    return _arrays(_places(data), memoryview(data), copied)
 
 
 class TensorDecoder:
@@ -148,7 +152,7 @@ class _Place(Value):
     end: int
 
 
-def _places(data: bytes | memoryview) -> list[_Place]:
+def _places(data: Piece) -> list[_Place]:
     reader = Reader(data, PAYLOAD_BYTES)
     found: list[_Place] = []
     strings_left = STRING_ITEMS
@@ -174,10 +178,10 @@ def _places(data: bytes | memoryview) -> list[_Place]:
     return found
 
 
-def _arrays(places: Sequence[_Place], data: memoryview) -> dict[str, Array]:
+def _arrays(places: Sequence[_Place], data: memoryview, copied: bool = False) -> dict[str, Array]:
     return {
-        place.name: (_strings if place.dtype == STRING else _numbers)(place, data[place.at : place.end])
-        for place in places
+        place.name: _strings(place, raw) if place.dtype == STRING else _numbers(place, raw, copied)
+        for place in places for raw in [data[place.at : place.end]]
     }
 
 
@@ -238,7 +242,7 @@ def _read_shape(reader: Reader) -> tuple[int, ...]:
     return shape
 
 
-def _numbers(place: _Place, raw: memoryview) -> Array:
+def _numbers(place: _Place, raw: memoryview, copied: bool) -> Array:
     dtype = NUMERIC[place.dtype]
     array: Array = np.frombuffer(raw, dtype=dtype).reshape(place.shape)
     if dtype.kind == "b" and array.size and int(array.view(np.uint8).max()) > 1:
@@ -246,6 +250,8 @@ def _numbers(place: _Place, raw: memoryview) -> Array:
     if not array.flags.aligned or not dtype.isnative:
         # Engines compute on these arrays and may use aligned loads.
         array = array.astype(dtype.newbyteorder("="))
+    elif copied:
+        array = array.copy()
     array.flags.writeable = False
     return array
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,6 +46,23 @@ def test_runs_of_a_session_share_a_task_are_each_paid_and_receipted_when_it_ends
     assert all(result.receipt for result in results)
     assert events.count("bids") == 1 and events.count("lease") == 1
     assert sum(result.price_nanoton for result in results) == bill(90)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="seals are Linux's")
+def test_large_tensors_go_to_the_own_peer_in_memory_that_both_see(here: Market, model: Path) -> None:
+    def shared() -> int:
+        return Path(f"/proc/{here.requester.process.pid}/maps").read_text().count("memfd:cocoon")
+
+    with here.buyer.session(model, runs=60) as session:
+        session.run(row(1))
+        assert shared() == 0
+        inputs = [{"x": np.full((1, 1 << 18), value, "f4")} for value in range(-25, 25)]
+        results = list(session.map(inputs))
+        assert shared() == 1
+    for value, result in zip(range(-25, 25), results, strict=True):
+        assert isinstance(result, cocoon.Result) and result.receipt
+        assert (result.outputs["y"] == max(value, 0)).all() and result.outputs["y"].shape == (1, 1 << 18)
+    until(lambda: shared() == 0, "the end of the memory")
 
 
 def test_a_pause_gives_the_lease_back_and_the_next_run_finds_another(empty_town: Town, model: Path) -> None:

@@ -456,6 +456,9 @@ WORKER_HEADER_BYTES = 256 * KIB
 """A message between peer and worker without its tensors; 512 specs of usual names take 30 KiB."""
 SHARED_BYTES = PAYLOAD_BYTES + MIB
 """Inputs, or outputs, of the runs of one order: the largest payload, and room to begin each at an aligned address."""
+SHARED_TASK_BYTES = 2 * SHARED_BYTES
+"""What a client shares with its peer for one task: the largest inputs and outputs of one unit, or those of sixteen of
+4 MiB each."""
 ALIGNMENT_BYTES = 64
 """Kernels are free to use any SIMD width that an address allows; 64 is the widest."""
 SMALL_PAYLOAD_BYTES = 64 * KIB

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from array import array
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from tempfile import TemporaryFile
 from typing import Any
 
 import trio
@@ -118,6 +121,44 @@ async def test_a_word_of_patience_stands_between_whole_frames(autojump_clock: tr
     async with asking(slow) as client:
         await trio.sleep(1.5 * READ_S)
         assert await client.listen() == [{"event": "result", "outputs": outputs}, WAITING, {"done": {}}]
+
+
+async def pass_descriptors(client: Client, *descriptors: int) -> None:
+    """A frame, and these beside it."""
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))]
+    await client.stream.socket.sendmsg([frame(encode({"first": 0}, keys="str"))], rights)
+
+
+async def test_a_descriptor_that_a_client_passes_is_taken_once_and_no_child_inherits_it() -> None:
+    async def take(caller: Caller, args: Args) -> dict[str, Any]:
+        assert caller.take_descriptor() is None
+        await caller.hear()
+        taken = caller.take_descriptor()
+        assert taken is not None and caller.take_descriptor() is None
+        kept, inherited = os.fstat(taken).st_ino, os.get_inheritable(taken)
+        os.close(taken)
+        return {"inode": kept, "inherited": inherited}
+
+    with TemporaryFile() as file:
+        async with asking(take) as client:
+            await pass_descriptors(client, file.fileno())
+            assert await client.listen() == [{"done": {"inode": os.fstat(file.fileno()).st_ino, "inherited": False}}]
+
+
+async def test_descriptors_that_nobody_takes_are_closed() -> None:
+    async def ignore(caller: Caller, args: Args) -> dict[str, Any]:
+        for _ in range(3):
+            await caller.hear()
+        return {}
+
+    with TemporaryFile() as file:
+        opened = len(os.listdir("/proc/self/fd"))
+        async with asking(ignore) as client:
+            ends = len(os.listdir("/proc/self/fd")) - opened
+            for _ in range(3):
+                await pass_descriptors(client, *[file.fileno()] * 40)
+            assert await client.listen() == [{"done": {}}]
+        assert ends == 2 and len(os.listdir("/proc/self/fd")) == opened
 
 
 BIG = {"event": "result", "outputs": bytes(4 << 20)}

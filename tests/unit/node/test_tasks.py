@@ -9,6 +9,7 @@ import pytest
 from cocoon.core.errors import CocoonError, NoProvider
 from cocoon.core.ids import LeaseId, ModelId, PeerKey, peer_id
 from cocoon.core.limits import USUAL_CEILING_NANOTON
+from cocoon.node.handover import Handover
 from cocoon.node.means import Order
 from cocoon.node.models import HeldModel
 from cocoon.node.tasks import Submission, TaskRun, _Share
@@ -64,7 +65,7 @@ async def test_a_warm_lease_is_no_way_around_what_a_task_may_cost(named: int | N
     buyer = Buyer()
     submission = Submission(Order(model, True, "infer", RUNS, 7, named), 7, 1_000)
     with pytest.raises(CocoonError, match="far enough"):
-        await TaskRun(cast(Any, Means()), cast(Any, buyer), submission, Client()).run()
+        await TaskRun(cast(Any, Means()), cast(Any, buyer), submission, Client(), Handover()).run()
     assert buyer.asked is not None and buyer.asked.ceiling_nanoton == bound
 
 
@@ -90,7 +91,7 @@ async def test_a_lease_is_asked_for_what_is_left_of_the_units_and_of_the_ceiling
             return Granted()
 
     buyer, client, told = Opening(), Client(), []
-    run = TaskRun(cast(Any, Means()), cast(Any, buyer), Submission(order, 100, 1_000, 3), client)
+    run = TaskRun(cast(Any, Means()), cast(Any, buyer), Submission(order, 100, 1_000, 3), client, Handover())
     run._machine.attempts.spent_nanoton, run._machine.accepted = 893, 60
 
     async def post(event: object) -> None:
@@ -107,7 +108,7 @@ async def test_the_usual_ceiling_that_a_search_told_reaches_the_machine_with_its
     model = HeldModel(ModelId(bytes(32)), implicit(1, [bytes(32)]), (), ())
     run = TaskRun(
         cast(Any, Means()), cast(Any, Buyer()), Submission(Order(model, True, "infer", RUNS, 7, None), 7, 1_000),
-        Client(),
+        Client(), Handover(),
     )
     run._machine.handle(0, TaskSubmitted())
     run._ceiling_nanoton = 70
@@ -120,7 +121,7 @@ def test_the_summary_names_every_provider_and_first_who_ran_most() -> None:
     model = HeldModel(ModelId(bytes(32)), implicit(1, [bytes(32)]), (), ())
     run = TaskRun(
         cast(Any, Means()), cast(Any, Buyer()), Submission(Order(model, True, "infer", RUNS, 7, None), 7, 1_000),
-        Client(),
+        Client(), Handover(),
     )
     assert run._summary()["provider"] == "" and run._summary()["providers"] == []
     names = [PeerKey(bytes([number]) * 32) for number in (1, 2, 3)]
@@ -136,7 +137,7 @@ def test_the_summary_names_every_provider_and_first_who_ran_most() -> None:
 async def test_a_unit_that_is_accepted_and_still_being_recorded_has_no_receipt_yet() -> None:
     model = HeldModel(ModelId(bytes(32)), implicit(1, [bytes(32)]), (), ())
     order = Order(model, True, "infer", RUNS, 2, None)
-    run = TaskRun(cast(Any, Means()), cast(Any, Buyer()), Submission(order, 2, 1_000), Client())
+    run = TaskRun(cast(Any, Means()), cast(Any, Buyer()), Submission(order, 2, 1_000), Client(), Handover())
     run._machine.phase, run._machine.accepted = Phase.SETTLING, 2
     run._delivered, run._uncovered, run._covered = 1, {(bytes(32), 1)}, {(bytes(32), 1)}
     await run.check_settled()

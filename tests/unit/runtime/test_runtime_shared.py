@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 from cocoon.core.limits import ALIGNMENT_BYTES, SHARED_BYTES
+from cocoon.core.shared import new_shared
 from cocoon.runtime.room import Room
-from cocoon.runtime.shared import Shared, new_shared
+from cocoon.runtime.shared import BOTH_BYTES, Shared
 from cocoon.wire.tensors import encode_tensors
 
 
 @pytest.fixture
 def memory():
     """A descriptor of shared memory."""
-    descriptor = new_shared()
+    descriptor = new_shared(BOTH_BYTES)
     yield descriptor
     os.close(descriptor)
 
