@@ -225,7 +225,7 @@ class Execution:
         units = counted_units(self._unit, job.request.inputs, outputs)
         given, made = commit(salt, job.request.inputs), commit(salt, outputs)
         job.statement = Statement(
-            lease=LeaseId(self._lease.digest), number=number, input_alg=given.alg, input=given.hash,
+            lease=self._issuer.tab.terms.lease, number=number, input_alg=given.alg, input=given.hash,
             output_alg=made.alg, output=made.hash, units=units,
             price_nanoton=self._issuer.tab.price_nanoton(units, self._made_units), ran_us=outcome.ran_us,
             queued_us=(started_ns - job.received_ns) // MICROSECOND_NS,

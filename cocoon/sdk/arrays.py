@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cocoon.core.errors import BadInput, DtypeUnsupported, UsageError
-from cocoon.wire.tensors import NUMERIC
+from cocoon.wire.tensors import DTYPE_NAMES, NUMERIC
 
 Array = npt.NDArray[Any]
 
@@ -57,9 +57,11 @@ def plain_array(name: str, value: Any) -> Array:
         return _from_fixed_width(name, array)
     if array.dtype.kind == "O":
         return _checked_text(name, array)
-    if array.dtype.name not in NUMERIC:
-        raise DtypeUnsupported(f"tensor {name!r} has dtype {array.dtype.name}, which is not carried yet")
-    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    little = array
+    if array.dtype not in DTYPE_NAMES:
+        if array.dtype.name not in NUMERIC:
+            raise DtypeUnsupported(f"tensor {name!r} has dtype {array.dtype.name}, which is not carried yet")
+        little = array.astype(array.dtype.newbyteorder("<"))
     # ascontiguousarray would turn a scalar into one dimension.
     return little if little.flags.c_contiguous else little.copy(order="C")
 

@@ -29,7 +29,7 @@ from cocoon.sdk.fields import take_bytes, take_hex, take_int, take_map, take_map
 from cocoon.sdk.results import Failure, Outcome, Result
 from cocoon.wire.commitment import commit
 from cocoon.wire.framing import together
-from cocoon.wire.tensors import decode_tensors
+from cocoon.wire.tensors import TensorDecoder
 
 Message = dict[str, Any]
 _U32 = (1 << 32) - 1
@@ -62,6 +62,7 @@ class Flow:
     # Whether the peer takes memory to share, and the largest outputs so far: those to come will be like them.
     _is_taken: bool = False
     _largest_bytes: int | None = None
+    _decoder: TensorDecoder = field(default_factory=TensorDecoder)
     _held: dict[int, tuple[Outcome, int]] = field(default_factory=dict)
     _bytes: int = 0
     # Weak: a result that the caller has dropped needs no receipt any more.
@@ -236,7 +237,7 @@ class Flow:
         )
         _check(salt, self._open[unit], result.input_hash, "input")
         _check(salt, outputs, result.output_hash, "output")
-        result.outputs = decode_tensors(outputs, copied=isinstance(outputs, memoryview))
+        result.outputs = self._decoder.decode(outputs, copied=isinstance(outputs, memoryview))
         for lease, first, end, receipt in self._receipts:
             if lease == result.lease and first <= result.number < end:
                 result.receipt = receipt

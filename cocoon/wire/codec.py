@@ -55,11 +55,16 @@ def encode(value: object, *, keys: Keys = "int") -> bytes:
 
 def encode_pieces(value: object, *, keys: Keys = "int") -> list[bytes]:
     """What ``encode`` returns, in pieces: large byte strings where they lie. Raises as ``encode``."""
+    if keys == "str" and not _holds_large(value) and (packed := _packed_short(value)) is not None:
+        return [packed]
     return plain_pieces(_plain(value, keys, CODEC_DEPTH))
 
 
 def decode(data: bytes, *, max_bytes: int, keys: Keys = "int") -> Any:
     """The one value that ``data`` spells; arrays become lists, maps dicts.
+
+    What is short and has text keys may be spelled in any msgpack: nobody hashes or signs it,
+    and to judge its spelling takes four times as long as to read it.
 
     Args:
         max_bytes: Longest ``data`` accepted.
@@ -73,7 +78,7 @@ def decode(data: bytes, *, max_bytes: int, keys: Keys = "int") -> Any:
     if len(data) <= min(max_bytes, SHORT_BYTES):
         value = unpack_short(data)
         try:
-            if value is not None and encode(value, keys=keys) == data:
+            if value is not None and (keys == "str" or encode(value, keys=keys) == data):
                 return value
         except UsageError:
             pass                                        # it is none of ours: the reader says why
@@ -96,6 +101,15 @@ def _is_shallow(value: object, depth: int) -> bool:
     """Whether it has so many levels at most: a thousand would end whoever looks at them one by one, or shows them."""
     items = value.values() if type(value) is dict else value if type(value) is list else ()
     return depth >= 0 and all(_is_shallow(item, depth - 1) for item in items if type(item) in (list, dict))
+
+
+def _packed_short(value: object) -> bytes | None:
+    """At most ``SHORT_BYTES`` of msgpack, maps in the order in which they are; None if it takes more, or has no form."""
+    try:
+        packed = pack_plain(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return packed if len(packed) <= SHORT_BYTES else None
 
 
 def pack_plain(value: object) -> bytes:

@@ -11,7 +11,7 @@ Purity: pure. Spec: docs/spec/judged.md, rules JUD-2 to JUD-6.
 from __future__ import annotations
 
 import struct
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from cocoon.core.errors import Malformed, UsageError
@@ -90,7 +90,7 @@ class Voucher(Value):
         return found
 
 
-class Statement(Value):
+class Statement(Value, dict=True):
     """The provider's account of one run."""
 
     #: Lease id, 32 bytes.
@@ -123,11 +123,11 @@ class Statement(Value):
 
     def pack(self) -> bytes:
         """Data bytes of the cell, ``STATEMENT_BYTES`` long; raises as ``cell``."""
-        return _statement_words(self)[0]
+        return self._words[0]
 
     def hash(self) -> bytes:
         """Representation hash, 32 bytes: a leaf of the receipt's tree; raises as ``cell``."""
-        return _statement_words(self)[1]
+        return self._words[1]
 
     @classmethod
     def unpack(cls, data: bytes) -> Statement:
@@ -144,7 +144,22 @@ class Statement(Value):
         found = cls(lease, number, algs >> 4, inputs, algs & 0x0F, outputs, *rest)
         if (flaw := found._flaw()) is not None:
             raise Malformed(flaw)
+        found.__dict__["_words"] = data, plain_hash(data)       # there is one spelling only
         return found
+
+    @cached_property
+    def _words(self) -> tuple[bytes, bytes]:
+        """Data bytes and representation hash: journalled, sent, shown and signed, a dozen times together."""
+        if (flaw := self._flaw()) is not None:
+            raise UsageError(flaw)
+        lease, number, input_alg, inputs, output_alg, outputs, *rest = astuple(self)
+        if not len(lease) == len(inputs) == len(outputs) == HASH_BYTES:     # struct would fill them up, or cut them
+            raise UsageError(f"a statement's lease, input and output have {HASH_BYTES} bytes each")
+        try:
+            data = _STATEMENT.pack(STATEMENT_TAG, lease, number, input_alg << 4 | output_alg, inputs, outputs, *rest)
+        except struct.error as error:
+            raise UsageError(f"no statement: {error}") from None
+        return data, plain_hash(data)
 
     def _flaw(self) -> str | None:
         if self.input_alg not in _ALGS or self.output_alg not in _ALGS:
@@ -160,21 +175,6 @@ def _voucher_cell(voucher: Voucher) -> Cell:
     builder = CellBuilder().uint(VOUCHER_TAG, 32).uint(voucher.network_tag, 32).address(voucher.escrow)
     builder.uint(voucher.lane, 32).uint(voucher.seq, 32).uint(voucher.total_nanoton, 64)
     return builder.blob(voucher.head, 32).end()
-
-
-@lru_cache(_CELLS_AT_HAND)
-def _statement_words(statement: Statement) -> tuple[bytes, bytes]:
-    """Data bytes and representation hash."""
-    if (flaw := statement._flaw()) is not None:
-        raise UsageError(flaw)
-    lease, number, input_alg, inputs, output_alg, outputs, *rest = astuple(statement)
-    if not len(lease) == len(inputs) == len(outputs) == HASH_BYTES:     # struct would fill them up, or cut them
-        raise UsageError(f"a statement's lease, input and output have {HASH_BYTES} bytes each")
-    try:
-        data = _STATEMENT.pack(STATEMENT_TAG, lease, number, input_alg << 4 | output_alg, inputs, outputs, *rest)
-    except struct.error as error:
-        raise UsageError(f"no statement: {error}") from None
-    return data, plain_hash(data)
 
 
 def sign_cell(cell_hash: bytes, signer: Signer) -> bytes:

@@ -45,7 +45,8 @@ NUMERIC: dict[str, np.dtype[Any]] = {
         *("uint8", "uint16", "uint32", "uint64"),
     )
 }
-_NAMES = {dtype: name for name, dtype in NUMERIC.items()}
+#: Back again; a dtype computes its own name anew each time.
+DTYPE_NAMES = {dtype: name for name, dtype in NUMERIC.items()}
 _DTYPE_CHARS = 16
 _LENGTH_BYTES = 4
 #: Product of the non-zero dimensions; an empty tensor may not name a shape that numpy cannot hold.
@@ -129,8 +130,9 @@ class TensorDecoder:
         self._places: list[_Place] = []
         self._heads: list[tuple[int, int, bytes]] = []
 
-    def decode(self, data: memoryview) -> dict[str, Array]:
+    def decode(self, data: Piece, *, copied: bool = False) -> dict[str, Array]:
         """As ``decode_tensors``."""
+        data = memoryview(data)
         if len(data) != self._size_bytes or any(data[at:end] != head for at, end, head in self._heads):
             self._size_bytes = -1
             self.reads += 1
@@ -139,7 +141,7 @@ class TensorDecoder:
             begins = [*(place.at for place in self._places), len(data)]
             self._heads = [(at, end, bytes(data[at:end])) for at, end in zip(ends, begins, strict=True)]
             self._size_bytes = len(data)
-        return _arrays(self._places, data)
+        return _arrays(self._places, data, copied)
 
 
 class _Place(Value):
@@ -197,7 +199,7 @@ def _raw(name: str, array: Array) -> tuple[str, bytes | memoryview]:
     elements = array.size or math.prod(max(d, 1) for d in array.shape)
     if array.ndim > TENSOR_RANK or elements > _ELEMENTS_MAX:
         raise LimitExceeded(f"tensor {name!r:.40} of shape {array.shape} is above the limits")
-    dtype_name = _NAMES.get(array.dtype)                # a dtype computes its own name anew each time
+    dtype_name = DTYPE_NAMES.get(array.dtype)
     if dtype_name is None and array.dtype.kind in "OUT":
         return STRING, _string_bytes(name, array)
     dtype_name = dtype_name or array.dtype.name

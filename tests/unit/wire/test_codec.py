@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cocoon.core.errors import Malformed, NonCanonical, TooLarge, UsageError
 from cocoon.core.limits import CODEC_DEPTH, CODEC_ITEMS, SMALL_PAYLOAD_BYTES
-from cocoon.wire.codec import Reader, decode, encode, encode_pieces
+from cocoon.wire.codec import SHORT_BYTES, Reader, bytes_header, decode, encode, encode_pieces
 from tests.vectors.spelling import canonical, forms, misspellings
 
 BIG = 1 << 20
@@ -65,14 +65,29 @@ def test_a_key_of_another_kind_is_our_own_mistake(value: object, keys: Any) -> N
 @pytest.mark.parametrize(
     "value", [{"b": 1, "a": [True, {"z": b"", "é": "é"}]}, {"done": {}}, {chr(0xFFFF): 1, chr(0x10000): 2}]
 )
-def test_a_control_value_comes_back_with_its_keys_sorted(value: Any) -> None:
+def test_a_control_value_comes_back_however_it_is_spelled_while_it_is_short(value: Any) -> None:
     data = encode(value, keys="str")
     assert decode(data, max_bytes=BIG, keys="str") == value
+    assert b"".join(encode_pieces(value, keys="str")) == msgpack.packb(value), "nobody sorts what nobody signs"
     with pytest.raises(Malformed):
         decode(data, max_bytes=BIG)
+    long = bytes(SHORT_BYTES)
     for _, other in misspellings(msgpack.unpackb(data)):
+        assert decode(other, max_bytes=BIG, keys="str") == value
         with pytest.raises(NonCanonical):
-            decode(other, max_bytes=BIG, keys="str")
+            decode(b"\x92" + other + bytes_header(len(long)) + long, max_bytes=BIG, keys="str")
+
+
+def test_a_long_control_value_is_canonical_in_pieces() -> None:
+    for value in ({"z": bytes(SHORT_BYTES), "a": 1}, {"z": ["word"] * 20_000, "a": 1}):
+        assert b"".join(encode_pieces(value, keys="str")) == encode(value, keys="str")
+        assert decode(encode(value, keys="str"), max_bytes=BIG, keys="str") == value
+
+
+@pytest.mark.parametrize("value", [{"a": "\ud800"}, {"a": 1 << 64}, {"a": object()}, {1: 2}, {"a": {2: b""}}])
+def test_what_has_no_form_is_our_own_mistake_on_the_control_socket_too(value: Any) -> None:
+    with pytest.raises(UsageError):
+        encode_pieces({"long": bytes(SHORT_BYTES), **value}, keys="str")
 
 
 def test_the_order_of_a_dict_does_not_change_its_bytes() -> None:
