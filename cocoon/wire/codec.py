@@ -104,7 +104,7 @@ def _is_shallow(value: object, depth: int) -> bool:
 
 
 def _packed_short(value: object) -> bytes | None:
-    """At most ``SHORT_BYTES`` of msgpack, maps in the order in which they are; None if it takes more, or has no form."""
+    """At most ``SHORT_BYTES`` of msgpack, maps in the order in which they are; None if it takes more or has no form."""
     try:
         packed = pack_plain(value)
     except (TypeError, ValueError, OverflowError):
