@@ -19,7 +19,7 @@ from cocoon.p2p.streams import PeerStream
 from cocoon.privacy.link import SEALED_FRAME_BYTES, SealedReader, SealedWriter
 from cocoon.wire.bundle import bundled, unbundled
 from cocoon.wire.messages import LeaseClose
-from cocoon.wire.schema import Message, pack_pieces
+from cocoon.wire.schema import Message
 
 
 class WorkLink:
@@ -124,7 +124,7 @@ class WorkLink:
     async def _transmit(self, messages: Sequence[Message]) -> None:
         # Half a message would end the link for every task of the lease; the stream bounds the wait.
         with trio.CancelScope(shield=True):
-            for bundle in bundled(map(pack_pieces, messages)):
+            for bundle in bundled(messages):
                 frames = self._writer.frames(*bundle)
                 while some := tuple(islice(frames, CARRIED_TOGETHER)):
                     await self._carrier.send(*some)

@@ -341,18 +341,6 @@ def unpack_body(cls: type[M], body: bytes) -> M:
     return found
 
 
-def peek_kind(data: Pieces) -> int:
-    """The kind number of a packed message, signed or not, without reading the rest.
-
-    Raises:
-        Malformed: the bytes do not begin like a message.
-    """
-    reader = Reader(data)
-    if reader.array(_U16_MAX) not in (3, 5):
-        raise Malformed("a message is an array of 3 or, signed, 5 items")
-    return reader.uint(_U16_MAX)
-
-
 def _check_array(reader: Reader, items: int) -> None:
     count = reader.array(_U16_MAX)
     if count != items:

@@ -16,6 +16,7 @@ from cocoon.wire.codec import Reader, checked_utf8
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 _HEADER_BYTES = 5
+_SCALARS = frozenset({int, bool, bytes, str})
 
 
 class Wire(Protocol[T_co]):
@@ -193,6 +194,33 @@ class Each(Generic[T]):
         return [self.item.write(item) for item in value]
 
 
+class Column:
+    """Values of one field of ``least`` to ``most`` messages; what each may be is for that field to say."""
+
+    __slots__ = ("most", "least", "max_bytes")
+
+    def __init__(self, most: int, least: int, max_bytes: int) -> None:
+        self.most = most
+        self.least = least
+        self.max_bytes = max_bytes
+
+    def read(self, reader: Reader) -> tuple[Any, ...]:
+        count = reader.array(self.most)
+        if count < self.least:
+            raise Malformed(f"{count} values where at least {self.least} are due")
+        found = tuple(reader.value(depth=0) for _ in range(count))
+        if not _SCALARS.issuperset(map(type, found)):
+            raise Malformed("an array or a map where the value of a field is due")
+        return found
+
+    def write(self, value: Any) -> list[object]:
+        if not isinstance(value, (tuple, list)) or not self.least <= len(value) <= self.most:
+            raise UsageError(f"a tuple of {self.least} to {self.most} values is due")
+        if not _SCALARS.issuperset(map(type, value)):
+            raise UsageError("an array or a map where the value of a field is due")
+        return list(value)
+
+
 class Row:
     """An array with one item of each given type, in order; a tuple in Python."""
 
@@ -232,6 +260,10 @@ class Record(Generic[T]):
         if not isinstance(value, self.make):
             raise UsageError(f"{type(value).__name__} is no {self.make.__name__}")
         return self.row.write(tuple(getattr(value, name) for name in self.names))
+
+
+#: Types of one value each, which is written as it is.
+SINGLE = (Uint, Flag, Exactly, UpTo, Line, Word)
 
 
 def _size_of(value: Any) -> str:

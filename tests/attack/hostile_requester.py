@@ -53,12 +53,13 @@ from cocoon.wire.messages import (
     RunRequest,
     RunResult,
 )
-from cocoon.wire.schema import Message, pack, peek_kind, unpack
+from cocoon.wire.schema import Message, pack, unpack
 from cocoon.wire.signing import Signed, open_signed, sign
 from cocoon.wire.tensors import encode_tensors
 from tests.attack.matrix import Lie
 from tests.loopback.town import PATIENCE_S
 from tests.models import adder_model
+from tests.vectors.spelling import kind_of
 
 _HEARD = (ModelWant, ModelReady, RunResult, RunFailure, ReceiptIssued, Refusal, LeaseClose)
 SALT = bytes(16)
@@ -215,7 +216,7 @@ class Customer:
         """The code with which the provider refuses the first frame."""
         stream, answer = await self.send(opening)
         await stream.close()
-        assert peek_kind(answer) == Refusal.shape.kind, "the proposal was accepted"
+        assert kind_of(answer) == Refusal.shape.kind, "the proposal was accepted"
         return unpack(answer, Refusal).code
 
     async def open(self, quote: Quote, lease: Signed[Lease]) -> Deal:
@@ -225,7 +226,7 @@ class Customer:
         with trio.fail_after(PATIENCE_S):
             while True:
                 stream, answer = await self.send(pack(opening))
-                if peek_kind(answer) != Refusal.shape.kind:
+                if kind_of(answer) != Refusal.shape.kind:
                     break
                 # The link before may still be closing on the other side; anything else is a refusal.
                 assert unpack(answer, Refusal).code == "replayed", unpack(answer, Refusal)

@@ -53,7 +53,7 @@ from cocoon.wire.messages import (
     TrancheClose,
 )
 from cocoon.wire.resume import LinkResume, LinkResumed
-from cocoon.wire.schema import Message, pack, peek_kind, unpack
+from cocoon.wire.schema import Message, pack, unpack
 from cocoon.wire.signing import Signed, open_signed
 from tests.attack.conftest import Seller
 from tests.attack.hostile_requester import (
@@ -71,6 +71,7 @@ from tests.attack.hostile_requester import (
 )
 from tests.attack.matrix import Lie, flipped, lies
 from tests.loopback.town import PATIENCE_S
+from tests.vectors.spelling import kind_of
 
 
 def fresh_keys() -> LinkKeys:
@@ -293,7 +294,7 @@ async def test_a_link_does_not_go_on_for_ever(seller: Seller) -> None:
         deal = await opened(guest)
         await deal.deliver()
         words = LinkResume(lease=deal.lease.digest, received=deal.link._carrier._received)
-        codes = [peek_kind((await guest.send(pack(words)))[1]) for _ in range(LINK_RESUMES)]
+        codes = [kind_of((await guest.send(pack(words)))[1]) for _ in range(LINK_RESUMES)]
         assert set(codes) == {LinkResumed.shape.kind}
         stream = await guest.mesh.open_stream(guest.provider, LEASE_PROTOCOL)
         await stream.send(pack(words))

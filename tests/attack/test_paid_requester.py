@@ -51,7 +51,7 @@ from cocoon.wire.messages import (
     TrancheClose,
 )
 from cocoon.wire.orders import CloseOrder, OrderHead
-from cocoon.wire.schema import pack, peek_kind, unpack
+from cocoon.wire.schema import pack, unpack
 from cocoon.wire.signing import Signed, open_signed
 from tests.attack.conftest import Seller
 from tests.attack.hostile_requester import Customer, Deal, customer, opening_of, stranger
@@ -59,6 +59,7 @@ from tests.attack.matrix import Lie, flipped, lies, more
 from tests.loopback.paid import ASKS, BLOCK_MS, TON, inputs, until
 from tests.loopback.town import PATIENCE_S, Peer, town
 from tests.models import adder_model
+from tests.vectors.spelling import kind_of
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ async def opened(heir: Heir, guest: Customer, lease: Signed[Lease]) -> Deal:
     with trio.fail_after(PATIENCE_S):
         while True:
             stream, answer = await guest.send(opening)
-            if peek_kind(answer) != Refusal.shape.kind:
+            if kind_of(answer) != Refusal.shape.kind:
                 break
             # The link before may still be closing on the other side.
             assert unpack(answer, Refusal).code in ("replayed", "lane_busy"), unpack(answer, Refusal)
@@ -338,7 +339,7 @@ async def asked(heir: Heir, order: CloseOrder, key: KeyPair, identity: Identity 
             await stream.send(pack(ask))
             answer = await stream.receive()
         await stream.close()
-        return "agreed" if peek_kind(answer) == CloseAgree.shape.kind else unpack(answer, Refusal).code
+        return "agreed" if kind_of(answer) == CloseAgree.shape.kind else unpack(answer, Refusal).code
 
 
 async def lawful(heir: Heir) -> CloseOrder:

@@ -18,7 +18,7 @@ from cocoon.core.units import UnitKind
 from cocoon.core.values import replace
 from cocoon.wire import market
 from cocoon.wire import messages as m
-from cocoon.wire.bundle import Bundle
+from cocoon.wire.bundle import Alike, Bundle
 from cocoon.wire.commitment import commit
 from cocoon.wire.declarations import End, Tolerance
 from cocoon.wire.gossip import Interest, OfferDelta, OfferDigest, OfferSummary, OfferWant
@@ -262,6 +262,7 @@ def _messages() -> list[Message]:
         m.Countersign(voucher=VOUCHER.pack(), signature=sign_cell(VOUCHER.hash(), REQUESTER)),
         m.LeaseClose(code="done"),
         Bundle(messages=(pack(m.TrancheClose(through=64)), pack(m.LeaseClose(code="done")))),
+        Alike(kind=35, version=1, columns=((1, 300),)),
         m.ManifestRequest(model=model_id(MANIFEST)),
         m.ManifestReply(manifest=pack_manifest(MANIFEST)),
         m.ChunkRequest(model=model_id(MANIFEST), file=0, first=0, count=2),

@@ -9,6 +9,8 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
+import msgpack
+
 #: Header codes by length of the length: text, bytes, array, map.
 _TEXT = {1: 0xD9, 2: 0xDA, 4: 0xDB}
 _BYTES = {1: 0xC4, 2: 0xC5, 4: 0xC6}
@@ -16,6 +18,11 @@ _ARRAY = {2: 0xDC, 4: 0xDD}
 _MAP = {2: 0xDE, 4: 0xDF}
 _UINT = {1: 0xCC, 2: 0xCD, 4: 0xCE, 8: 0xCF}
 _INT = {1: 0xD0, 2: 0xD1, 4: 0xD2, 8: 0xD3}
+
+
+def kind_of(data: bytes) -> int:
+    """The kind number of a packed message, signed or not."""
+    return int(msgpack.unpackb(data, strict_map_key=False)[0])
 
 
 def canonical(value: Any) -> bytes:

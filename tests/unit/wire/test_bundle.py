@@ -6,11 +6,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cocoon.core.errors import Malformed, TooLarge, UnknownKind
+from cocoon.core.errors import Malformed, TooLarge, UnknownKind, UsageError
 from cocoon.core.limits import BUNDLE_BYTES, BUNDLE_MESSAGES, CHUNK_BYTES
-from cocoon.wire.bundle import Bundle, bundled, unbundled
-from cocoon.wire.messages import Chunk, LeaseClose, TrancheClose
-from cocoon.wire.schema import Message, pack, pack_pieces
+from cocoon.wire.bundle import Alike, Bundle, bundled, unbundled
+from cocoon.wire.codec import SHORT_BYTES
+from cocoon.wire.messages import Chunk, LeaseClose, RunFailure, RunRequest, RunToken, TrancheClose
+from cocoon.wire.schema import Message, pack
 from tests.vectors.spelling import canonical
 
 
@@ -26,17 +27,40 @@ _SIZES = st.sampled_from([0, 1, 900, 60_000, BUNDLE_BYTES // 2, CHUNK_BYTES]) | 
 @example([BUNDLE_BYTES - 40, 0, 0])
 def test_what_is_bundled_comes_out_in_order_and_within_the_bounds(sizes: list[int]) -> None:
     messages = [_message(size) for size in sizes]
-    sent = list(bundled(map(pack_pieces, messages)))
+    sent = list(bundled(messages))
     assert [one for data in sent for one in unbundled(b"".join(data), Chunk, TrancheClose)] == messages
     alone = {pack(message) for message in messages}
     assert all(b"".join(data) in alone or sum(map(len, data)) <= BUNDLE_BYTES for data in sent)
 
 
+_OF_RUNS = st.one_of(
+    st.builds(RunRequest, number=st.integers(1, 9), salt=st.just(bytes(16)), inputs=st.binary(max_size=9)),
+    st.builds(RunToken, number=st.just(1), place=st.integers(1, 1 << 20), token=st.just(7), head=st.just(bytes(32))),
+    st.builds(RunFailure, number=st.just(3), code=st.just("run_failed"), text=st.sampled_from(["", "é" * 512])),
+    st.just(Chunk(file=0, index=1, data=b"")), st.just(LeaseClose(code="done")),
+)
+_KINDS = (RunRequest, RunToken, RunFailure, Chunk, LeaseClose)
+
+
+@given(st.lists(_OF_RUNS, max_size=40), st.integers(1, 20))
+def test_messages_of_any_kinds_come_out_as_they_went_in(messages: list[Message], times: int) -> None:
+    many = [one for message in messages for one in [message] * times]
+    sent = [b"".join(data) for data in bundled(many)]
+    assert [one for data in sent for one in unbundled(data, *_KINDS)] == many
+
+
+def test_messages_of_one_kind_are_packed_field_by_field() -> None:
+    runs = [RunRequest(number=number, salt=bytes(16), inputs=b"%d" % number) for number in (1, 2, 300)]
+    (data,) = bundled(runs)
+    columns = [[1, 2, 300], [bytes(16)] * 3, [b"1", b"2", b"300"]]
+    assert b"".join(data) == canonical([36, 1, {1: 25, 2: 1, 3: columns}])
+
+
 def test_as_few_bundles_leave_as_hold_everything() -> None:
-    small = [[pack(TrancheClose(through=1))]] * BUNDLE_MESSAGES
+    small = [TrancheClose(through=1)] * BUNDLE_MESSAGES
     assert len(list(bundled(small))) == 1
     assert len(list(bundled([*small, small[0]]))) == 2
-    assert list(bundled(small[:1])) == small[:1]
+    assert list(bundled(small[:1])) == [[pack(small[0])]]
 
 
 def test_a_message_that_is_not_expected_is_refused_in_a_bundle_too() -> None:
@@ -56,3 +80,45 @@ def test_a_bundle_in_a_bundle_is_refused() -> None:
 def test_a_bundle_holds_two_messages_or_more_and_not_too_many(count: int) -> None:
     with pytest.raises((Malformed, TooLarge)):
         unbundled(canonical([33, 1, {1: [b""] * count}]), LeaseClose)
+
+
+def alike(kind: int, columns: object, version: int = 1) -> bytes:
+    """What a stranger may send as messages of one kind."""
+    return canonical([36, 1, {1: kind, 2: version, 3: columns}])
+
+
+SALTS = [bytes(16)] * 2
+
+
+@pytest.mark.parametrize(("data", "error"), [
+    (alike(25, [[1, 2], SALTS, [b"", b""]], version=2), UnknownKind), (alike(26, [[1, 2]]), UnknownKind),
+    (alike(23, [[0, 0], [0, 1], [b"", b""]]), UnknownKind), (alike(36, [[1, 2]]), UnknownKind),
+    (alike(25, [[1, 2], SALTS]), Malformed), (alike(25, [[1, 2], SALTS, [b"", b""], [0, 0]]), Malformed),
+    (alike(25, [[1, 2], SALTS, [b""]]), Malformed), (alike(25, [[1], SALTS[:1], [b""]]), Malformed),
+    (alike(25, [[1, 1 << 32], SALTS, [b"", b""]]), Malformed), (alike(25, [[1, -1], SALTS, [b"", b""]]), Malformed),
+    (alike(25, [[1, True], SALTS, [b"", b""]]), Malformed), (alike(25, [[1, 2], SALTS, [b"", False]]), Malformed),
+    (alike(25, [[1, 2], [bytes(15)] * 2, [b"", b""]]), Malformed),
+    (alike(25, [[1, 2], SALTS, [b"", "x"]]), Malformed), (alike(25, [[1, 2], SALTS, [b"", []]]), Malformed),
+    (alike(25, [[1, 2], SALTS, [b"", [b""]]]), Malformed), (alike(25, []), Malformed), (alike(25, 7), Malformed),
+    (alike(25, [[7] * (BUNDLE_MESSAGES + 1)] * 3), TooLarge), (alike(25, [[7, 7]] * 9), TooLarge),
+    (alike(25, [[1, 2], SALTS, [bytes(SHORT_BYTES), b""]]), TooLarge),
+])
+def test_messages_alike_are_judged_as_if_each_had_come_alone(data: bytes, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        unbundled(data, RunRequest, Chunk)
+    whole = pack(Bundle(messages=(data, data)))
+    with pytest.raises(error):
+        unbundled(whole, RunRequest, Chunk)
+
+
+def test_a_bundle_of_messages_alike_holds_no_more_than_any_other() -> None:
+    half = pack(Alike(kind=28, version=1, columns=(tuple(range(BUNDLE_MESSAGES // 2)),)))
+    assert len(unbundled(pack(Bundle(messages=(half, half))), TrancheClose)) == BUNDLE_MESSAGES
+    with pytest.raises(TooLarge):
+        unbundled(pack(Bundle(messages=(half, half, pack(TrancheClose(through=1))))), TrancheClose)
+
+
+def test_what_cannot_be_sent_is_our_own_mistake_in_company_too() -> None:
+    good, bad = TrancheClose(through=1), TrancheClose(through=1 << 32)
+    with pytest.raises(UsageError):
+        list(bundled([good, bad]))

@@ -21,7 +21,7 @@ NUMBERS = {
     "close_ask": 13, "close_agree": 14, "warm_models": 15, "link_resume": 16, "link_resumed": 17, "model_offer": 20,
     "model_want": 21, "chunk_hashes": 22, "chunk": 23, "model_ready": 24, "run_request": 25, "run_result": 26,
     "run_failure": 27, "tranche_close": 28, "receipt_issued": 29, "receipt": 30, "countersign": 31,
-    "lease_close": 32, "bundle": 33, "run_token": 34, "run_cancel": 35,
+    "lease_close": 32, "bundle": 33, "run_token": 34, "run_cancel": 35, "alike": 36,
     "manifest_request": 40, "manifest_reply": 41, "chunk_request": 42, "manifest": 50,
     "call": 70, "bid": 71, "bid_reply": 72, "decline": 73, "call_result": 74,
     "interest": 60, "offer_digest": 61, "offer_delta": 62, "offer_want": 63, "offer_summary": 64,
