@@ -115,6 +115,10 @@ class Carrier:
                     self._wake()
                 return frame
 
+    def give_back(self, frame: Piece) -> None:
+        """As ``PeerStream.give_back``."""
+        self._stream.give_back(frame)
+
     def replace(self) -> None:
         """The other side gave the stream up: it is to be replaced, though it looks well from here."""
         self._stream.wake("the other side gave the stream up")

@@ -103,8 +103,10 @@ class WorkLink:
         while True:
             frame = await self._carrier.receive(SEALED_FRAME_BYTES)
             packed = self._reader.feed_frame(frame)
+            self._carrier.give_back(frame)
             if packed is not None:
                 messages = unbundled(packed, *expected)
+                self._reader.give_back(packed)          # messages hold bytes of their own
                 self._look_for_the_end(messages[-1])
                 return messages
 

@@ -17,7 +17,7 @@ import trio
 from cocoon.core.errors import StreamClosed, TooLarge, Unreachable
 from cocoon.core.ids import PeerKey
 from cocoon.core.limits import CONTROL_FRAME_BYTES, SMALL_PAYLOAD_BYTES
-from cocoon.core.pieces import whole
+from cocoon.core.pieces import Piece, whole
 from cocoon.core.turns import Turn
 from cocoon.core.units import KIB, SECOND_NS
 from cocoon.wire.framing import Arrived, framed
@@ -107,6 +107,10 @@ class PeerStream:
             self._first_ns, self._first_due_s = 0, math.inf
             return payload
         raise Unreachable(f"nothing was said within {self._first_ns / SECOND_NS:g} s on a stream that was opened to us")
+
+    def give_back(self, frame: Piece) -> None:
+        """Nobody reads this frame of ``take`` any more: the memory of a long one is used again."""
+        self._arrived.give_back(frame)
 
     async def until_heard(self) -> None:
         """Wait until the other side has said anything; nothing is taken. Raises as ``receive``."""

@@ -16,7 +16,7 @@ Purity: pure. Spec: docs/spec/sealing.md, rules SEA-6 to SEA-13.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidTag
@@ -33,13 +33,11 @@ from cocoon.privacy.padding import PREFIX_BYTES, declared_bytes, padded, padded_
 KEY_BYTES = 32
 NONCE_BYTES = 32
 _TAG_BYTES = 16
-_FLAG_BYTES = 1
 _COUNTER_BYTES = 12
-_MORE, _LAST = b"\0", b"\1"
+#: Full frames whose memory a reader keeps for later ones; those of a message of 4 MiB and what frames it.
+_SPARES = 18
 _SESSION_LABEL = b"cocoon/1/session\0"
 
-#: Message bytes that a full frame carries.
-FRAME_DATA_BYTES = LINK_FRAME_BYTES - _FLAG_BYTES
 #: Largest sealed frame; what a transport must accept on a work link.
 SEALED_FRAME_BYTES = LINK_FRAME_BYTES + _TAG_BYTES
 
@@ -98,7 +96,7 @@ class SealedWriter:
         self._aead = AESGCM(_checked(key))
         self._counter = 0
         self._between = True
-        #: One buffer for all frames, as long as the longest so far: a fresh one per frame costs more than the cipher.
+        #: For frames of several pieces, as long as the longest so far: a fresh one each costs more than the cipher.
         self._plain = bytearray()
 
     def seal(self, *pieces: Piece) -> list[bytes]:
@@ -123,20 +121,21 @@ class SealedWriter:
         length = sum(map(len, pieces))
         if length > MESSAGE_BYTES:
             raise LimitExceeded(f"a message of {length} bytes; a link carries at most {MESSAGE_BYTES}")
-        count = -(-padded_bytes(length) // FRAME_DATA_BYTES)
+        count = -(-padded_bytes(length) // LINK_FRAME_BYTES)
         if self._counter + count > LINK_FRAMES:
             raise LimitExceeded(f"the link has sealed {self._counter} of {LINK_FRAMES} frames; connect anew")
         self._between = False
         return self._sealed(padded(pieces), count)
 
     def _sealed(self, pieces: Iterable[Piece], count: int) -> Iterator[bytes]:
-        for left, stretch in zip(range(count - 1, -1, -1), _cut(pieces, FRAME_DATA_BYTES), strict=True):
+        for left, stretch in zip(range(count - 1, -1, -1), _cut(pieces, LINK_FRAME_BYTES), strict=True):
             counter = self._counter.to_bytes(_COUNTER_BYTES, "big")
             self._counter += 1
             self._between = not left
-            yield self._aead.encrypt(counter, self._put(_MORE if left else _LAST, *stretch), None)
+            plain = stretch[0] if len(stretch) == 1 else self._put(stretch)
+            yield self._aead.encrypt(counter, plain, None)
 
-    def _put(self, *pieces: Piece) -> memoryview:
+    def _put(self, pieces: Sequence[Piece]) -> memoryview:
         """These one behind the other, until the next call."""
         size = sum(map(len, pieces))
         if len(self._plain) < size:
@@ -151,7 +150,7 @@ class SealedWriter:
 class SealedReader:
     """Opens what the other side's writer sealed, in order, up to a bound."""
 
-    __slots__ = ("_aead", "_counter", "_max_bytes", "_plain", "_parts", "_length", "_came", "_broken")
+    __slots__ = ("_aead", "_counter", "_max_bytes", "_plain", "_spares", "_parts", "_length", "_came", "_broken")
 
     def __init__(self, key: bytes, max_bytes: int = MESSAGE_BYTES) -> None:
         """``key``: 32 bytes from ``session_keys``; ``max_bytes``: largest message accepted."""
@@ -159,6 +158,8 @@ class SealedReader:
         self._counter = 0
         self._max_bytes = max_bytes
         self._plain = bytearray()
+        #: For full frames: memory that held those of messages before.
+        self._spares: list[bytearray] = []
         #: Of the message that is coming: what its frames gave, its length, and how much came with the padding.
         self._parts: list[Piece] = []
         self._length = self._came = 0
@@ -185,37 +186,43 @@ class SealedReader:
             self._parts = []
             raise
 
+    def give_back(self, message: Pieces) -> None:
+        """Nobody reads this message of ``feed_frame`` any more: others may be opened to where it lies."""
+        for part in [message] if isinstance(message, bytes | bytearray | memoryview) else message:
+            if isinstance(part, memoryview) and isinstance(part.obj, bytearray) and len(self._spares) < _SPARES:
+                self._spares.append(part.obj)
+
     def end(self) -> None:
         """State that the stream has ended; raises BadSeal in the middle of a message."""
         if self._broken or self._came:
             raise BadSeal(f"the link ended inside a message, after {self._came} bytes")
 
     def _feed(self, frame: memoryview) -> Pieces | None:
-        size = len(frame) - _FLAG_BYTES - _TAG_BYTES
+        size = len(frame) - _TAG_BYTES
         if size < 1:
             raise BadSeal(f"a sealed frame of {len(frame)} bytes is truncated")
-        if size > FRAME_DATA_BYTES:
+        if size > LINK_FRAME_BYTES:
             raise TooLarge(f"a sealed frame of {len(frame)} bytes; at most {SEALED_FRAME_BYTES}")
-        flag, data = self._open(frame)
+        data = self._open(frame)
         if not self._came:
             self._length = self._announced(data)
         left = padded_bytes(self._length) - self._came
-        if size != min(left, FRAME_DATA_BYTES) or flag != (_LAST if size == left else _MORE):
-            raise NonCanonical(f"a frame of {size} bytes, flag {flag[0]}, where {left} bytes are missing")
+        if size != min(left, LINK_FRAME_BYTES):
+            raise NonCanonical(f"a frame of {size} bytes, where {left} bytes are missing")
         part = unpadded(data, self._came, self._length)
-        self._parts.append(part if size == FRAME_DATA_BYTES else bytes(part))
+        self._parts.append(part if size == LINK_FRAME_BYTES else bytes(part))
         self._came += size
-        if flag == _MORE:
+        if size < left:
             return None
         parts, self._parts, self._came = self._parts, [], 0
         return parts[0] if len(parts) == 1 else parts
 
-    def _open(self, frame: memoryview) -> tuple[bytes, memoryview]:
+    def _open(self, frame: memoryview) -> memoryview:
         if self._counter >= LINK_FRAMES:
             raise BadSeal(f"more than {LINK_FRAMES} frames under one key")
         size = len(frame) - _TAG_BYTES
         if size == LINK_FRAME_BYTES:                    # a full one stays where it is opened, as a piece of its message
-            plain = memoryview(bytearray(size))
+            plain = memoryview(self._spares.pop() if self._spares else bytearray(size))
         else:
             if len(self._plain) < size:
                 self._plain = bytearray(size)
@@ -225,7 +232,7 @@ class SealedReader:
         except InvalidTag:
             raise BadSeal(f"frame {self._counter} does not open") from None
         self._counter += 1
-        return bytes(plain[:_FLAG_BYTES]), plain[_FLAG_BYTES:]
+        return plain
 
     def _announced(self, data: memoryview) -> int:
         """Length of the message that begins with ``data``."""

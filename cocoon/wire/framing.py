@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from cocoon.core.errors import Malformed, TooLarge, UsageError
 from cocoon.core.limits import PAYLOAD_FIELDS_BYTES, TOGETHER_BYTES
-from cocoon.core.pieces import coalesced
+from cocoon.core.pieces import Piece, coalesced
 from cocoon.core.units import KIB
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ class Arrived:
     A frame in several pieces is copied once, when it is whole; what is written into its ``room``, not even once.
     """
 
-    __slots__ = ("_pieces", "_at", "_size_bytes", "_begun", "_written")
+    __slots__ = ("_pieces", "_at", "_size_bytes", "_begun", "_written", "_spare")
 
     def __init__(self) -> None:
         """Nothing came."""
@@ -90,6 +90,8 @@ class Arrived:
         self._size_bytes = 0
         #: The frame that has room of its own, and how much of it came.
         self._begun: bytearray | None = None
+        #: Memory of such a frame that nobody reads any more.
+        self._spare: bytearray | None = None
         self._written = 0
 
     def __len__(self) -> int:
@@ -140,6 +142,11 @@ class Arrived:
         self._drop(length)
         return data
 
+    def give_back(self, frame: Piece) -> None:
+        """Nobody reads this frame any more: the next one of its length may come to where it lies."""
+        if isinstance(frame, bytearray):
+            self._spare = frame
+
     def clear(self) -> None:
         """Forget it all."""
         self._pieces.clear()
@@ -148,7 +155,8 @@ class Arrived:
 
     def _begin(self, length: int) -> None:
         self._drop(PREFIX_BYTES)
-        came, self._begun = self._size_bytes, bytearray(length)
+        came, spare, self._spare = self._size_bytes, self._spare, None
+        self._begun = spare if spare is not None and len(spare) == length else bytearray(length)
         self._begun[:came] = self._peek(came)
         self._drop(came)
         self._written = came

@@ -83,6 +83,7 @@ def test_a_frame_is_the_same_whether_it_was_written_in_place_or_added(steps: lis
         at, turn = at + step, turn + 1
         while (payload := arrived.frame(MIB)) is not None:
             found.append(bytes(payload))
+            arrived.give_back(payload)
     assert found == payloads and not arrived
 
 
@@ -100,6 +101,25 @@ def test_there_is_room_for_a_long_frame_that_is_not_too_long_and_for_no_more_tha
     arrived.clear()
     arrived.add((600 * KIB).to_bytes(4, "big") + b"began")
     assert arrived.frame(MIB) is None and arrived.room() is None
+
+
+def test_a_long_frame_comes_to_where_one_of_its_length_lay_and_to_no_other_place() -> None:
+    arrived = Arrived()
+
+    def came(byte: bytes, length: int) -> bytearray:
+        arrived.add(length.to_bytes(4, "big"))
+        assert arrived.frame(MIB) is None
+        arrived.add(byte * length)
+        frame = arrived.frame(MIB)
+        assert isinstance(frame, bytearray) and frame == byte * length
+        return frame
+
+    first = came(b"1", 100 * KIB)
+    assert came(b"2", 100 * KIB) is not first and first == b"1" * 100 * KIB, "somebody may still read it"
+    arrived.give_back(first)
+    assert came(b"3", 100 * KIB) is first
+    arrived.give_back(first)
+    assert came(b"4", 70 * KIB) is not first
 
 
 def test_a_frame_in_pieces_leaves_what_is_large_where_it_lies() -> None:
