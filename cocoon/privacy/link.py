@@ -9,7 +9,7 @@ frame does not open.
 Invariants
     No counter value seals two frames under one key.
     A reader that refused a frame never opens another one.
-    A reader holds no more than what arrived, and never more than its bound.
+    A reader holds no more than what arrived, and never more than its bound, beside memory for ``_SPARES`` frames.
 
 Purity: pure. Spec: docs/spec/sealing.md, rules SEA-6 to SEA-13.
 """

@@ -99,9 +99,12 @@ def test_inputs_above_the_limit_are_refused_before_they_are_copied() -> None:
         handover.inputs(0, [[0, PAYLOAD_BYTES + 1]], None, 1)
 
 
-def test_the_memory_goes_with_the_task_even_if_somebody_keeps_the_object(shared: tuple[Handover, memoryview]) -> None:
+def test_the_memory_goes_with_the_task_even_if_somebody_keeps_the_object(
+    descriptor: int, shared: tuple[Handover, memoryview]
+) -> None:
     def mappings() -> int:
-        return Path("/proc/self/maps").read_text().count("memfd:cocoon")
+        inode = str(os.fstat(descriptor).st_ino)
+        return sum(line.split()[4] == inode for line in Path("/proc/self/maps").read_text().splitlines())
 
     handover, memory = shared
     handover.inputs(0, [b"a"], [[0, 9]], 1)
