@@ -17,6 +17,7 @@ _VERBS = {
     "connect": "cocoon.sdk",
     "run": "cocoon.sdk",
     "map": "cocoon.sdk",
+    "own_peer": "cocoon.sdk",
     "offers": "cocoon.sdk",
 }
 

@@ -27,9 +27,10 @@ _QUOTED = ("provider", "expected_nanoton", "setup_nanoton", "run_nanoton_per_100
               help="Address such as /ip4/0.0.0.0/tcp/4001; repeatable.")
 @click.option("--name", "--network-name", "name", metavar="NAME", default=None,
               help="Name of the network, when a new one is made.")
+@click.option("--attached", is_flag=True, help="End when standard input does: with the program that started this.")
 @common
 def up(
-    provide: bool, join: str | None, role: str, listen: tuple[str, ...], name: str | None,
+    provide: bool, join: str | None, role: str, listen: tuple[str, ...], name: str | None, attached: bool,
     home: str | None, printer: Printer,
 ) -> int:
     """Start a peer and stay until SIGTERM or Ctrl-C.
@@ -55,7 +56,7 @@ def up(
             forget_reader()  # a peer goes on when nobody reads its lines any more
 
     code: int = run_peer(
-        checked_home(home), provide=provide, join=join, bootstrap_only=role == "bootstrap",
+        checked_home(home), provide=provide, join=join, bootstrap_only=role == "bootstrap", attached=attached,
         overrides=overrides, out=out,
     )
     if code == 0:

@@ -31,7 +31,7 @@ from cocoon.telemetry.service import open_log
 
 def run_peer(
     home: Path, *, provide: bool, join: str | None, bootstrap_only: bool, overrides: dict[str, str],
-    out: Callable[[str], None],
+    out: Callable[[str], None], attached: bool = False,
 ) -> int:
     """Run a peer on ``home`` until it is told to stop.
 
@@ -39,6 +39,7 @@ def run_peer(
         join: A ``cocoon://join/...`` link; None stays in the home's network, or founds one.
         overrides: Command-line settings by name.
         out: Takes each line for the user: the join link, warnings, ``ready``, ``draining``.
+        attached: The end of standard input is a word to stop, too.
 
     Returns:
         0 after a clean end.
@@ -68,7 +69,8 @@ def run_peer(
             from cocoon.node.peer import Parts, run
 
         parts = Parts(
-            home, resolved.settings, network, identity, founder=founder, show_link=join is None, devnet=devnet
+            home, resolved.settings, network, identity, founder=founder, show_link=join is None, devnet=devnet,
+            attached=attached,
         )
         try:
             with single_error():

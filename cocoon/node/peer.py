@@ -65,6 +65,7 @@ from cocoon.telemetry.log import counters, get_logger
 from cocoon.wire.messages import Profile
 
 BOOK_FILE = "peers.book"
+_STDIN, _READ_BYTES = 0, 4_096
 
 
 class Parts(Value):
@@ -80,6 +81,8 @@ class Parts(Value):
     show_link: bool
     #: The chain that this peer runs beside itself, if any.
     devnet: DevnetProcess | None
+    #: End with standard input: with the program that holds its other end.
+    attached: bool = False
 
 
 async def run(parts: Parts, out: Callable[[str], None]) -> None:
@@ -98,6 +101,8 @@ async def run(parts: Parts, out: Callable[[str], None]) -> None:
         nursery = await stack.enter_async_context(trio.open_nursery())
         try:
             nursery.start_soon(_on_signal, signals, peer.shutdown)
+            if parts.attached:
+                nursery.start_soon(_on_end_of_input, peer.shutdown)
             await peer.open(stack, nursery)
             await peer.announce(out)
             nursery.start_soon(peer.meet_sellers)
@@ -115,6 +120,16 @@ async def run(parts: Parts, out: Callable[[str], None]) -> None:
 async def _on_signal(signals: AsyncIterator[int], shutdown: trio.Event) -> None:
     async for _ in signals:
         shutdown.set()
+
+
+async def _on_end_of_input(shutdown: trio.Event) -> None:
+    # In a thread: standard input may be a file, for which nobody can wait otherwise.
+    said = b"some"
+    while said:
+        said = await trio.to_thread.run_sync(  # type: ignore[call-arg]
+            os.read, _STDIN, _READ_BYTES, abandon_on_cancel=True
+        )
+    shutdown.set()
 
 
 class _Peer:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cocoon.sdk.client import Client, connect
     from cocoon.sdk.embedding import Vector
     from cocoon.sdk.generation import Answer
+    from cocoon.sdk.own import own_peer
     from cocoon.sdk.results import Failure, Result
     from cocoon.sdk.session import Session
     from cocoon.wire.generation import Ask
@@ -33,6 +34,7 @@ _NAMES = {
     "connect": "cocoon.sdk.client",
     "Failure": "cocoon.sdk.results",
     "format_nanoton": "cocoon.core.units",
+    "own_peer": "cocoon.sdk.own",
     "Result": "cocoon.sdk.results",
     "Session": "cocoon.sdk.session",
     "Vector": "cocoon.sdk.embedding",
@@ -40,7 +42,7 @@ _NAMES = {
 
 __all__ = [
     "Answer", "Ask", "Client", "Failure", "Result", "Session", "Vector", "connect", "format_nanoton", "map", "offers",
-    "run",
+    "own_peer", "run",
 ]
 
 

@@ -89,6 +89,10 @@ GOSSIP_SHUNNED = 1_024
 """Such neighbours remembered at a time; then the first is forgotten, because new identities cost nothing."""
 GOSSIP_RETRY_NS = 30 * SECOND_NS
 """Before a connected peer that did not take our gossip stream, or ended it, is asked again."""
+PEER_START_NS = 60 * SECOND_NS
+"""An application's own peer must be ready by then: it takes 1 to 3 s, and a new devnet's first block a little more."""
+OWN_PEER_END_NS = 5 * SECOND_NS
+"""Beyond ``DRAIN_NS``, until such a peer is killed: its journal and its workers end in a fraction of a second."""
 DRAIN_NS = 10 * SECOND_NS
 """From SIGTERM until running work is cut."""
 RETRY_FIRST_NS = 500 * MILLISECOND_NS
