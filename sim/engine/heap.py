@@ -6,9 +6,9 @@ Purity: pure. Spec: docs/spec/simulation.md, rule SIM-2.
 from __future__ import annotations
 
 import hashlib
-import heapq
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from typing import Any
 
 Call = Callable[..., None]
@@ -28,16 +28,16 @@ class Heap:
     def at(self, at_ns: int, call: Call, *args: Any) -> None:
         """Let this happen then, or now if that is over."""
         self._count += 1
-        heapq.heappush(self._queue, (at_ns if at_ns > self.now_ns else self.now_ns, self._count, call, args))
+        heappush(self._queue, (at_ns if at_ns > self.now_ns else self.now_ns, self._count, call, args))
 
     def after(self, delay_ns: int, call: Call, *args: Any) -> None:
         """Let this happen so much later."""
         self._count += 1
-        heapq.heappush(self._queue, (self.now_ns + (delay_ns if delay_ns > 0 else 0), self._count, call, args))
+        heappush(self._queue, (self.now_ns + (delay_ns if delay_ns > 0 else 0), self._count, call, args))
 
     def run(self, until_ns: int) -> None:
         """Let time pass."""
-        queue, pop = self._queue, heapq.heappop
+        queue, pop = self._queue, heappop
         while queue and queue[0][0] <= until_ns:
             self.now_ns, _, call, args = pop(queue)
             call(*args)

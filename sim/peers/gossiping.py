@@ -188,7 +188,7 @@ def frame_bytes(message: Any) -> int:
     """Size of a frame of the gossip, to a few bytes: packing each would be half of the work of a large world."""
     match message:
         case OfferDelta(offers=offers):
-            return 8 + sum(len(packed) + 8 for _, packed in offers)
+            return 8 + 8 * len(offers) + sum([len(packed) for _, packed in offers])
         case OfferDigest(held=held):
             return 80 + 54 * len(held)
         case OfferWant(providers=providers):
