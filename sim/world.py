@@ -239,7 +239,7 @@ class World:
                 is_over, journal.on_write = True, None
                 self._kill(peer, self.heap.now_ns + lasts_ns, silent=True)
 
-        journal.on_write = lambda: self.heap.after(peer.weather.getrandbits(64) % COMMIT_NS, strike)
+        journal.on_write = lambda: self.heap.after(peer.weather.below(COMMIT_NS), strike)
         self.heap.after(_POWER_AIM_NS, strike)
 
     def _kill(self, peer: Peer, until_ns: int, *, silent: bool) -> None:

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from random import Random
 
 from cocoon.core.errors import Duplicate
 from cocoon.core.limits import JOURNAL_LAG_NS
+from cocoon.core.rng import Stream
 from cocoon.core.units import MILLISECOND_NS
 from cocoon.core.values import Value
 from sim.engine.flow import Moment
@@ -79,10 +79,10 @@ class Journal:
                 self._begin_flush()
             await durable.wait()
 
-    def crash(self, weather: Random, *, power: bool) -> None:
+    def crash(self, draws: Stream, *, power: bool) -> None:
         """The peer died. Of what was not flushed a power cut lets some of the oldest through."""
         if power:
-            kept = [self._flushed, *self._ends][weather.getrandbits(64) % (len(self._ends) + 1)]
+            kept = [self._flushed, *self._ends][draws.below(len(self._ends) + 1)]
             for row in self.rows[kept:]:
                 self._keys.pop(row.unique or b"", None)
             del self.rows[kept:]

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from random import Random
 from typing import Any, Protocol
 
 from cocoon.core.limits import HANDSHAKE_NS, HEARTBEAT_NS, HEARTBEATS_MISSED
+from cocoon.core.rng import Stream
 from cocoon.core.units import MILLISECOND_NS, PPM
 from cocoon.core.values import Value
 from sim.engine.heap import Heap
@@ -42,8 +42,7 @@ class Host(Protocol):
     region: int
     life: int
     alive: bool
-    #: Nobody but the engine draws from it, so it need not be a stream that a product could have.
-    weather: Random
+    weather: Stream
 
     def accept(self, end: End, protocol: str) -> None:
         """Take a stream that another host opened."""
@@ -173,11 +172,11 @@ class Network:
         """Deliver in order behind what this end sent before."""
         self.frames += 1
         source = end.host
-        lot = source.weather.getrandbits(64)
+        lot = source.weather.bits64()
         delay_ns, lost = _delay_ns(end.shortest_ns, lot), 0
         while lost < _RETRIES and (lot >> _LOT_BITS) % PPM < self.weather.loss_ppm:
             delay_ns += RETRANSMIT_NS << lost
-            lost, lot = lost + 1, source.weather.getrandbits(64)
+            lost, lot = lost + 1, source.weather.bits64()
         start_ns = max(self.heap.now_ns, self.blocked(source.number, end.peer.number))
         end.arrives_ns = max(end.arrives_ns + 1, start_ns + delay_ns)
         self.heap.at(end.arrives_ns, call, *args)
@@ -185,17 +184,17 @@ class Network:
     def scatter(self, end: End, message: Any) -> None:
         """Deliver loosely."""
         self.frames += 1
-        draws, weather = end.host.weather.getrandbits, self.weather
-        lot = draws(64)
+        draws, weather = end.host.weather, self.weather
+        lot = draws.bits64()
         is_cut = self.heap.now_ns < self._cut_until_ns and self.blocked(end.host.number, end.peer.number)
         if is_cut or lot % PPM < weather.loss_ppm:
             return
         copies = 2 if (lot >> _LOT_BITS) % PPM < weather.duplicate_ppm else 1
         for _ in range(copies):
-            lot = draws(64)
+            lot = draws.bits64()
             delay_ns = _delay_ns(end.shortest_ns, lot)
             if (lot >> _LOT_BITS) % PPM < weather.reorder_ppm:
-                delay_ns *= 2 + draws(32) % 3
+                delay_ns *= 2 + draws.below(3)
             self.heap.after(delay_ns, end.other.hear, message)
 
     def forget(self, end: End) -> None:

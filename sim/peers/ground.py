@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from random import Random
 from typing import Any
 
 from cocoon.core.ids import NetworkId, PeerKey
@@ -74,7 +73,7 @@ class Peer:
         self.boot_id = bytes(8)
         self.began_ns = 0
         self.journal = Journal(ground.heap)
-        self.weather = Random(stream(ground.seed, self.key, "weather").key)
+        self.weather = stream(ground.seed, self.key, "weather")
         self.draws = stream(ground.seed, self.key, "ids")
         self.scope = Scope(ground.heap)
         #: What begins anew with every life.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from random import Random
 from typing import Any
 
 import pytest
 
 from cocoon.core.errors import Duplicate
 from cocoon.core.limits import JOURNAL_LAG_NS
+from cocoon.core.rng import Stream, stream
 from cocoon.core.units import MILLISECOND_NS, SECOND_NS
 from sim.engine.faults import Accidents
 from sim.engine.flow import Moment, Scope, Turn, Work, sleep
@@ -23,7 +23,7 @@ class Place:
 
     def __init__(self, number: int, region: int = 0) -> None:
         self.number, self.region, self.life, self.alive = number, region, 1, True
-        self.weather = Random(number)
+        self.weather: Stream = stream(1, bytes([number]), "weather")
         self.heard: list[Any] = []
         self.ended = 0
 
@@ -143,7 +143,7 @@ def test_a_crash_keeps_whole_transactions_from_the_oldest_on_and_wakes_nobody() 
         scope.spawn(append(b"c"))
         scope.spawn(append(b"late"))
         power = seed >= 10
-        journal.crash(Random(seed), power=power)
+        journal.crash(stream(seed, b"", "crash"), power=power)
         heap.run(SECOND_NS)
         assert woken == [b"durable"]
         rows = [row.body for row in journal.rows]
@@ -172,7 +172,7 @@ def test_what_is_written_is_flushed_though_nobody_waits_and_at_once_if_somebody_
     journal.write(Row("row", b"3"))
     began_ns = heap.now_ns
     heap.run(began_ns + JOURNAL_LAG_NS + COMMIT_NS)
-    journal.crash(Random(1), power=True)
+    journal.crash(stream(1, b"", "crash"), power=True)
     assert [row.body for row in journal.rows] == [b"1", b"2", b"3"]
 
 
