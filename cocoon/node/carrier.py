@@ -141,7 +141,8 @@ class Carrier:
         frames = list(islice(self._kept, first, first + CARRIED_TOGETHER))
         self._tried = max(self._tried, self._next + len(frames))
         await stream.send(*frames)
-        if stream is self._stream and stream is not self._frozen:
+        # It may have been given up, or have ended for good, while these left.
+        if stream is self._stream and stream is not self._frozen and not self._broken:
             self._next += len(frames)
             while self._base < self._next and (self._renew is None or self._kept_bytes > LINK_KEPT_BYTES):
                 self._drop()

@@ -337,3 +337,33 @@ async def test_who_acknowledges_what_was_never_sent_is_given_up(theirs: int) -> 
     link = Carrier(ours, wire.renew, lambda: None)
     await theirs_end.send(theirs.to_bytes(8, "big"))
     assert await ended(link.receive(10))
+
+
+async def test_a_link_that_ends_while_a_frame_still_leaves_ends_without_a_fault() -> None:
+    """Its reader hears of the end first; what is kept of it is forgotten then, also what is being sent."""
+    sending, goes_on = trio.Event(), trio.Event()
+
+    class Leaving:
+        async def send(self, *frames: bytes) -> None:
+            sending.set()
+            await goes_on.wait()
+
+        async def take(self, max_bytes: int) -> bytes:
+            await sending.wait()
+            raise StreamClosed("the other side is gone")
+
+    link, faults = Carrier(Leaving(), None, lambda: None), list[Exception]()  # type: ignore[arg-type]
+
+    async def send() -> None:
+        try:
+            await link.send(b"a frame")
+        except IndexError as error:
+            faults.append(error)
+
+    with trio.fail_after(PATIENCE_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            with pytest.raises(StreamClosed):
+                await link.receive(FRAME_BYTES)
+            goes_on.set()
+    assert not faults and not link.due
