@@ -76,7 +76,7 @@ def _await_ready(process: subprocess.Popen[bytes], until_ns: int) -> None:
     assert process.stdout is not None
     with process.stdout as said:
         words = b""
-        while data := _read(said.fileno(), until_ns):
+        while time.monotonic_ns() < until_ns and (data := _read(said.fileno(), until_ns)):
             words += data
             for line in words.splitlines():
                 _heed(line)

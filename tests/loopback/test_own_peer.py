@@ -104,6 +104,7 @@ def test_a_peer_ends_with_an_application_that_is_killed(tmp_path: Path) -> None:
     application = subprocess.Popen(
         [sys.executable, "-c", APPLICATION, str(tmp_path / "home")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
+    peer = None
     try:
         assert application.stdout is not None
         peer = int(application.stdout.readline())
@@ -114,4 +115,6 @@ def test_a_peer_ends_with_an_application_that_is_killed(tmp_path: Path) -> None:
     finally:
         application.kill()
         application.communicate()
+        if peer is not None and lives(peer):            # it failed to end by itself; that is told already
+            os.kill(peer, signal.SIGKILL)
     assert not (tmp_path / "home" / "control.json").exists(), "it drained, and was not cut off"
