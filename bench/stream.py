@@ -45,7 +45,8 @@ class _OneByOne:
 
 def shared() -> list[Row]:
     """The same over libp2p, as where peers cannot reach each other directly."""
-    with three_peers(paid=True, direct=False) as (_, started, _), tempfile.TemporaryDirectory("-bench") as folder:
+    temporary = tempfile.TemporaryDirectory(prefix="cocoon-bench-")
+    with three_peers(paid=True, direct=False) as (_, started, _), temporary as folder:
         model = Path(folder, "relu.onnx")
         model.write_bytes(relu())
         client = cocoon.connect(started["requester"].home)
