@@ -6,6 +6,7 @@ Purity: pure.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from cocoon.core.limits import SMALL_PAYLOAD_BYTES
 
@@ -13,15 +14,16 @@ from cocoon.core.limits import SMALL_PAYLOAD_BYTES
 Piece = bytes | bytearray | memoryview
 #: A whole, or what it is in pieces.
 Pieces = Piece | Sequence[Piece]
+P = TypeVar("P", bound=Piece)
 
 #: That one call of the system may be given; Linux takes 1,024.
 PIECES = 64
 
 
-def coalesced(pieces: Iterable[bytes]) -> list[bytes]:
+def coalesced(pieces: Iterable[P]) -> list[P | bytes]:
     """The same bytes in fewer pieces: what is small is copied together, what is large is not copied."""
-    found: list[bytes] = []
-    waiting: list[bytes] = []
+    found: list[P | bytes] = []
+    waiting: list[P] = []
     for piece in pieces:
         if len(piece) < SMALL_PAYLOAD_BYTES:
             waiting.append(piece)

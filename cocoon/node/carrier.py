@@ -25,6 +25,7 @@ from cocoon.core.pieces import Piece
 from cocoon.core.turns import Turn
 from cocoon.core.units import SECOND_NS
 from cocoon.p2p.streams import PeerStream
+from cocoon.privacy.link import Frame
 
 #: Given how many frames were received, the next stream and how many the other side received; or StreamClosed.
 Renew = Callable[[int], Awaitable[tuple[PeerStream, int]]]
@@ -38,20 +39,24 @@ _REPLACED = "the link goes on over another stream"
 class Carrier:
     """One link's frames. One reader, any number of senders."""
 
-    def __init__(self, stream: PeerStream, renew: Renew | None, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, stream: PeerStream, renew: Renew | None, wake: Callable[[], None], forgotten: Callable[[Frame], None]
+    ) -> None:
         """
         Args:
             renew: None if the link ends with its stream.
             wake: Has somebody call ``push`` soon.
+            forgotten: Told of each frame that the other side has, or that is kept no longer: it may be written over.
         """
         self._stream = stream
         self._renew = renew
         self._wake = wake
+        self._forgotten = forgotten
         self._broken = False
         self._resumes_left = LINK_RESUMES
         #: Sent and not acknowledged; the first is frame ``_base``, and ``_next`` is the next to leave. Those below
         #: ``_tried`` were given to some stream, which may have delivered one though it broke.
-        self._kept: deque[bytes] = deque()
+        self._kept: deque[Frame] = deque()
         self._kept_bytes = self._base = self._next = self._tried = 0
         self._received = self._unacknowledged_bytes = 0
         self._pushing, self._renewing = Turn(), Turn()
@@ -67,7 +72,7 @@ class Carrier:
     def _owes_word(self) -> bool:
         return self._renew is not None and self._unacknowledged_bytes >= LINK_ACK_BYTES
 
-    async def send(self, *frames: bytes) -> None:
+    async def send(self, *frames: Frame) -> None:
         """Send these frames behind those before.
 
         Raises:
@@ -186,8 +191,11 @@ class Carrier:
             self._drop()
 
     def _drop(self) -> None:
-        self._kept_bytes -= len(self._kept.popleft())
+        frame = self._kept.popleft()
+        self._kept_bytes -= len(frame)
         self._base += 1
+        # Who acknowledges what is still leaving gets its bytes mixed with those of a later one, both sealed for him.
+        self._forgotten(frame)
 
 
 class Awaited:

@@ -35,7 +35,7 @@ class WorkLink:
         Args:
             renew: Where the next stream comes from if this one breaks; None ends the link with it.
         """
-        self._carrier = Carrier(stream, renew, lambda: self._news.set())
+        self._carrier = Carrier(stream, renew, lambda: self._news.set(), writer.give_back)
         self._writer = writer
         self._reader = reader
         self._sending = Turn()

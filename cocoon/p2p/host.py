@@ -29,6 +29,7 @@ from multiaddr import Multiaddr
 from cocoon.core.errors import ListenFailed, StreamClosed, Unreachable, UsageError
 from cocoon.core.ids import PeerKey, peer_id, peer_key
 from cocoon.core.limits import CLOSE_GRACE_NS, HANDSHAKE_NS, STREAMS_IN_PER_PEER, STREAMS_OUT_PER_PEER
+from cocoon.core.pieces import Piece
 from cocoon.core.units import SECOND_NS
 from cocoon.p2p import swarm as swarm_rules
 from cocoon.p2p.addresses import Address, readable
@@ -77,7 +78,7 @@ class RawStream:
         room[: len(data)] = data
         return len(data)
 
-    async def write(self, *pieces: bytes) -> None:
+    async def write(self, *pieces: Piece) -> None:
         """Send all of these, one behind the other. After a cancelled write the caller must reset the stream.
 
         Raises:

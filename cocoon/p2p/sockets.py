@@ -20,7 +20,7 @@ import trio
 
 from cocoon.core.errors import StreamClosed
 from cocoon.core.limits import SEND_STALL_NS
-from cocoon.core.pieces import PIECES, unsent
+from cocoon.core.pieces import PIECES, Piece, unsent
 from cocoon.core.units import KIB, MIB, SECOND_NS
 
 T = TypeVar("T")
@@ -94,7 +94,7 @@ class SocketBytes:
         except _GONE as error:
             raise StreamClosed(f"the connection was reset: {error}") from None
 
-    async def write(self, *pieces: bytes) -> None:
+    async def write(self, *pieces: Piece) -> None:
         """Send all of these, one behind the other. After a cancelled write the caller must reset the stream.
 
         Raises:

@@ -34,12 +34,14 @@ KEY_BYTES = 32
 NONCE_BYTES = 32
 _TAG_BYTES = 16
 _COUNTER_BYTES = 12
-#: Full frames whose memory a reader keeps for later ones; those of a message of 4 MiB and what frames it.
+#: Full frames whose memory a reader or a writer keeps for later ones; those of a message of 4 MiB and what frames it.
 _SPARES = 18
 _SESSION_LABEL = b"cocoon/1/session\0"
 
 #: Largest sealed frame; what a transport must accept on a work link.
 SEALED_FRAME_BYTES = LINK_FRAME_BYTES + _TAG_BYTES
+#: A full one lies in memory that can be used again.
+Frame = bytes | bytearray
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +91,19 @@ def _derive(key: bytes, nonce: bytes, lease: bytes, direction: bytes) -> bytes:
 class SealedWriter:
     """Seals messages of one direction; one writer per session key, ever."""
 
-    __slots__ = ("_aead", "_counter", "_between", "_plain")
+    __slots__ = ("_aead", "_counter", "_between", "_plain", "_spares")
 
     def __init__(self, key: bytes) -> None:
         """``key``: 32 bytes from ``session_keys``."""
         self._aead = AESGCM(_checked(key))
         self._counter = 0
         self._between = True
+        #: For full frames: memory of those that nobody needs any more. A fresh one is filled with zeros first.
+        self._spares: list[bytearray] = []
         #: For frames of several pieces, as long as the longest so far: a fresh one each costs more than the cipher.
         self._plain = bytearray()
 
-    def seal(self, *pieces: Piece) -> list[bytes]:
+    def seal(self, *pieces: Piece) -> list[Frame]:
         """All frames of one message, given in pieces, in the order in which they must leave.
 
         Raises:
@@ -108,7 +112,7 @@ class SealedWriter:
         """
         return list(self.frames(*pieces))
 
-    def frames(self, *pieces: Piece) -> Iterator[bytes]:
+    def frames(self, *pieces: Piece) -> Iterator[Frame]:
         """As ``seal``, one frame at a time, for messages too large to hold twice.
 
         No piece may change until all frames are taken.
@@ -127,13 +131,23 @@ class SealedWriter:
         self._between = False
         return self._sealed(padded(pieces), count)
 
-    def _sealed(self, pieces: Iterable[Piece], count: int) -> Iterator[bytes]:
+    def give_back(self, frame: Frame) -> None:
+        """Nobody needs this frame any more: a later one may be sealed to where it lies."""
+        if isinstance(frame, bytearray) and len(self._spares) < _SPARES:
+            self._spares.append(frame)
+
+    def _sealed(self, pieces: Iterable[Piece], count: int) -> Iterator[Frame]:
         for left, stretch in zip(range(count - 1, -1, -1), _cut(pieces, LINK_FRAME_BYTES), strict=True):
             counter = self._counter.to_bytes(_COUNTER_BYTES, "big")
             self._counter += 1
             self._between = not left
             plain = stretch[0] if len(stretch) == 1 else self._put(stretch)
-            yield self._aead.encrypt(counter, plain, None)
+            if len(plain) < LINK_FRAME_BYTES:
+                yield self._aead.encrypt(counter, plain, None)
+            else:
+                room = self._spares.pop() if self._spares else bytearray(SEALED_FRAME_BYTES)
+                self._aead.encrypt_into(counter, plain, None, room)
+                yield room
 
     def _put(self, pieces: Sequence[Piece]) -> memoryview:
         """These one behind the other, until the next call."""

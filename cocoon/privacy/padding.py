@@ -3,7 +3,8 @@
 A payload gets its true length (u32, big-endian) in front and zeros behind, up
 to the next multiple of an eighth of its leading power of two, at least 1 KiB.
 Eight classes per doubling cost at most 12.5 % and tell an observer 3 bits
-beyond the order of magnitude.
+beyond the order of magnitude. Every class of large ones is a little wider: tensors
+have the sizes of powers of two, and the message around one would put it into the next.
 
 Purity: pure. Spec: docs/spec/sealing.md, rules SEA-4 and SEA-5.
 """
@@ -13,12 +14,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cocoon.core.errors import NonCanonical, UsageError
-from cocoon.core.limits import PADDING_FLOOR_BYTES
+from cocoon.core.limits import PADDING_FLOOR_BYTES, PADDING_MARGIN_BYTES
 from cocoon.core.pieces import Piece
 
 #: The true length in front of every padded payload.
 PREFIX_BYTES = 4
 _CLASSES_PER_DOUBLING = 8
+#: Longer ones have the margin: it is less than a sixtieth of them.
+_LARGE_BYTES = 64 * PADDING_MARGIN_BYTES
 
 
 def padded_bytes(length: int) -> int:
@@ -30,8 +33,10 @@ def padded_bytes(length: int) -> int:
     if not 0 <= length < 1 << 32:
         raise UsageError(f"{length} bytes cannot be padded; a payload has less than 4 GiB")
     needed = max(length + PREFIX_BYTES, PADDING_FLOOR_BYTES)
-    step = (1 << (needed.bit_length() - 1)) // _CLASSES_PER_DOUBLING
-    return -(-needed // step) * step
+    margin = PADDING_MARGIN_BYTES if needed > _LARGE_BYTES else 0
+    held = needed - margin
+    step = (1 << (held.bit_length() - 1)) // _CLASSES_PER_DOUBLING
+    return -(-held // step) * step + margin
 
 
 def padded(pieces: Sequence[Piece]) -> list[Piece]:

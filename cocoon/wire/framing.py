@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from cocoon.core.errors import Malformed, TooLarge, UsageError
 from cocoon.core.limits import PAYLOAD_FIELDS_BYTES, TOGETHER_BYTES
-from cocoon.core.pieces import Piece, coalesced
+from cocoon.core.pieces import P, Piece, coalesced
 from cocoon.core.units import KIB
 
 T = TypeVar("T")
@@ -39,13 +39,14 @@ def frame(payload: bytes) -> bytes:
     return len(payload).to_bytes(PREFIX_BYTES, "big") + payload
 
 
-def framed(pieces: Iterable[bytes]) -> list[bytes]:
+def framed(pieces: Iterable[P]) -> list[P | bytes]:
     """The frame of what ``pieces`` are together, in pieces: what is large stays where it lies; raises as ``frame``."""
-    pieces = list(pieces)
-    length = sum(map(len, pieces))
+    parts: list[P | bytes] = [b"", *pieces]
+    length = sum(map(len, parts))
     if length > _LENGTH_MAX:
         raise UsageError(f"a frame of {length} bytes has no u32 length")
-    return coalesced([length.to_bytes(PREFIX_BYTES, "big"), *pieces])
+    parts[0] = length.to_bytes(PREFIX_BYTES, "big")
+    return coalesced(parts)
 
 
 def frame_length(prefix: bytes, max_bytes: int) -> int:

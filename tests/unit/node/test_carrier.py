@@ -22,12 +22,16 @@ from cocoon.node.carrier import Awaited, Carrier
 from cocoon.node.link import WorkLink
 from cocoon.p2p.sockets import SocketBytes
 from cocoon.p2p.streams import PeerStream
-from cocoon.privacy.link import LinkKeys, SealedReader, SealedWriter, session_keys
+from cocoon.privacy.link import Frame, LinkKeys, SealedReader, SealedWriter, session_keys
 from cocoon.wire.messages import LeaseClose, RunRequest, TrancheClose
 
 PEER = PeerKey(bytes(32))
 PATIENCE_S = 60
 FRAME_BYTES = 1 << 20
+
+
+def _kept_no_more(frame: Frame) -> None:
+    """Nobody writes over it."""
 
 
 class Wire:
@@ -228,7 +232,7 @@ async def test_what_is_kept_is_bounded_and_who_lacks_more_is_given_up() -> None:
     async def renew(received: int) -> tuple[Deaf, int]:
         return fresh, 1
 
-    link = Carrier(Deaf(), renew, lambda: None)  # type: ignore[arg-type]
+    link = Carrier(Deaf(), renew, lambda: None, _kept_no_more)  # type: ignore[arg-type]
     frames = LINK_KEPT_BYTES // FRAME_BYTES + 5
     for _ in range(frames):
         await link.send(bytes(FRAME_BYTES))
@@ -268,7 +272,7 @@ async def test_what_a_stream_still_gives_while_it_is_replaced_is_not_taken_for_i
         await replaced.wait()
         return Scripted(b"it comes again", sends=True), 0
 
-    link = Carrier(Scripted(b"read too late", sends=False), renew, lambda: None)  # type: ignore[arg-type]
+    link = Carrier(Scripted(b"read too late", sends=False), renew, lambda: None, _kept_no_more)  # type: ignore[arg-type]
     got: list[bytes] = []
 
     async def read() -> None:
@@ -308,7 +312,7 @@ async def test_a_frame_that_arrived_though_its_stream_broke_is_not_sent_again() 
         await replaced.wait()
         return fresh, 1
 
-    link = Carrier(Scripted(), renew, lambda: None)  # type: ignore[arg-type]
+    link = Carrier(Scripted(), renew, lambda: None, _kept_no_more)  # type: ignore[arg-type]
     ends: list[bool] = []
 
     async def watched(work: Awaitable[object]) -> None:
@@ -334,7 +338,7 @@ async def test_a_frame_that_arrived_though_its_stream_broke_is_not_sent_again() 
 async def test_who_acknowledges_what_was_never_sent_is_given_up(theirs: int) -> None:
     wire = Wire()
     ours, theirs_end = wire.lay()
-    link = Carrier(ours, wire.renew, lambda: None)
+    link = Carrier(ours, wire.renew, lambda: None, _kept_no_more)
     await theirs_end.send(theirs.to_bytes(8, "big"))
     assert await ended(link.receive(10))
 
@@ -352,7 +356,7 @@ async def test_a_link_that_ends_while_a_frame_still_leaves_ends_without_a_fault(
             await sending.wait()
             raise StreamClosed("the other side is gone")
 
-    link, faults = Carrier(Leaving(), None, lambda: None), list[Exception]()  # type: ignore[arg-type]
+    link, faults = Carrier(Leaving(), None, lambda: None, _kept_no_more), list[Exception]()  # type: ignore[arg-type]
 
     async def send() -> None:
         try:
@@ -367,3 +371,16 @@ async def test_a_link_that_ends_while_a_frame_still_leaves_ends_without_a_fault(
                 await link.receive(FRAME_BYTES)
             goes_on.set()
     assert not faults and not link.due
+
+
+async def test_a_frame_may_be_written_over_once_the_other_side_has_it_and_not_before() -> None:
+    wire, forgotten = Wire(), list[Frame]()
+    ours, theirs = wire.lay()
+    link, frames = Carrier(ours, wire.renew, lambda: None, forgotten.append), [bytes([byte]) * 9 for byte in (1, 2, 3)]
+    with trio.fail_after(PATIENCE_S):
+        await link.send(*frames)
+        assert [await theirs.receive() for _ in frames] == frames and not forgotten
+        await theirs.send((2).to_bytes(8, "big"))
+        await theirs.send(b"what comes behind")
+        await link.receive(100)
+    assert forgotten == frames[:2]

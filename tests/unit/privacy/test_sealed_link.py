@@ -59,7 +59,23 @@ def test_a_message_of_the_largest_size_passes_and_one_byte_more_does_not() -> No
 def test_frames_are_full_but_the_last_and_never_above_the_limit() -> None:
     sizes = [len(frame) for frame in SealedWriter(KEY).seal(bytes(1_000_000))]
     assert sizes[:-1] == [SEALED_FRAME_BYTES] * (len(sizes) - 1)
-    assert sum(sizes) - 16 * len(sizes) == 1 << 20
+    assert sum(sizes) - 16 * len(sizes) == 1025 << 10
+
+
+def test_a_frame_is_sealed_to_where_one_lay_that_was_given_back_and_says_the_same() -> None:
+    messages, fresh = [bytes([byte]) * 600_000 for byte in (1, 2, 3)], SealedWriter(KEY)
+    expected = [fresh.seal(message) for message in messages]
+    writer = SealedWriter(KEY)
+    kept, given = (writer.seal(message) for message in messages[:2])
+    assert given == expected[1]
+    for frame in given:
+        writer.give_back(frame)
+    third = writer.seal(messages[2])
+    assert [kept, third] == [expected[0], expected[2]]
+    assert {id(frame) for frame in third[:2]} == {id(frame) for frame in given[:2]}
+    for frame in SealedWriter(KEY).seal(bytes(9_000_000)):
+        writer.give_back(frame)
+    assert len(writer._spares) <= 18, "what is kept is bounded"
 
 
 def test_a_message_is_opened_to_where_one_lay_that_was_given_back() -> None:
