@@ -46,10 +46,11 @@ from cocoon.ledger.events import (
 )
 from cocoon.ledger.exposure import affordable, fits, is_ripe, ripe, within
 from cocoon.ledger.tab import Tab, check_voucher, voucher_of
-from cocoon.wire.judged import Statement, Voucher, verify_cell
+from cocoon.wire import ed25519
+from cocoon.wire.judged import Statement, Voucher
 from cocoon.wire.messages import Receipt
 from cocoon.wire.schema import digest
-from cocoon.wire.signing import Signed
+from cocoon.wire.signing import Signed, Verify
 
 
 @dataclass(slots=True)
@@ -59,6 +60,8 @@ class ReceiptIssuer:
     tab: Tab
     #: False while a paid lease runs on credit: its lane is not in proven state yet (MON-16).
     proven: bool = True
+    #: How the signature of a voucher is checked.
+    verify: Verify = ed25519.verify
     #: Issued and not countersigned.
     outstanding: Receipt | None = field(default=None, init=False)
     #: Newest voucher that settled a receipt of this lease: what a claim will show.
@@ -174,7 +177,7 @@ class ReceiptIssuer:
         return [ReportUnsettled(self.outstanding.seq)]
 
     def _countersigned(self, now_ns: int, voucher: Voucher, signature: bytes) -> list[Effect]:
-        verify_cell(voucher.hash(), self.tab.terms.voucher_key, signature)
+        self.verify(self.tab.terms.voucher_key, voucher.hash(), signature)
         if voucher == self.settled:
             return []
         if self.settled is not None and voucher.seq < self.settled.seq:

@@ -12,11 +12,12 @@ Purity: pure. Spec: docs/spec/tokens.md, rules TOK-6 to TOK-8.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
 
-from cocoon.core.rng import Stream, stream
+from cocoon.core.rng import stream
 from cocoon.core.units import PPM
 from cocoon.runtime.sequences import Sampling
 
@@ -30,8 +31,8 @@ _FURTHER = 16
 
 def draw(seed: int, number: int) -> float:
     """The uniform number in [0, 1) that decides token ``number`` of a sequence: 53 bits of block ``number`` (TOK-6)."""
-    block = Stream(stream(seed, b"", _PURPOSE).key, counter=number)
-    return float(block.bits64() >> 11) / float(1 << 53)
+    block = hashlib.blake2b(number.to_bytes(8, "big"), key=stream(seed, b"", _PURPOSE).key, digest_size=8)
+    return float(int.from_bytes(block.digest(), "big") >> 11) / float(1 << 53)
 
 
 def choose(logits: Array, sampling: Sampling, number: int) -> int | None:

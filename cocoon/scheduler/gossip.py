@@ -386,13 +386,14 @@ class Gossip:
         if not self._fresh or now_ns < self._push_ns:
             return []
         self._push_ns = now_ns + GOSSIP_PUSH_NS
-        batch = dict(list(self._fresh.items())[:GOSSIP_DELTA_OFFERS])
-        self._fresh = {provider: by for provider, by in self._fresh.items() if provider not in batch}
-        claims = [claim for provider in batch if (claim := self.table.find(now_ns, provider)) is not None]
+        fresh = list(self._fresh.items())
+        batch, self._fresh = dict(fresh[:GOSSIP_DELTA_OFFERS]), dict(fresh[GOSSIP_DELTA_OFFERS:])
+        found = [claim for provider in batch if (claim := self.table.find(now_ns, provider)) is not None]
+        claims = [claim for claim in found if worth_passing(claim.age_ms, claim.offer.ttl_s)]
         effects: list[Effect] = []
         for peer in self._drawn(set(batch.values())):
             neighbour = self._neighbours[peer]
-            due = [claim for claim in claims if _passes(claim, neighbour) and batch[claim.provider] != peer]
+            due = [claim for claim in claims if batch[claim.provider] != peer and neighbour.wants(claim.offer)]
             effects += self._delta(peer, due)
         return effects
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import cached_property
 from typing import Generic, Protocol, TypeVar
 
 from cocoon.core.errors import Malformed, UsageError, wrong
@@ -38,7 +39,7 @@ class Signer(Protocol):
         """The 64-byte signature of ``message``."""
 
 
-class Signed(Value, Generic[M]):
+class Signed(Value, Generic[M], dict=True):
     """A message whose signature is known to be good, with the bytes that it covers."""
 
     message: M
@@ -46,7 +47,7 @@ class Signed(Value, Generic[M]):
     signer: PeerKey
     signature: bytes
 
-    @property
+    @cached_property
     def digest(self) -> bytes:
         """SHA-256 of the body, 32 bytes: the id of this message, unknown fields included."""
         return hashlib.sha256(self.body).digest()

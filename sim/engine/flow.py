@@ -75,6 +75,7 @@ class Scope:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Begin at once; go on whenever what it waits for has come."""
+        self.heap.hold(work)
         self._step(work, None)
 
     def later(self, delay_ns: int, call: Callable[..., None], *args: Any) -> None:
@@ -95,7 +96,6 @@ class Scope:
         except StopIteration:
             self.heap.release(work)
             return
-        self.heap.hold(work)
         register(_Waiter(self, work))
 
 

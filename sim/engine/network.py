@@ -177,7 +177,9 @@ class Network:
         while lost < _RETRIES and (lot >> _LOT_BITS) % PPM < self.weather.loss_ppm:
             delay_ns += RETRANSMIT_NS << lost
             lost, lot = lost + 1, source.weather.bits64()
-        start_ns = max(self.heap.now_ns, self.blocked(source.number, end.peer.number))
+        start_ns = self.heap.now_ns
+        if start_ns < self._cut_until_ns:
+            start_ns = max(start_ns, self.blocked(source.number, end.peer.number))
         end.arrives_ns = max(end.arrives_ns + 1, start_ns + delay_ns)
         self.heap.at(end.arrives_ns, call, *args)
 

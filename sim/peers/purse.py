@@ -13,7 +13,7 @@ from cocoon.ledger.escrow import EscrowBirth
 from cocoon.ledger.lanes import LaneRules
 from sim.engine.chain import CLAIM_FEE_NANOTON, ORDER_FEE_NANOTON
 from sim.peers.ground import Peer
-from sim.peers.words import RealSigner
+from sim.peers.words import KnownSigner, RealSigner
 
 CLOSE_DELAY_S = DEVNET_CLOSE_DELAY_S
 #: First 32 bits of the simulated chain's genesis.
@@ -32,7 +32,7 @@ def payout_of(peer: PeerKey) -> bytes:
 
 def lane_signer(peer: Peer) -> RealSigner:
     """The key that signs a requester's vouchers."""
-    return RealSigner(peer.ground.seed, b"lane" + peer.key)
+    return KnownSigner(peer.ground.seed, b"lane" + peer.key, peer.ground.words.made)
 
 
 def provider_signer(peer: Peer) -> RealSigner:

@@ -98,7 +98,9 @@ class Sale:
         self.id = LeaseId(lease.digest)
         self._lease, self._accept, self._end, self._entry = lease, accept, end, entry
         self._terms = peer.ground.words.terms(lease)
-        self.issuer = ReceiptIssuer(Tab(self._terms, entry.opening), proven=entry.proven)
+        self.issuer = ReceiptIssuer(
+            Tab(self._terms, entry.opening), proven=entry.proven, verify=peer.ground.words.verify
+        )
         self._scope = peer.scope.child()
         terms = lease.message
         machine = sale.LeaseSale(

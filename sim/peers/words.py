@@ -3,7 +3,8 @@
 Up to ``REAL_SIGNERS`` peers every signature is Ed25519. Above that the envelope of
 a message carries a keyed hash in its place, which proves nothing but costs little;
 cells (vouchers, orders) are signed for real everywhere, because machines check
-those themselves. Whoever reports a run says which of the two it was.
+those themselves. Whoever reports a run says which of the two it was. A world remembers
+what it signed for real: shown again it fits, and only what differs is computed.
 
 Purity: pure. Spec: docs/spec/simulation.md, rule SIM-7.
 """
@@ -100,7 +101,7 @@ class Words:
         """
         found = self._checked.get((data, cls))
         if found is None:
-            found = open_signed(data, cls, verify=self._verify if self.are_real else _verify_name)
+            found = open_signed(data, cls, verify=self.verify if self.are_real else _verify_name)
             if len(self._checked) >= _REMEMBERED:
                 self._checked.clear()
             self._checked[data, cls] = found
@@ -123,7 +124,8 @@ class Words:
             self._claimed[data] = claimed(data, cls)
         return self._claimed[data]
 
-    def _verify(self, key: bytes, message: bytes, signature: bytes) -> None:
+    def verify(self, key: bytes, message: bytes, signature: bytes) -> None:
+        """As ``wire.ed25519.verify``."""
         if (key, message, signature) not in self.made:
             ed25519.verify(key, message, signature)
 
