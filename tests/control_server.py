@@ -34,8 +34,8 @@ MAX_BYTES = 80 << 20
 MARKET: dict[str, list[dict[str, Any]]] = {
     "offers": [{"provider": peer_id(PROVIDER), "setup_nanoton": 0, "run_nanoton_per_1000": 3}],
     "calls": [{
-        "age_ms": 61_000, "kind": "infer", "model": "private", "units": 2, "bid_nanoton": 9, "answer": "bid",
-        "outcome": "lost", "reason": "up to 5 % dearer",
+        "age_ms": 61_000, "kind": "infer", "model": "private", "units": 2, "bid_nanoton": 9,
+        "nanoton_per_1000": 4_000, "answer": "bid", "outcome": "lost", "reason": "up to 5 % dearer",
     }],
     "auctions": [{
         "age_ms": 3_000, "units": 4, "ceiling_nanoton": 50,

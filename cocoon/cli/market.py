@@ -16,7 +16,7 @@ from cocoon.cli.output import Printer, brief
 #: Of each part, the latest; --json has all.
 _ROWS = 20
 _OFFER = ("provider", "setup_nanoton", "run_nanoton_per_1000", "reliability_ppm", "seen")
-_CALL = ("kind", "model", "units", "bid_nanoton", "answer", "outcome", "reason")
+_CALL = ("kind", "model", "units", "bid_nanoton", "nanoton_per_1000", "answer", "outcome", "reason")
 _BID = ("provider", "expected_nanoton", "completion_ms")
 
 

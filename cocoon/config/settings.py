@@ -118,6 +118,11 @@ class Settings:
     floor_embed_token_nanoton: int = _count(
         0, 0, _MOST_NANOTON, "Lowest bid for 1,000 tokens of texts, whatever the discount."
     )
+    floor_hour_nanoton: int = _count(
+        0, 0, _MOST_NANOTON,
+        "What an hour of a worker must earn: the lowest bid for a model follows from what its runs took here. "
+        "Where the price would earn less there is no bid.",
+    )
     idle_discount_ppm: int = _count(
         0, 0, 1_000_000, "Share of the room between floor and price that an idle provider takes off its bids."
     )

@@ -115,7 +115,7 @@ class BidDesk:
         heard = CallHeard(
             call_id, requester, call, self._counter.capacity.leases_open, self._leases_max,
             start_ms=self.pace.load_us(call.model) // 1_000, run_us=self.pace.run_us(call.model), warm=held is not None,
-            closed=None if closed is None else (closed.code, closed.text),
+            closed=None if closed is None else (closed.code, closed.text), unit_ns=self.pace.unit_ns(call.model),
         )
         (effect,) = self._machine.handle(now_ns, heard)
         match effect:

@@ -219,10 +219,10 @@ class Execution:
         limit = self._shop.terms.max_payload_bytes
         if len(outputs) > limit:
             raise LimitExceeded(f"the outputs have {len(outputs)} bytes, this provider gives {limit} a run")
-        self._shop.bids.pace.ran(self._lease.message.model, outcome.ran_us)
+        units = counted_units(self._unit, job.request.inputs, outputs)
+        self._shop.bids.pace.ran(self._lease.message.model, outcome.ran_us, units)
         self._ran_us += (outcome.ran_us - self._ran_us) // 2
         salt = job.request.salt
-        units = counted_units(self._unit, job.request.inputs, outputs)
         given, made = commit(salt, job.request.inputs), commit(salt, outputs)
         job.statement = Statement(
             lease=self._issuer.tab.terms.lease, number=number, input_alg=given.alg, input=given.hash,

@@ -415,7 +415,7 @@ def strategy_of(settings: Settings) -> Strategy:
     )
     return Strategy(
         ask_setup_nanoton=settings.price_setup_nanoton, asks=_prices(settings), kinds=_kinds(settings),
-        floor_setup_nanoton=settings.floor_setup_nanoton, floors=floors,
+        floor_setup_nanoton=settings.floor_setup_nanoton, floors=floors, floor_hour_nanoton=settings.floor_hour_nanoton,
         idle_discount_ppm=settings.idle_discount_ppm, max_model_bytes=settings.model_limit_bytes,
         denied=frozenset(map(bytes.fromhex, settings.deny_models)),
         allowed=frozenset(map(bytes.fromhex, settings.allow_models)),

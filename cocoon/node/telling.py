@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cocoon.core.ids import peer_id
-from cocoon.core.units import MILLISECOND_NS
+from cocoon.core.units import MILLISECOND_NS, unit_of
 from cocoon.core.values import asdict
 from cocoon.node.control import Caller
 from cocoon.scheduler.award import Sold
@@ -50,8 +50,9 @@ def told_call(call: CallSeen, now_ns: int) -> dict[str, Any]:
     return {
         "age_ms": _age_ms(now_ns, call.at_ns), "kind": call.kind,
         "model": "private" if call.model == NO_MODEL else call.model, "units": call.units,
-        "bid_nanoton": min(MOST, cost_nanoton(call)) if is_bid else 0, "answer": call.answer, "outcome": call.outcome,
-        "reason": reason(call),
+        "bid_nanoton": min(MOST, cost_nanoton(call)) if is_bid else 0,
+        "nanoton_per_1000": dict(call.prices).get(unit_of(call.kind), 0), "answer": call.answer,
+        "outcome": call.outcome, "reason": reason(call),
     }
 
 

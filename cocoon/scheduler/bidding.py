@@ -35,7 +35,7 @@ class CallHeard(Event):
 
     Attributes:
         start_ms: From the award to the first run, as far as it was measured.
-        run_us: Of one run of this model, as measured; 0 if it never ran here.
+        run_us, unit_ns: Of one run of this model, and of a unit that is billed, as measured; 0 if it never ran here.
         warm: The model's bytes are here.
         closed: Code and text of why this provider takes nothing now; empty if it does.
     """
@@ -49,6 +49,7 @@ class CallHeard(Event):
     run_us: int
     warm: bool
     closed: tuple[str, str] | None = None
+    unit_ns: int = 0
 
 
 class BidSigned(Event):
@@ -178,7 +179,7 @@ class Bidding:
             if heard.id not in self._calls:
                 self._remember(heard, CallSeen(now_ns, call.kind, call.model, call.units, answer=no[0]))
             return DeclineCall(heard.id, *no)
-        setup, prices = self.strategy.price(call.kind, heard.leases_open * PPM // heard.leases_max)
+        setup, prices = self.strategy.price(call.kind, heard.leases_open * PPM // heard.leases_max, heard.unit_ns)
         self._remember(heard, CallSeen(
             now_ns, call.kind, call.model, call.units, setup, prices, run_us=heard.run_us
         ))
@@ -191,7 +192,7 @@ class Bidding:
             return heard.closed
         if heard.leases_open >= heard.leases_max:
             return "busy", f"{heard.leases_open} of {heard.leases_max} leases are open"
-        return self.strategy.refusal(heard.call)
+        return self.strategy.refusal(heard.call, heard.unit_ns)
 
     def _in_time(self, now_ns: int, caller: PeerKey) -> bool:
         """Whether the caller keeps to its rate; only a call that is taken counts."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from cocoon.core.limits import MODELS_PACED, WARM_MODELS
+from cocoon.core.units import MICROSECOND_NS
 
 #: A new time weighs a quarter: two slow runs show, one does not decide.
 _WEIGHT = 4
@@ -18,19 +19,21 @@ _WEIGHT = 4
 @dataclass(slots=True)
 class _Times:
     run_us: int = 0
+    unit_ns: int = 0
     load_us: int = 0
 
 
 @dataclass(slots=True)
 class Pace:
-    """Times of runs and loads by model, each a moving average in microseconds."""
+    """Times of runs and loads by model, each a moving average."""
 
     _models: OrderedDict[bytes, _Times] = field(default_factory=OrderedDict)
 
-    def ran(self, model: bytes, run_us: int) -> None:
-        """A run took so long in the worker."""
+    def ran(self, model: bytes, run_us: int, units: int = 1) -> None:
+        """A run took so long in the worker, and is billed as so many units."""
         times = self._of(model)
         times.run_us = _moved(times.run_us, run_us)
+        times.unit_ns = _moved(times.unit_ns, run_us * MICROSECOND_NS // max(1, units))
 
     def loaded(self, model: bytes, load_us: int) -> None:
         """A worker took so long to load it."""
@@ -40,6 +43,10 @@ class Pace:
     def run_us(self, model: bytes) -> int:
         """Of one run; 0 if this model never ran here."""
         return self._models[model].run_us if model in self._models else 0
+
+    def unit_ns(self, model: bytes) -> int:
+        """Of one unit that is billed; 0 if this model never ran here."""
+        return self._models[model].unit_ns if model in self._models else 0
 
     def load_us(self, model: bytes) -> int:
         """Of one load; of a model that was never loaded here the longest of all that were, 0 if none was."""

@@ -43,8 +43,8 @@ NEXT_SELLER_CODES = UNBEGUN_CODES | {
     # it cannot be reached, or not now
     "unreachable", "stream_closed", "provider_lost", "unavailable", "busy", "storage_full", "wrong_network",
     # it sells something else, dearer, slower or smaller
-    "kind_refused", "model_denied", "licence_refused", "bid_expired", "ceiling_exceeded", "limit_exceeded",
-    "memory_exceeded", "run_timeout", "deadline_exceeded", "worker_lost",
+    "kind_refused", "below_cost", "model_denied", "licence_refused", "bid_expired", "ceiling_exceeded",
+    "limit_exceeded", "memory_exceeded", "run_timeout", "deadline_exceeded", "worker_lost",
     # its chain is away, or it takes no money from our lane with it
     "chain_unreachable", "credit_refused", "lane_busy", "lane_closing", "lane_unproven",
     # it says what makes no sense before a run, or asks for a part that the model does not have

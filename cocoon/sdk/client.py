@@ -273,10 +273,10 @@ class Client:
 
         Returns:
             ``offers`` as from ``offers``; ``calls`` that it heard as a provider (``age_ms``, ``kind``, ``model``, an id
-            or "private", ``units``, ``bid_nanoton`` for all units, ``answer``, ``outcome``, ``reason``); ``auctions``
-            that it held as a requester (``age_ms``, ``units``, ``ceiling_nanoton``, ``bids``, ``missed``); and ``sums``
-            of the calls: ``heard``, ``bid``, ``won``, ``lost``, ``declined`` (code to number), and ``reason``, what was
-            said most often of lost bids.
+            or "private", ``units``, ``bid_nanoton`` for all units, ``nanoton_per_1000``, ``answer``, ``outcome``,
+            ``reason``); ``auctions`` that it held as a requester (``age_ms``, ``units``, ``ceiling_nanoton``, ``bids``,
+            ``missed``); and ``sums`` of the calls: ``heard``, ``bid``, ``won``, ``lost``, ``declined`` (code to
+            number), and ``reason``, what was said most often of lost bids.
         """
         parts: dict[str, list[dict[str, Any]]] = {"offers": [], "calls": [], "auctions": []}
         done = self._paged("market", {}, parts)

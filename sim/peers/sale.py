@@ -290,8 +290,8 @@ class Sale:
         queued_us = (self.peer.now_ns() - job.received_ns) // MICROSECOND_NS
         ran_us = self.shop.wares.compute.run_us(self._draws)
         await sleep(self._scope, ran_us * MICROSECOND_NS)
-        self.shop.pace.ran(self._lease.message.model, ran_us)
         units = counted_units(self._terms.unit_kind, job.request.inputs)
+        self.shop.pace.ran(self._lease.message.model, ran_us, units)
         outputs = hashlib.sha256(job.request.inputs).digest()
         given, made = commit(job.request.salt, job.request.inputs), commit(job.request.salt, outputs)
         job.statement = Statement(

@@ -135,6 +135,7 @@ class Selling:
         heard = CallHeard(
             call_id, caller, call, len(self._open), terms.leases_max, start_ms=self.pace.load_us(call.model) // 1_000,
             run_us=self.pace.run_us(call.model), warm=call.model != NO_MODEL and call.model in self.wares.shelf,
+            unit_ns=self.pace.unit_ns(call.model),
         )
         (effect,) = self.peer.drive(self.bidding, heard)
         match effect:

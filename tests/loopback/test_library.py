@@ -103,6 +103,21 @@ def test_a_refused_licence_is_refused_by_name_before_anything_is_fetched(empty_t
     assert '"call_declined"' in seller.log(), "of a model that it holds it knows before there is a lease"
 
 
+def test_a_model_that_was_measured_is_not_run_for_less_than_its_time_costs(empty_town: Town, tmp_path: Path) -> None:
+    empty_town.bootstrap()
+    seller = empty_town.provider("seller", floor_hour_nanoton="1000000000000")
+    buyers = [empty_town.requester(name) for name in ("first", "second")]
+    package = write(tmp_path, five_models()[0])
+    model = pack(empty_town, package, "--licence", "MIT")
+    assert empty_town.cocoon(seller, "models", "add", "--public", str(package)).code == 0
+    assert run(empty_town, buyers[0], model, tmp_path).code == 0, "nobody knows yet how long it takes"
+    refused = run(empty_town, buyers[1], model, tmp_path)
+    assert refused.code and refused.error["code"] == "below_cost", refused
+    assert "and 0 are asked" in refused.error["text"]
+    calls = empty_town.cocoon(seller, "market", "--json")
+    assert calls.objects[-1]["summary"]["declined"] == {"below_cost": 1}, calls
+
+
 def test_a_model_is_run_by_the_user_s_own_name_for_it_and_by_nobody_else_s(settled: Settled, tmp_path: Path) -> None:
     town, buyer, holder = settled.town, settled.requester, settled.provider
     package = write(tmp_path, five_models()[0])

@@ -45,6 +45,7 @@ from cocoon.core.errors.peer import (
     wrong,
 )
 from cocoon.core.errors.policy import (
+    BelowCost,
     BidExpired,
     CapExceeded,
     CeilingExceeded,
@@ -119,6 +120,7 @@ __all__ = [
     "BadSeal",
     "BadSignature",
     "BadWords",
+    "BelowCost",
     "BidExpired",
     "BootstrapUnreachable",
     "Cancelled",
@@ -201,9 +203,9 @@ __all__ = [
 #: its remedy would send our user to look at ours.
 PEER_CODES = frozenset(cls.code for cls in (
     # not here, not now, not so much
-    Unavailable, Unreachable, ProviderBusy, Draining, StorageFull, NotFound, WrongNetwork, KindRefused, ModelDenied,
-    LicenceRefused, LimitExceeded, BidExpired, CeilingExceeded, CreditRefused, LaneBusy, LaneClosing, LaneUnproven,
-    ChainUnreachable,
+    Unavailable, Unreachable, ProviderBusy, Draining, StorageFull, NotFound, WrongNetwork, KindRefused, BelowCost,
+    ModelDenied, LicenceRefused, LimitExceeded, BidExpired, CeilingExceeded, CreditRefused, LaneBusy, LaneClosing,
+    LaneUnproven, ChainUnreachable,
     # a model or a run
     ModelRefused, InputsMismatch, DtypeUnsupported, RunFailed, RunLost, RunTimeout, MemoryExceeded, WorkerLost,
     # the end of a lease

@@ -54,6 +54,13 @@ class BidExpired(PolicyRefusal):
     remedy = "call for bids again"
 
 
+class BelowCost(PolicyRefusal):
+    """What this provider asks does not pay for the time that the model was measured to take there."""
+
+    code = "below_cost"
+    remedy = "use another provider"
+
+
 class ModelDenied(PolicyRefusal):
     """The owner of this provider does not run this model."""
 

@@ -35,7 +35,7 @@ def test_the_market_is_three_tables(command: Command, home: Path) -> None:
         said = command("market").out.splitlines()
     assert said[0] == "offers: 1" and said[2].startswith(f"{peer_id(PROVIDER)}\t0\t3\t")
     assert "calls heard: 2, bid 1, won 0, lost 1 (most often: up to 5 % dearer); declined: 1 busy" in said
-    assert "1 min\tinfer\tprivate\t2\t9\tbid\tlost\tup to 5 % dearer" in said
+    assert "1 min\tinfer\tprivate\t2\t9\t4000\tbid\tlost\tup to 5 % dearer" in said
     assert said[-4:] == [
         "auctions held: 1", "age\tunits\tprovider\texpected_nanoton\tcompletion_ms\toutcome",
         f"3 s\t4\t{peer_id(PROVIDER)}\t12\t8\ttaken", f"3 s\t4\t{peer_id(LEASE)}\t-\t-\tno bid: unreachable",

@@ -22,6 +22,7 @@ from cocoon.node import execution
 from cocoon.node.execution import Execution
 from cocoon.node.stock import Terms
 from cocoon.runtime.process import RunReport
+from cocoon.scheduler.pace import Pace
 from cocoon.scheduler.sale import RunsFinished
 from cocoon.wire.messages import Lease, RunRequest
 from cocoon.wire.signing import Signed, sign
@@ -59,9 +60,8 @@ def at_work(
             finished.extend(event.numbers)
         return True
 
-    pace = SimpleNamespace(ran=lambda model, ran_us: None)
     shop: Any = SimpleNamespace(
-        clock=Clock(), terms=Terms(prices=((1, 0),)), bids=SimpleNamespace(pace=pace), runtime=runtime
+        clock=Clock(), terms=Terms(prices=((1, 0),)), bids=SimpleNamespace(pace=Pace()), runtime=runtime
     )
     issuer = ReceiptIssuer(Tab(replace(terms_of(lease), **money)))
     made = Execution(shop, lease, issuer, trio.Event, post, trio.lowlevel.checkpoint)

@@ -19,6 +19,7 @@ from cocoon.ledger.terms import terms_of
 from cocoon.node.generation import Generation
 from cocoon.node.stock import Terms
 from cocoon.runtime.process import Answer, TurnReport
+from cocoon.scheduler.pace import Pace
 from cocoon.scheduler.sale import LeaseBroke, RunBroke, RunsFinished
 from cocoon.wire.generation import Ask, ask_tensors, said_tensors
 from cocoon.wire.messages import Lease, RunRequest
@@ -73,8 +74,7 @@ class Stage:
             builders.lease(requester=identity(2).key, provider=identity(1).key, kind="generate", prices=((5, 0),)),
             identity(2),
         )
-        pace = SimpleNamespace(ran=lambda model, ran_us: None)
-        shop: Any = SimpleNamespace(clock=Clock(), terms=Terms(), bids=SimpleNamespace(pace=pace))
+        shop: Any = SimpleNamespace(clock=Clock(), terms=Terms(), bids=SimpleNamespace(pace=Pace()))
         self.tab = Tab(replace(terms_of(lease), **terms))
         self.issuer, self.closed, self.news = ReceiptIssuer(self.tab), 0, trio.Event()
         self.lease = Generation(

@@ -57,9 +57,14 @@ def sold(*quotes: Quote, taken: int | None = 0, ceiling: int = 1_000, **changes:
 def test_a_call_is_told_with_all_but_its_caller() -> None:
     call = CallSeen(SECOND_NS, "infer", NO_MODEL, 2_000, 5, ((1, 100),), outcome="won")
     assert told_call(call, 4 * SECOND_NS) == {
-        "age_ms": 3_000, "kind": "infer", "model": "private", "units": 2_000, "bid_nanoton": 205, "answer": "bid",
-        "outcome": "won", "reason": "",
+        "age_ms": 3_000, "kind": "infer", "model": "private", "units": 2_000, "bid_nanoton": 205,
+        "nanoton_per_1000": 100, "answer": "bid", "outcome": "won", "reason": "",
     }
+
+
+def test_a_bid_for_tokens_is_told_by_its_price_because_nobody_knows_how_many() -> None:
+    told = told_call(CallSeen(0, "generate", NO_MODEL, 4, 7, ((5, 900),)), 0)
+    assert (told["bid_nanoton"], told["nanoton_per_1000"]) == (7, 900)
 
 
 def test_a_public_model_is_named_and_a_refusal_costs_nothing() -> None:

@@ -19,7 +19,7 @@ from cocoon.core.limits import (
     MODELS_PACED,
 )
 from cocoon.core.machine import DeadlinePassed
-from cocoon.core.units import PPM
+from cocoon.core.units import HOUR_NS, MILLISECOND_NS, PPM
 from cocoon.core.values import replace
 from cocoon.scheduler.bidding import Bidding, BidSigned, BidTaken, CallHeard, DeclineCall, MakeBid, ResultHeard
 from cocoon.scheduler.pace import Pace
@@ -208,7 +208,42 @@ def test_a_bid_has_the_price_of_what_was_called_for_and_no_other() -> None:
     assert replace(strategy, asks=((1, 1_000),)).price("generate", 0) == (0, ())
 
 
+@pytest.mark.parametrize(("unit_ms", "bid"), [(0, 600), (1, 600), (2, 720), (3, 1_000)])
+def test_a_model_that_takes_long_is_bid_for_by_its_time(unit_ms: int, bid: int) -> None:
+    strategy = Strategy(asks=((1, 1_000),), floors=((1, 600),), floor_hour_nanoton=1_296_000, idle_discount_ppm=PPM)
+    # 1,000 units of 2 ms are an 1,800th of an hour.
+    assert strategy.price("infer", 0, unit_ms * MILLISECOND_NS) == (0, ((1, bid),))
+
+
+def test_what_would_not_pay_for_its_time_at_the_ask_gets_no_bid() -> None:
+    bidding = Bidding(replace(STRATEGY, floor_hour_nanoton=3_600_000))
+    bid = answer(bidding, 0, heard(1, unit_ns=MILLISECOND_NS))
+    assert isinstance(bid, MakeBid) and bid.prices == ((1, 1_000),), "a second for 1,000 units, and that is the ask"
+    assert answer(bidding, 0, heard(2, unit_ns=MILLISECOND_NS + 1)) == "below_cost"
+    assert answer(Bidding(STRATEGY), 0, heard(3, unit_ns=HOUR_NS)) != "below_cost", "time costs nothing here"
+
+
+@given(
+    unit_ns=st.integers(0, 10**12), hour=st.integers(0, 10**12), ask=st.integers(0, 10**9), open_ppm=st.integers(0, PPM)
+)
+def test_a_bid_earns_what_its_time_costs_or_there_is_none(unit_ns: int, hour: int, ask: int, open_ppm: int) -> None:
+    strategy = replace(STRATEGY, asks=((1, ask),), floor_hour_nanoton=hour, idle_discount_ppm=PPM)
+    ((_, price),) = strategy.price("infer", open_ppm, unit_ns)[1]
+    assert price <= ask
+    if strategy.refusal(call(), unit_ns) is None:
+        assert price * HOUR_NS >= hour * unit_ns * 1_000
+
+
 # --- pace --------------------------------------------------------------------
+
+
+def test_the_time_of_a_unit_is_that_of_its_run_over_what_it_was_billed_for() -> None:
+    pace = Pace()
+    assert pace.unit_ns(MODEL) == 0
+    pace.ran(MODEL, 100, 20)
+    assert (pace.run_us(MODEL), pace.unit_ns(MODEL)) == (100, 5_000)
+    pace.ran(MODEL, 180, 20)
+    assert (pace.run_us(MODEL), pace.unit_ns(MODEL)) == (120, 6_000)
 
 
 def test_pace_is_measured_per_model_and_moves_by_a_quarter() -> None:
