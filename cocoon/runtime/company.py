@@ -15,11 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
+from functools import cached_property
 
+from cocoon.core.errors import Malformed
 from cocoon.core.ids import LeaseId, PeerKey
 from cocoon.core.limits import PAYLOAD_BYTES
 from cocoon.core.values import Value
 from cocoon.runtime.curve import Curve
+from cocoon.wire.layout import Heads, laid_out
 
 #: Of each input, by name: dtype and the lengths of all axes but the first. Equal ones can be joined.
 Form = tuple[tuple[str, str, tuple[int, ...]], ...]
@@ -48,7 +51,26 @@ def form_of(shapes: Iterable[tuple[str, str, tuple[int, ...]]]) -> tuple[Form, i
     return tuple((name, dtype, axes[1:]) for name, dtype, axes in ordered), rows or None
 
 
-class QueuedRun(Value):
+class Forms:
+    """Form and rows of encoded inputs; of those that are laid out like the last ones they are known."""
+
+    def __init__(self) -> None:
+        """Nothing was read yet."""
+        self._heads: Heads | None = None
+        self._found: tuple[Form, int | None] = (), None
+
+    def of(self, payload: bytes) -> tuple[Form, int | None]:
+        """As ``form_of``; no form and no rows of what is no tensors: the worker says what is wrong with it."""
+        if self._heads is None or not self._heads.fit(payload):
+            try:
+                shapes, self._heads = laid_out(payload)
+                self._found = form_of(shapes)
+            except Malformed:
+                self._heads, self._found = None, ((), None)
+        return self._found
+
+
+class QueuedRun(Value, dict=True):
     """One run as the batcher knows it; its tensors stay with the shell.
 
     Attributes:
@@ -64,7 +86,7 @@ class QueuedRun(Value):
     size_bytes: int
     deadline_ns: int
 
-    @property
+    @cached_property
     def id(self) -> RunId:
         """Lease and number."""
         return self.lease, self.number

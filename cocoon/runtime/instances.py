@@ -20,7 +20,7 @@ from pathlib import Path
 
 import trio
 
-from cocoon.core.errors import CocoonError, Malformed, UsageError, from_code
+from cocoon.core.errors import CocoonError, UsageError, from_code
 from cocoon.core.ids import LeaseId, PeerKey
 from cocoon.core.limits import SHARED_PATIENCE_NS
 from cocoon.core.machine import DeadlinePassed, Effect, Event
@@ -42,10 +42,10 @@ from cocoon.runtime.batching import (
     WorkerReady,
 )
 from cocoon.runtime.chorus import Chorus
-from cocoon.runtime.company import Form, Joining, QueuedRun, RunId, form_of
+from cocoon.runtime.company import Forms, Joining, QueuedRun, RunId
 from cocoon.runtime.process import Answer, LoadReport, RunReport, TurnReport, Worker, WorkerLimits
-from cocoon.wire.layout import shapes
 
+_NEVER_NS = 1 << 63
 #: What became of a run: its outputs, or why it has none.
 Ran = RunReport | Answer | CocoonError
 
@@ -72,6 +72,8 @@ class _Call:
     """Runs that one lease waits for."""
 
     outcomes: dict[RunId, Ran | None]
+    #: How many are not over.
+    left: int
     done: trio.Event = field(default_factory=trio.Event)
     #: Why the lease cannot go on.
     error: CocoonError | None = None
@@ -79,7 +81,8 @@ class _Call:
     def end(self, run: RunId, outcome: Ran) -> None:
         """One of them is over."""
         self.outcomes[run] = outcome
-        if None not in self.outcomes.values():
+        self.left -= 1
+        if not self.left:
             self.done.set()
 
 
@@ -105,7 +108,7 @@ class Instance:
         self._take = take
         self._blame = blame
         self._worker: Worker | None = None
-        self._opening, self._singing = trio.CancelScope(), trio.CancelScope()
+        self._opening, self._singing, self._alarm = trio.CancelScope(), trio.CancelScope(), trio.CancelScope()
         self._loaded = trio.Event()
         self._report: LoadReport | None = None
         self._broken: CocoonError | None = None
@@ -115,6 +118,9 @@ class Instance:
         self._payloads: dict[RunId, bytes] = {}
         self._calls: dict[RunId, _Call] = {}
         self._answers: dict[RunId, Answer] = {}
+        self._forms = Forms()
+        #: When the batcher is told that time has passed.
+        self._alarm_ns = _NEVER_NS
         #: Of a decoder.
         self._chorus = Chorus()
         nursery.start_soon(self._open)
@@ -136,6 +142,7 @@ class Instance:
         self.leases.add(lease)
         if len(self.leases) > 1 and self._batcher is None and self.wanted.pieces_file is None:
             self._batcher = Batcher(self.wanted.joining)
+            self._nursery.start_soon(self._watch)
             if self._report is not None:
                 self._tell(WorkerReady())
 
@@ -149,8 +156,8 @@ class Instance:
 
     async def close(self) -> None:
         """Kill the worker; nothing is run here any more."""
-        self._opening.cancel()
-        self._singing.cancel()
+        for scope in (self._opening, self._singing, self._alarm):
+            scope.cancel()
         self._broken = self._broken or UsageError("nobody runs this model any more")
         if self._worker is not None:
             await self._worker.close()
@@ -198,19 +205,15 @@ class Instance:
     ) -> Sequence[Ran]:
         limit_ns = time.monotonic_ns() + self.wanted.limits.run_ns + SHARED_PATIENCE_NS
         runs = [
-            QueuedRun(lease, number, requester, *_form(payload), len(payload), limit_ns)
+            QueuedRun(lease, number, requester, *self._forms.of(payload), len(payload), limit_ns)
             for number, payload in zip(numbers, payloads, strict=True)
         ]
-        call = _Call(dict.fromkeys(run.id for run in runs))
+        call = _Call(dict.fromkeys(run.id for run in runs), len(runs))
         for run, payload in zip(runs, payloads, strict=True):
             self._payloads[run.id], self._calls[run.id] = payload, call
         try:
             self._tell(RunsQueued(tuple(runs)))
-            with trio.move_on_after((limit_ns - time.monotonic_ns()) / SECOND_NS):
-                await call.done.wait()
-            if not call.done.is_set():
-                self._tell(DeadlinePassed())            # what has not begun is refused; what has is ended by its limit
-                await call.done.wait()
+            await call.done.wait()
         finally:
             for run in runs:
                 if self._calls.pop(run.id, None) is not None and not call.done.is_set():
@@ -226,6 +229,24 @@ class Instance:
         assert self._batcher is not None                # nobody tells it anything before a second lease came
         for effect in self._batcher.handle(time.monotonic_ns(), event):
             self._perform(effect)
+        self._arm()
+
+    def _arm(self) -> None:
+        """See to it that what can no longer be in time is refused; what moved back is noticed when the old time comes."""
+        due_ns = None if self._batcher is None else self._batcher.deadline_ns()
+        if due_ns is not None and due_ns < self._alarm_ns:
+            self._alarm_ns = due_ns
+            self._alarm.deadline = trio.current_time() + (due_ns - time.monotonic_ns()) / SECOND_NS
+
+    async def _watch(self) -> None:
+        """Tell the batcher that time has passed: one alarm for all runs, because one for each costs as much as a run."""
+        while True:
+            with self._alarm:
+                await trio.sleep_forever()
+            if self.broken:
+                return
+            self._alarm, self._alarm_ns = trio.CancelScope(), _NEVER_NS
+            self._tell(DeadlinePassed())
 
     def _perform(self, effect: Effect) -> None:
         match effect:
@@ -363,11 +384,3 @@ class Seat:
 
 def _copied(ran: RunReport | CocoonError) -> Answer | CocoonError:
     return ran if isinstance(ran, CocoonError) else Answer(bytes(ran.outputs), ran.ran_us, ran.joined, ran.place)
-
-
-def _form(payload: bytes) -> tuple[Form, int | None]:
-    """What it may be joined with; the worker says what is wrong with one that is no tensors."""
-    try:
-        return form_of(shapes(payload))
-    except Malformed:
-        return (), None

@@ -5,12 +5,13 @@ Purity: pure. Spec: docs/spec/tensors.md, rule TEN-1.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from struct import calcsize, unpack_from
 
 from cocoon.core.errors import Malformed
 from cocoon.core.limits import PAYLOAD_BYTES, TENSOR_NAME_CHARS, TENSOR_RANK, TENSORS
+from cocoon.core.pieces import Piece
 from cocoon.wire.codec import Reader
 
 _DTYPE_CHARS = 16
@@ -20,6 +21,31 @@ _WHOLE = dict(zip(
 ))
 #: Name, dtype, and the length of each axis.
 Shape = tuple[str, str, tuple[int, ...]]
+
+
+class Heads:
+    """All of a payload but its raw bytes: another one that fits has the same names, dtypes and lengths."""
+
+    __slots__ = ("_size_bytes", "_parts")
+
+    def __init__(self, payload: Piece, raws: Iterable[tuple[int, int]]) -> None:
+        """``raws``: where raw bytes begin and end, ascending."""
+        self._size_bytes = len(payload)
+        self._parts: list[tuple[int, int, bytes]] = []
+        at = 0
+        for begin, end in (*raws, (len(payload), len(payload))):
+            if at < begin:
+                self._parts.append((at, begin, bytes(payload[at:begin])))
+            at = end
+
+    def fit(self, payload: Piece) -> bool:
+        """Whether all of this one but its raw bytes is the same."""
+        if len(payload) != self._size_bytes:
+            return False
+        for at, end, head in self._parts:               # noqa: SIM110 (a generator costs more than the comparison)
+            if payload[at:end] != head:
+                return False
+        return True
 
 
 def largest_raw(payload: bytes | memoryview) -> int:
@@ -38,6 +64,12 @@ def largest_raw(payload: bytes | memoryview) -> int:
 def shapes(payload: bytes | memoryview) -> list[Shape]:
     """Of each tensor, in their order; raises as ``largest_raw``."""
     return [shape for shape, _, _ in _tensors(payload)]
+
+
+def laid_out(payload: bytes | memoryview) -> tuple[list[Shape], Heads]:
+    """The same, and what tells other payloads of these shapes; raises as ``largest_raw``."""
+    found = list(_tensors(payload))
+    return [shape for shape, _, _ in found], Heads(payload, [(begin, end) for _, begin, end in found])
 
 
 def numbers(payload: bytes, most: Mapping[str, int]) -> dict[str, tuple[int, ...]]:

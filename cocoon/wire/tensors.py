@@ -32,6 +32,7 @@ from cocoon.core.limits import (
 from cocoon.core.pieces import Piece
 from cocoon.core.values import Value
 from cocoon.wire.codec import Reader, array_header, bytes_header, checked_utf8, pack_plain
+from cocoon.wire.layout import Heads
 
 Array = NDArray[Any]
 
@@ -126,21 +127,17 @@ class TensorDecoder:
         """Nothing was read yet."""
         #: How often heads were read: while it stays, payloads are of one form.
         self.reads = 0
-        self._size_bytes = -1
         self._places: list[_Place] = []
-        self._heads: list[tuple[int, int, bytes]] = []
+        self._heads: Heads | None = None
 
     def decode(self, data: Piece, *, copied: bool = False) -> dict[str, Array]:
         """As ``decode_tensors``."""
         data = memoryview(data)
-        if len(data) != self._size_bytes or any(data[at:end] != head for at, end, head in self._heads):
-            self._size_bytes = -1
+        if self._heads is None or not self._heads.fit(data):
+            self._heads = None
             self.reads += 1
             self._places = _places(data)
-            ends = [0, *(place.end for place in self._places)]
-            begins = [*(place.at for place in self._places), len(data)]
-            self._heads = [(at, end, bytes(data[at:end])) for at, end in zip(ends, begins, strict=True)]
-            self._size_bytes = len(data)
+            self._heads = Heads(data, [(place.at, place.end) for place in self._places])
         return _arrays(self._places, data, copied)
 
 

@@ -167,6 +167,33 @@ async def test_a_worker_that_was_killed_from_outside_is_replaced_for_all_that_sh
     assert (await run(two, 1, payload(2)))["y"].max() == 2
 
 
+async def test_a_run_that_waits_for_the_next_worker_waits_no_longer_than_it_may(runtime, sit, model_file, monkeypatch):
+    monkeypatch.setattr("cocoon.runtime.instances.SHARED_PATIENCE_NS", 0)
+    file = model_file(relu())
+    seats = [await sit(file, limits=replace(LIMITS, run_ns=SHORT_NS)) for _ in range(2)]
+    comes, told = trio.Event(), []
+    take = seats[0].instance._take
+
+    async def take_late():
+        await comes.wait()
+        return await take()
+
+    async def ask(seat):
+        outcome, = await seat.run_all([1], [payload(1)])
+        told.append(getattr(outcome, "code", "an answer"))
+
+    seats[0].instance._take = take_late
+    seats[0].instance._worker._process.kill()
+    seats[0].instance._worker._process.wait()
+    with trio.move_on_after(30):
+        async with trio.open_nursery() as nursery:
+            for seat in seats:
+                nursery.start_soon(ask, seat)
+    assert told == ["deadline_exceeded"] * 2
+    comes.set()
+    assert (await run(seats[1], 2, payload(2)))["y"].max() == 2, "and then it goes on"
+
+
 async def test_without_another_worker_all_hear_why(runtime, sit, model_file):
     file = model_file(relu())
     one, two = await sit(file), await sit(file)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from cocoon.core.errors import InputsMismatch, RunFailed
-from cocoon.runtime.company import form_of
+from cocoon.runtime.company import Forms, form_of
 from cocoon.runtime.rows import describe, join, split
 from cocoon.wire.layout import shapes
 from cocoon.wire.tensors import encode_tensors
@@ -51,6 +51,16 @@ def test_what_is_joined_and_split_is_what_it_was(runs):
 def test_the_form_is_that_of_the_encoded_tensors(runs):
     for run in runs:
         assert describe(run) == form_of(shapes(encode_tensors(run)))
+
+
+@given(st.lists(parts(), min_size=1, max_size=4), st.binary(max_size=40), st.integers(0, 200))
+def test_forms_that_are_remembered_are_those_that_are_read(groups, junk, at):
+    forms, payloads = Forms(), [encode_tensors(run) for runs in groups for run in runs]
+    torn = [payload[:at] + junk + payload[at + len(junk) :] for payload in payloads]
+    for payload in [*payloads, *torn, *payloads, *(one for pair in zip(payloads, torn, strict=True) for one in pair)]:
+        assert forms.of(payload) == Forms().of(payload)
+    for payload in payloads:
+        assert forms.of(payload) == form_of(shapes(payload))
 
 
 def test_a_split_copies_nothing_and_neither_does_joining_one():
