@@ -14,12 +14,14 @@ import functools
 import io
 import logging
 import struct
+from collections.abc import Sequence
 from typing import Any, Final
 
 import trio
 
 from cocoon.core.imports import without
 from cocoon.core.limits import CONNECTION_BUFFER_BYTES, SEND_STALL_NS, STREAM_WINDOW_BYTES
+from cocoon.core.turns import Turn
 from cocoon.core.units import SECOND_NS
 from cocoon.p2p.unused import stand_in
 
@@ -28,6 +30,8 @@ NOISE_PLAINTEXT_BYTES: Final = 65_535 - 16
 YAMUX_HEADER_BYTES: Final = 12
 FRAME_WRITE_S: Final = 15.0
 """A frame is written whole or the connection dies: cancelling it half-way would garble every other stream."""
+FRAME_READ_S: Final = 60.0
+"""Until the rest of an announced frame has come; the library's default, which it asks the environment for each time."""
 STREAM_CLOSE_S: Final = 5.0
 GULP_BYTES: Final = 4 * (NOISE_PLAINTEXT_BYTES + 18)
 """Read of a connection at once: four Noise messages."""
@@ -57,6 +61,7 @@ import libp2p.kad_dht.provider_store  # noqa: E402
 import libp2p.kad_dht.value_store  # noqa: E402
 import libp2p.network.connection.swarm_connection as swarm_connection  # noqa: E402
 import libp2p.network.swarm as swarm_module  # noqa: E402
+import libp2p.security.secure_session as secure_session  # noqa: E402
 import libp2p.stream_muxer.muxer_multistream as muxer_multistream  # noqa: E402
 import libp2p.stream_muxer.yamux.yamux as yamux  # noqa: E402
 import libp2p.transport.tcp.tcp as tcp  # noqa: E402
@@ -64,6 +69,8 @@ import multiaddr.exceptions  # noqa: E402
 import multiaddr.resolvers.dns as names  # noqa: E402
 from google.protobuf.message import DecodeError as DecodeError  # noqa: E402
 from libp2p.exceptions import BaseLibp2pError  # noqa: E402
+from libp2p.io.exceptions import ConnectionClosedError  # noqa: E402
+from libp2p.io.utils import read_exactly  # noqa: E402
 from libp2p.network.stream.net_stream import NetStream  # noqa: E402
 from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamError  # noqa: E402
 
@@ -84,17 +91,16 @@ class CalmYamux(yamux.Yamux):
     """Yamux whose frames are atomic, whose buffers are bounded and whose slots are given back."""
 
     async def _write_frame(self, data: bytes) -> None:
-        """Write one frame whole; a cancellation is taken before or after it, never inside."""
+        """Write one frame whole; a cancellation is taken before it, never inside."""
         await trio.lowlevel.checkpoint_if_cancelled()
         with shielded(FRAME_WRITE_S) as scope:
             async with self._write_lock:
-                await self.secured_conn.write(data)
+                await self.secured_conn.write(data)     # which lets others go first
         if scope.cancelled_caught:
             # Part of the frame may be out: nothing after it could be understood.
             self.event_shutting_down.set()
             await self.secured_conn.close()
             raise MuxedStreamError(f"a frame could not be written within {FRAME_WRITE_S} s")
-        await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def open_stream(self) -> yamux.YamuxStream:
         """Open a stream, or fail at once where the library would wait for ever for a free slot."""
@@ -119,7 +125,8 @@ class CalmYamux(yamux.Yamux):
         if length > STREAM_WINDOW_BYTES or held + length > CONNECTION_BUFFER_BYTES:
             # The only exception that makes the library close the whole connection.
             raise trio.TooSlowError(f"peer sent {length} bytes on top of {held} unread ones")
-        return await super()._read_data_body(length)
+        with trio.fail_after(FRAME_READ_S):
+            return await read_exactly(self.secured_conn, length)
 
 
 def mux_with_calm_yamux() -> None:
@@ -182,7 +189,7 @@ def shield_streams() -> None:
 
 async def _patient_write(self: yamux.YamuxStream, data: bytes) -> None:
     """Send all of ``data``; the library gives up after 5 s without credit, we after ``SEND_STALL_NS``."""
-    sent = 0
+    sent, view = 0, memoryview(data)
     stalled_s = 0.0
     while sent < len(data):
         if self.send_closed or self.closed or self.reset_received:
@@ -197,7 +204,7 @@ async def _patient_write(self: yamux.YamuxStream, data: bytes) -> None:
         stalled_s = 0.0
         self.send_window -= room        # no await since it was read, so no lock is needed
         header = struct.pack(yamux.YAMUX_HEADER_FORMAT, 0, yamux.TYPE_DATA, 0, self.stream_id, room)
-        await self.conn._write_frame(header + data[sent : sent + room])
+        await self.conn._write_frame(b"".join((header, view[sent : sent + room])))
         sent += room
 
 
@@ -229,7 +236,61 @@ def read_in_gulps() -> None:
     tcp_stream.TrioTCPStream.read = _gulping_read  # type: ignore[method-assign]
 
 
-# --- 5. listening ports are ours alone -----------------------------------------
+async def _cutting_read(self: secure_session.SecureSession, n: int | None = None) -> bytes:
+    """Read as the library does, which copies what was decrypted four times to cut a frame off it."""
+    if n == 0:
+        return b""
+    held, at = self.__dict__.pop("cocoon_held", (b"", 0))
+    held = held or await self.conn.read_msg()
+    if not held:
+        raise ConnectionClosedError("Connection closed")
+    parts, missing = [], len(held) - at if n is None else n
+    while True:
+        parts.append(held if at == 0 and len(held) <= missing else held[at : at + missing])
+        missing -= len(parts[-1])
+        at += len(parts[-1])
+        if at < len(held):
+            self.cocoon_held = held, at  # type: ignore[attr-defined]
+        if not missing:
+            break
+        held, at = await self.conn.read_msg(), 0
+        if not held:
+            break                       # the library returns what there is
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def cut_what_was_decrypted() -> None:
+    """Replace the reading of sealed connections."""
+    secure_session.SecureSession.read = _cutting_read  # type: ignore[method-assign]
+
+
+# --- 5. a lock that is free costs nothing --------------------------------------
+
+_LOCKS: Final = {
+    CalmYamux: ("_write_lock", "streams_lock"), NetStream: ("_state_lock",),
+    tcp_stream.TrioTCPStream: ("read_lock", "write_lock"),
+}
+
+
+def _with_turns(cls: Any, names: Sequence[str]) -> None:
+    original = cls.__init__
+
+    @functools.wraps(original)
+    def begin(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        for name in names:
+            setattr(self, name, Turn())
+
+    cls.__init__ = begin
+
+
+def lock_without_a_pass() -> None:
+    """The library's locks pass the loop each time they are taken, five times a frame on each side."""
+    for cls, locks in _LOCKS.items():
+        _with_turns(cls, locks)
+
+
+# --- 6. listening ports are ours alone -----------------------------------------
 
 
 def _reuse_address_only(sock: Any) -> None:
@@ -241,7 +302,7 @@ def own_listening_ports() -> None:
     tcp._set_reuse_flags = _reuse_address_only
 
 
-# --- 6. the public IPFS network stays away ------------------------------------
+# --- 7. the public IPFS network stays away ------------------------------------
 
 _KAD_MODULES = (
     libp2p.kad_dht.common,
@@ -263,7 +324,7 @@ def leave_ipfs_kad() -> None:
         module.PROTOCOL_ID = UNSET_KAD_PROTOCOL  # type: ignore[attr-defined]
 
 
-# --- 7. the DNS resolver is loaded for a DNS name alone -------------------------
+# --- 8. the DNS resolver is loaded for a DNS name alone -------------------------
 
 
 def resolve_names_late() -> None:
@@ -274,7 +335,7 @@ def resolve_names_late() -> None:
     names.DNSResolver._resolver = resolver
 
 
-# --- 8. dial delay, and the root logger ----------------------------------------
+# --- 9. dial delay, and the root logger ----------------------------------------
 
 
 def dial_without_delay() -> None:
@@ -298,6 +359,8 @@ def keep_logs_quiet() -> None:
 
 mux_with_calm_yamux()
 shield_streams()
+cut_what_was_decrypted()
+lock_without_a_pass()
 wait_for_slow_readers()
 read_in_gulps()
 own_listening_ports()

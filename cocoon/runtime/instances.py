@@ -232,14 +232,14 @@ class Instance:
         self._arm()
 
     def _arm(self) -> None:
-        """See to it that what can no longer be in time is refused; what moved back is noticed when the old time comes."""
+        """See to it that what is late is refused; a time that moved back is noticed when the old one comes."""
         due_ns = None if self._batcher is None else self._batcher.deadline_ns()
         if due_ns is not None and due_ns < self._alarm_ns:
             self._alarm_ns = due_ns
             self._alarm.deadline = trio.current_time() + (due_ns - time.monotonic_ns()) / SECOND_NS
 
     async def _watch(self) -> None:
-        """Tell the batcher that time has passed: one alarm for all runs, because one for each costs as much as a run."""
+        """Tell the batcher that time has passed: one alarm for all runs, because one for each costs half a run."""
         while True:
             with self._alarm:
                 await trio.sleep_forever()

@@ -117,6 +117,34 @@ async def test_cancelled_writes_cost_their_stream_and_not_the_connection():
 
 
 @never_raises(CocoonError, trio.TooSlowError)
+async def test_a_frame_whose_writer_is_cancelled_half_way_is_finished(monkeypatch):
+    half, goes_on = trio.Event(), trio.Event()
+    original = trio.SocketStream.send_all
+
+    async def halting(self, data):
+        begun = 0
+        if len(data) > 60_000 and not half.is_set():
+            begun = 1_000
+            await original(self, data[:begun])
+            half.set()
+            await goes_on.wait()
+        await original(self, data[begun:])
+
+    async with pair("/test/drain/1", drain) as (server, client):
+        server.serve("/test/echo/1", echo)
+        stream = await client.open_stream(server.peer, "/test/drain/1")
+        monkeypatch.setattr(trio.SocketStream, "send_all", halting)
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stream.send, os.urandom(1 << 20))
+                await half.wait()
+                nursery.cancel_scope.cancel()
+                goes_on.set()
+        assert stream.ended
+        await still_works(client, server)
+
+
+@never_raises(CocoonError, trio.TooSlowError)
 async def test_a_cancelled_close_and_a_cancelled_open_give_their_slot_back():
     async with pair("/test/echo/1", echo) as (server, client):
         connection = client.links_to(server.peer)[0].connection

@@ -7,6 +7,12 @@ import trio
 from cocoon.p2p import compat  # first: libp2p cannot be imported without it
 
 # isort: split
+import importlib.util
+
+from hypothesis import given
+from hypothesis import strategies as st
+from libp2p.io.exceptions import ConnectionClosedError
+from libp2p.security import secure_session
 from libp2p.stream_muxer.yamux.yamux import TYPE_DATA, TYPE_WINDOW_UPDATE
 
 from cocoon.core.errors import CocoonError
@@ -21,10 +27,6 @@ async def test_small_reads_send_no_credit_of_their_own(monkeypatch):
     async def noted(self, data):
         written.append(data[1])
         await original(self, data)
-
-    async def echo(stream):
-        while True:
-            await stream.send(await stream.receive())
 
     async with pair("/test/small/1", echo) as (server, client):
         stream = await client.open_stream(server.peer, "/test/small/1")
@@ -62,3 +64,83 @@ async def test_messages_that_came_together_are_read_together(monkeypatch):
         # Of both sides, heartbeats and credit among them; the library asks 400 times and more.
         assert len(asked) < 300
         await stream.close()
+
+
+async def echo(stream):
+    """Say everything back, until the other side has heard enough."""
+    while True:
+        await stream.send(await stream.receive())
+
+
+@never_raises(CocoonError, trio.TooSlowError)
+async def test_a_lock_that_nobody_has_is_taken_without_a_pass_of_the_loop(monkeypatch):
+    """The library passes it for each, five times a frame on either side."""
+    passes = []
+    original = trio.Lock.acquire
+
+    async def noted(self):
+        passes.append(self)
+        await original(self)
+
+    async with pair("/test/locks/1", echo) as (server, client):
+        stream = await client.open_stream(server.peer, "/test/locks/1")
+        monkeypatch.setattr(trio.Lock, "acquire", noted)
+        for number in range(50):
+            await stream.send(bytes([number]) * 100)
+            assert await stream.receive() == bytes([number]) * 100
+        # Those of heartbeats and of credit; the library passes the loop a thousand times.
+        assert len(passes) < 100
+        await stream.close()
+
+
+@never_raises(CocoonError, trio.TooSlowError)
+async def test_what_was_decrypted_is_not_copied_to_cut_a_frame_off_it(monkeypatch):
+    """The library puts the rest of each message into a buffer, and takes it out again."""
+    filled = []
+    monkeypatch.setattr(secure_session.SecureSession, "_fill", lambda self, rest: filled.append(len(rest)))
+    async with pair("/test/cuts/1", echo) as (server, client):
+        stream = await client.open_stream(server.peer, "/test/cuts/1")
+        await stream.send(bytes(200_000))
+        assert await stream.receive() == bytes(200_000)
+        assert not filled
+        await stream.close()
+
+
+def libraries_own_session():
+    """The library's class without the cure."""
+    spec = importlib.util.spec_from_file_location("uncured", secure_session.__file__)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.SecureSession
+
+
+class Scripted:
+    """Gives these messages, then the end."""
+
+    def __init__(self, messages):
+        self.messages = list(messages)
+
+    async def read_msg(self):
+        return self.messages.pop(0) if self.messages else b""
+
+
+async def all_read(cls, messages, sizes):
+    """What each read gives, up to the end."""
+    session, found = cls.__new__(cls), []
+    session.conn = Scripted(messages)
+    session._reset_internal_buffer()
+    for size in sizes:
+        try:
+            found.append(await session.read(size))
+        except ConnectionClosedError:
+            found.append("closed")
+    return found
+
+
+@given(st.lists(st.binary(min_size=1, max_size=9), max_size=6), st.lists(st.none() | st.integers(0, 20), max_size=12))
+def test_the_cure_reads_what_the_library_reads(messages, sizes):
+    async def both():
+        cured = await all_read(secure_session.SecureSession, messages, sizes)
+        assert cured == await all_read(libraries_own_session(), messages, sizes)
+
+    trio.run(both)
