@@ -33,6 +33,8 @@ FRAME_WRITE_S: Final = 15.0
 FRAME_READ_S: Final = 60.0
 """Until the rest of an announced frame has come; the library's default, which it asks the environment for each time."""
 STREAM_CLOSE_S: Final = 5.0
+FRAMES_TOGETHER: Final = 4
+"""Full frames of a stream that are written at once, each a Noise message; who comes next waits for a millisecond."""
 GULP_BYTES: Final = 4 * (NOISE_PLAINTEXT_BYTES + 18)
 """Read of a connection at once: four Noise messages."""
 WINDOW_POLL_S: Final = 0.005
@@ -53,6 +55,7 @@ stand_in()
 with without("cffi"):
     # pycryptodome, for keys that we do not use, parses C declarations through it at each start: 50 ms. It takes ctypes.
     import libp2p
+import libp2p.io.msgio as msgio  # noqa: E402
 import libp2p.io.trio as tcp_stream  # noqa: E402
 import libp2p.kad_dht.common  # noqa: E402
 import libp2p.kad_dht.kad_dht  # noqa: E402
@@ -69,8 +72,9 @@ import multiaddr.exceptions  # noqa: E402
 import multiaddr.resolvers.dns as names  # noqa: E402
 from google.protobuf.message import DecodeError as DecodeError  # noqa: E402
 from libp2p.exceptions import BaseLibp2pError  # noqa: E402
+from libp2p.io.abc import Reader  # noqa: E402
 from libp2p.io.exceptions import ConnectionClosedError  # noqa: E402
-from libp2p.io.utils import read_exactly  # noqa: E402
+from libp2p.io.utils import DEFAULT_RETRY_READ_COUNT, read_exactly  # noqa: E402
 from libp2p.network.stream.net_stream import NetStream  # noqa: E402
 from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamError  # noqa: E402
 
@@ -91,9 +95,9 @@ class CalmYamux(yamux.Yamux):
     """Yamux whose frames are atomic, whose buffers are bounded and whose slots are given back."""
 
     async def _write_frame(self, data: bytes) -> None:
-        """Write one frame whole; a cancellation is taken before it, never inside."""
+        """Write a frame, or some, whole; a cancellation is taken before, never inside."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        with shielded(FRAME_WRITE_S) as scope:
+        with shielded(FRAME_WRITE_S * max(1, len(data) // NOISE_PLAINTEXT_BYTES)) as scope:
             async with self._write_lock:
                 await self.secured_conn.write(data)     # which lets others go first
         if scope.cancelled_caught:
@@ -125,8 +129,10 @@ class CalmYamux(yamux.Yamux):
         if length > STREAM_WINDOW_BYTES or held + length > CONNECTION_BUFFER_BYTES:
             # The only exception that makes the library close the whole connection.
             raise trio.TooSlowError(f"peer sent {length} bytes on top of {held} unread ones")
+        if _unread(self.secured_conn) >= length:        # it came with its header: nobody waits
+            return await self.secured_conn.read(length)
         with trio.fail_after(FRAME_READ_S):
-            return await read_exactly(self.secured_conn, length)
+            return await _read_exactly(self.secured_conn, length)
 
 
 def mux_with_calm_yamux() -> None:
@@ -202,10 +208,14 @@ async def _patient_write(self: yamux.YamuxStream, data: bytes) -> None:
             stalled_s += WINDOW_POLL_S
             continue
         stalled_s = 0.0
-        self.send_window -= room        # no await since it was read, so no lock is needed
-        header = struct.pack(yamux.YAMUX_HEADER_FORMAT, 0, yamux.TYPE_DATA, 0, self.stream_id, room)
-        await self.conn._write_frame(b"".join((header, view[sent : sent + room])))
-        sent += room
+        parts: list[bytes | memoryview] = []
+        while room > 0 and len(parts) < 2 * FRAMES_TOGETHER:
+            self.send_window -= room    # no await since it was read, so no lock is needed
+            header = struct.pack(yamux.YAMUX_HEADER_FORMAT, 0, yamux.TYPE_DATA, 0, self.stream_id, room)
+            parts += (header, view[sent : sent + room])
+            sent += room
+            room = min(self.send_window, NOISE_PLAINTEXT_BYTES - YAMUX_HEADER_BYTES, len(data) - sent)
+        await self.conn._write_frame(b"".join(parts))
 
 
 def wait_for_slow_readers() -> None:
@@ -236,6 +246,12 @@ def read_in_gulps() -> None:
     tcp_stream.TrioTCPStream.read = _gulping_read  # type: ignore[method-assign]
 
 
+def _unread(session: Any) -> int:
+    """Bytes that were decrypted and not read yet."""
+    held, at = getattr(session, "cocoon_held", (b"", 0))
+    return len(held) - at
+
+
 async def _cutting_read(self: secure_session.SecureSession, n: int | None = None) -> bytes:
     """Read as the library does, which copies what was decrypted four times to cut a frame off it."""
     if n == 0:
@@ -259,9 +275,29 @@ async def _cutting_read(self: secure_session.SecureSession, n: int | None = None
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+class _Begun(Reader):
+    """A reader that gives again what was read already."""
+
+    def __init__(self, data: bytes, reader: Any) -> None:
+        self._data: bytes | None = data
+        self._reader = reader
+
+    async def read(self, n: int | None = None) -> bytes:
+        data, self._data = self._data, None
+        return await self._reader.read(n) if data is None else data
+
+
+async def _read_exactly(reader: Any, n: int, retry_count: int = DEFAULT_RETRY_READ_COUNT) -> bytes:
+    """Read as the library does, which copies twice also what came whole."""
+    data: bytes = await reader.read(n)
+    return data if len(data) == n else await read_exactly(_Begun(data, reader), n, retry_count)
+
+
 def cut_what_was_decrypted() -> None:
     """Replace the reading of sealed connections."""
     secure_session.SecureSession.read = _cutting_read  # type: ignore[method-assign]
+    msgio.read_exactly = _read_exactly  # type: ignore[attr-defined]
+    yamux.read_exactly = _read_exactly  # type: ignore[attr-defined]
 
 
 # --- 5. a lock that is free costs nothing --------------------------------------

@@ -11,7 +11,8 @@ import importlib.util
 
 from hypothesis import given
 from hypothesis import strategies as st
-from libp2p.io.exceptions import ConnectionClosedError
+from libp2p.io.exceptions import ConnectionClosedError, IncompleteReadError
+from libp2p.io.utils import read_exactly
 from libp2p.security import secure_session
 from libp2p.stream_muxer.yamux.yamux import TYPE_DATA, TYPE_WINDOW_UPDATE
 
@@ -142,5 +143,33 @@ def test_the_cure_reads_what_the_library_reads(messages, sizes):
     async def both():
         cured = await all_read(secure_session.SecureSession, messages, sizes)
         assert cured == await all_read(libraries_own_session(), messages, sizes)
+
+    trio.run(both)
+
+
+class Trickle:
+    """A reader that gives these pieces, each as far as it is asked for, then the end."""
+
+    def __init__(self, pieces):
+        self.pieces = list(pieces)
+
+    async def read(self, n=None):
+        piece, *self.pieces = self.pieces or [b""]
+        if piece[n:]:
+            self.pieces.insert(0, piece[n:])
+        return piece[:n]
+
+
+@given(st.lists(st.binary(max_size=5), max_size=5), st.integers(0, 20), st.integers(1, 6))
+def test_the_cure_reads_exactly_what_the_library_reads(pieces, n, retries):
+    async def told(read):
+        reader = Trickle(pieces)
+        try:
+            return await read(reader, n, retries), reader.pieces
+        except IncompleteReadError as error:
+            return error.expected_bytes, error.received_bytes, str(error)
+
+    async def both():
+        assert await told(compat._read_exactly) == await told(read_exactly)
 
     trio.run(both)
