@@ -23,7 +23,7 @@ from cocoon.node.models import HeldModel
 from cocoon.runtime.service import Answer, Joining, RunReport, Seat, Wanted
 from cocoon.scheduler import sale
 from cocoon.wire.commitment import commit
-from cocoon.wire.counting import counted_units, most_units
+from cocoon.wire.counting import asked_units, counted_units, most_units
 from cocoon.wire.judged import Statement
 from cocoon.wire.messages import Lease, RunRequest, RunResult
 from cocoon.wire.signing import Signed
@@ -120,7 +120,7 @@ class Execution:
 
     async def run(self, numbers: Sequence[int]) -> None:
         """Execute these, and post what became of each."""
-        left = list(numbers)
+        left = [number for number in numbers if await self._is_billable(number)]
         while left and (count := await self._room(left)):
             batch, left = left[:count], left[count:]
             done = await self._run(batch)
@@ -151,6 +151,16 @@ class Execution:
         job = self._jobs[number]
         job.most_units = job.most_units or most_units(self._unit, job.request.inputs)
         return job.most_units
+
+    async def _is_billable(self, number: int) -> bool:
+        """Whether this run can be paid for; one that cannot would have the worker work for nothing."""
+        job = self._jobs[number]
+        try:
+            job.most_units = asked_units(self._unit, job.request.inputs)
+        except CocoonError as error:
+            await self._post(sale.RunBroke(number, error.code, error.text, worker_lost=False))
+            return False
+        return True
 
     async def _allowed(self, number: int) -> bool:
         """Wait until this unpaid run may be begun (REC-11, MON-13); False if the lease ends instead."""

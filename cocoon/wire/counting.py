@@ -25,17 +25,26 @@ def token_units(prompt_tokens: int, answer_tokens: int) -> int:
     return ceil_div(prompt_tokens, PROMPT_TOKENS_A_UNIT) + answer_tokens
 
 
-def most_units(unit: int, inputs: bytes) -> int:
-    """The most that a run of these inputs is billed for; 1 if no run can come of them."""
-    try:
-        if unit == UnitKind.PROMPT_TOKEN:
-            return _embedded(inputs)
-        if unit == UnitKind.OUTPUT_TOKEN:
-            asked = _asked(inputs)
-            return token_units(asked.prompt_tokens, asked.most_tokens)
-    except Malformed:
-        pass
+def asked_units(unit: int, inputs: bytes) -> int:
+    """The most that a run of these inputs is billed for.
+
+    Raises:
+        Malformed: no run that is billed can come of them: these are no tokens to embed, or no question to a decoder.
+    """
+    if unit == UnitKind.PROMPT_TOKEN:
+        return _embedded(inputs)
+    if unit == UnitKind.OUTPUT_TOKEN:
+        asked = _asked(inputs)
+        return token_units(asked.prompt_tokens, asked.most_tokens)
     return 1
+
+
+def most_units(unit: int, inputs: bytes) -> int:
+    """As ``asked_units``; 1 if no run can come of them."""
+    try:
+        return asked_units(unit, inputs)
+    except Malformed:
+        return 1
 
 
 def counted_units(unit: int, inputs: bytes, outputs: bytes) -> int:

@@ -23,7 +23,7 @@ from cocoon.node.execution import Execution
 from cocoon.node.stock import Terms
 from cocoon.runtime.process import RunReport
 from cocoon.scheduler.pace import Pace
-from cocoon.scheduler.sale import RunsFinished
+from cocoon.scheduler.sale import RunBroke, RunsFinished
 from cocoon.wire.messages import Lease, RunRequest
 from cocoon.wire.signing import Signed, sign
 from cocoon.wire.tensors import encode_tensors
@@ -99,6 +99,23 @@ async def test_texts_of_many_tokens_are_begun_as_far_as_they_may_be_unpaid(
     await lease.run(NUMBERS)
     assert finished == [1, 2], "a third one would pass the tranche"
     assert [lease.recorded(number)[1].units for number in finished] == [100, 100]
+
+
+async def test_what_nobody_would_pay_for_is_refused_and_not_executed() -> None:
+    worker, posted = Prolific(), list[Event]()
+    lease = at_work(worker, list[int](), inputs=encode_tensors({"x": np.zeros((1, 100), "f4")}), kind="embed")
+
+    async def post(event: Event) -> bool:
+        posted.append(event)
+        return True
+
+    lease._post = post
+    text = encode_tensors({"input_ids": np.zeros((1, 7), "i8")})
+    lease.take(RunRequest(number=99, salt=bytes(16), inputs=text))
+    await lease.run([*NUMBERS, 99])
+    refused = [(event.number, event.code, event.worker_lost) for event in posted if isinstance(event, RunBroke)]
+    assert refused == [(number, "malformed", False) for number in NUMBERS]
+    assert worker.runs == 1 and posted[-1] == RunsFinished((99,))
 
 
 class Mortal(Prolific):
