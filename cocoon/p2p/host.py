@@ -30,13 +30,15 @@ from cocoon.core.errors import ListenFailed, StreamClosed, Unreachable, UsageErr
 from cocoon.core.ids import PeerKey, peer_id, peer_key
 from cocoon.core.limits import CLOSE_GRACE_NS, HANDSHAKE_NS, STREAMS_IN_PER_PEER, STREAMS_OUT_PER_PEER
 from cocoon.core.pieces import Piece
-from cocoon.core.units import SECOND_NS
+from cocoon.core.units import MIB, SECOND_NS
 from cocoon.p2p import swarm as swarm_rules
 from cocoon.p2p.addresses import Address, readable
 from cocoon.p2p.waits import Waits
 
 _HANDSHAKE_S = HANDSHAKE_NS // SECOND_NS
 _CLOSE_LIMIT_S = 5.0
+#: What is read before others go first: three milliseconds of decrypting and copying.
+_SHARE_BYTES = MIB
 
 #: Runs one handler; must not let an ``Exception`` out (``service`` owns it: the supervisor border).
 Guard = Callable[[str, Callable[[], Awaitable[None]]], Awaitable[bool]]
@@ -54,6 +56,7 @@ class RawStream:
         self._stream = stream
         self.connection = connection
         self._waits = Waits()
+        self._left_bytes = _SHARE_BYTES
 
     def wake(self) -> None:
         """Whoever waits, now or later, hears that the stream is closed; it is not."""
@@ -65,12 +68,17 @@ class RawStream:
         Raises:
             StreamClosed: reset, or the connection is gone.
         """
+        if self._left_bytes <= 0:                       # a reader that keeps up must not have the loop to itself
+            await trio.lowlevel.checkpoint()
+            self._left_bytes = _SHARE_BYTES
         try:
-            return await self._waits.until(lambda: self._stream.read(most))
+            data = await self._waits.until(lambda: self._stream.read(most))
         except EOFError:
             return b""
         except compat.TRANSPORT_ERRORS as error:
             raise StreamClosed(f"the stream was reset: {_said(error)}") from None
+        self._left_bytes -= len(data)
+        return data
 
     async def read_into(self, room: memoryview) -> int:
         """As ``read``, but the next bytes are written into ``room``; how many."""

@@ -13,6 +13,7 @@ import trio
 from cocoon.core.errors import StreamClosed
 
 T = TypeVar("T")
+_GIVEN_UP = "the stream is given up"
 
 
 class Waits:
@@ -35,12 +36,12 @@ class Waits:
         Raises:
             StreamClosed: it was ended first.
         """
+        if self._ended:
+            raise StreamClosed(_GIVEN_UP)
         with trio.CancelScope() as scope:
-            if self._ended:
-                scope.cancel()
             self._scopes.add(scope)
             try:
                 return await call()
             finally:
                 self._scopes.discard(scope)
-        raise StreamClosed("the stream is given up")
+        raise StreamClosed(_GIVEN_UP)

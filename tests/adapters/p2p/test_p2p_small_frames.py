@@ -16,7 +16,8 @@ from libp2p.io.utils import read_exactly
 from libp2p.security import secure_session
 from libp2p.stream_muxer.yamux.yamux import TYPE_DATA, TYPE_WINDOW_UPDATE
 
-from cocoon.core.errors import CocoonError
+from cocoon.core.errors import CocoonError, StreamClosed
+from cocoon.p2p.host import RawStream
 from tests.adapters.p2p.p2p_hosts import never_raises, pair
 
 
@@ -173,3 +174,39 @@ def test_the_cure_reads_exactly_what_the_library_reads(pieces, n, retries):
         assert await told(compat._read_exactly) == await told(read_exactly)
 
     trio.run(both)
+
+
+class Full:
+    """A stream of the library's with more to read than anybody reads, at once."""
+
+    async def read(self, n):
+        return bytes(n)
+
+
+async def test_a_reader_that_always_may_go_on_lets_others_go_first():
+    """The library's locks did, and no longer do."""
+    passes, stream = [], RawStream(Full(), None)
+
+    async def others():
+        while True:
+            await trio.lowlevel.checkpoint()
+            passes.append(None)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(others)
+        for _ in range(200):
+            assert len(await stream.read(1 << 16)) == 1 << 16
+        assert len(passes) >= 10, "once in a mebibyte, twelve times"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_stream_that_was_given_up_gives_no_more_of_what_came():
+    stream = RawStream(Full(), None)
+    assert await stream.read(9) == bytes(9)
+    stream.wake()
+    heard = None
+    try:
+        heard = await stream.read(9)
+    except StreamClosed as error:
+        assert "given up" in error.text
+    assert heard is None
