@@ -60,7 +60,7 @@ class ReceiptIssuer:
     tab: Tab
     #: False while a paid lease runs on credit: its lane is not in proven state yet (MON-16).
     proven: bool = True
-    #: How the signature of a voucher is checked.
+    #: How the signature of a voucher is checked; only a simulator, which makes all of them itself, has another way.
     verify: Verify = ed25519.verify
     #: Issued and not countersigned.
     outstanding: Receipt | None = field(default=None, init=False)

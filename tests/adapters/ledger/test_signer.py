@@ -167,7 +167,7 @@ async def test_a_damaged_account_of_what_was_spent_stops_signing(home):
     async with open_signer(home, CAPS) as signer:
         await signer.sign(-3, 0, soon(), to(1))
     path = home / files.SPENT_FILE
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    path.write_bytes((whole := path.read_bytes())[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(Corrupt):
         async with open_signer(home, CAPS):
             pass
