@@ -150,8 +150,8 @@ class Batcher:
     _held: dict[RunId, QueuedRun] = field(default_factory=dict)
     _lease_runs: Counter[LeaseId] = field(default_factory=Counter)
     _weights_bytes: Counter[PeerKey] = field(default_factory=Counter)
-    #: Of all requesters.
-    _weight_bytes: int = 0
+    #: The same of all requesters together.
+    _held_bytes: int = 0
     #: Rows that each requester may still have in this round; below zero, what it had too much.
     _rows_left: dict[PeerKey, int] = field(default_factory=dict)
     #: Leases that are joined with no other.
@@ -222,7 +222,7 @@ class Batcher:
         self._held[run.id] = run
         self._lease_runs[run.lease] += 1
         self._weights_bytes[run.requester] += _weight_bytes(run)
-        self._weight_bytes += _weight_bytes(run)
+        self._held_bytes += _weight_bytes(run)
 
     def _end(self, run: QueuedRun) -> bool:
         """Let go of a run; False if it had ended before. Whatever is said of a run's end is said behind this."""
@@ -231,7 +231,7 @@ class Batcher:
         del self._held[run.id]
         _lessen(self._lease_runs, run.lease, 1)
         _lessen(self._weights_bytes, run.requester, _weight_bytes(run))
-        self._weight_bytes -= _weight_bytes(run)
+        self._held_bytes -= _weight_bytes(run)
         return True
 
     def _withdraw(self, runs: list[QueuedRun]) -> None:
@@ -241,7 +241,7 @@ class Batcher:
 
     def _who_yields(self, new: QueuedRun) -> list[Waiting] | None:
         """Who makes room: the last runs of whoever holds most; None if that is ``new`` itself."""
-        over_bytes = self._weight_bytes + _weight_bytes(new) - BATCH_WAITING_BYTES
+        over_bytes = self._held_bytes + _weight_bytes(new) - BATCH_WAITING_BYTES
         if over_bytes <= 0:
             return []
         weights_bytes = Counter(self._weights_bytes)

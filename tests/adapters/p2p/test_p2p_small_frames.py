@@ -21,6 +21,19 @@ from cocoon.p2p.host import RawStream
 from tests.adapters.p2p.p2p_hosts import never_raises, pair
 
 
+async def echo(stream):
+    """Say everything back, until the other side has heard enough."""
+    while True:
+        await stream.send(await stream.receive())
+
+
+async def talk(stream):
+    """Fifty small questions, each answered before the next."""
+    for number in range(50):
+        await stream.send(bytes([number]) * 100)
+        assert await stream.receive() == bytes([number]) * 100
+
+
 async def test_small_reads_send_no_credit_of_their_own(monkeypatch):
     """The library answers every read with a frame of its own."""
     written = []
@@ -33,9 +46,7 @@ async def test_small_reads_send_no_credit_of_their_own(monkeypatch):
     async with pair("/test/small/1", echo) as (server, client):
         stream = await client.open_stream(server.peer, "/test/small/1")
         monkeypatch.setattr(compat.CalmYamux, "_write_frame", noted)
-        for number in range(50):
-            await stream.send(bytes([number]) * 100)
-            assert await stream.receive() == bytes([number]) * 100
+        await talk(stream)
         # A few frames of that type say that streams are open, of heartbeats too; the library sends a hundred more.
         assert written.count(TYPE_DATA) >= 100 and written.count(TYPE_WINDOW_UPDATE) < 10
         await stream.close()
@@ -68,12 +79,6 @@ async def test_messages_that_came_together_are_read_together(monkeypatch):
         await stream.close()
 
 
-async def echo(stream):
-    """Say everything back, until the other side has heard enough."""
-    while True:
-        await stream.send(await stream.receive())
-
-
 @never_raises(CocoonError, trio.TooSlowError)
 async def test_a_lock_that_nobody_has_is_taken_without_a_pass_of_the_loop(monkeypatch):
     """The library passes it for each, five times a frame on either side."""
@@ -87,9 +92,7 @@ async def test_a_lock_that_nobody_has_is_taken_without_a_pass_of_the_loop(monkey
     async with pair("/test/locks/1", echo) as (server, client):
         stream = await client.open_stream(server.peer, "/test/locks/1")
         monkeypatch.setattr(trio.Lock, "acquire", noted)
-        for number in range(50):
-            await stream.send(bytes([number]) * 100)
-            assert await stream.receive() == bytes([number]) * 100
+        await talk(stream)
         # Those of heartbeats and of credit; the library passes the loop a thousand times.
         assert len(passes) < 100
         await stream.close()
