@@ -80,19 +80,34 @@ def affine(folder: Path) -> Path:
     return path
 
 
+def warm(here: Market, model: Path, spread: int) -> None:
+    """Open so many leases for this model: else who is ready first may be done before the others are there."""
+    leases: list[dict[str, Any]] = []
+
+    def hear(event: dict[str, Any]) -> None:
+        if event["event"] == "lease":
+            leases.append(event)
+
+    with here.buyer.session(model, spread=spread, on_event=hear) as session:
+        until(lambda: bool(session.run(affine_inputs())) and len(leases) == spread, "the leases")
+
+
 @dataclass(slots=True)
 class Half:
-    """Kills a provider once half of the units are told."""
+    """Kills a provider once half of the units are told, and some of its own."""
 
     units: int
+    victim_id: str
     victim: Peer
+    is_over: bool = False
     #: Units told by provider.
     told: Counter[str] = field(default_factory=Counter)
 
     def hear(self, provider: str) -> None:
         """A unit was delivered by this provider."""
         self.told[provider] += 1
-        if self.told.total() == self.units // 2:
+        if not self.is_over and self.told.total() >= self.units // 2 and self.told[self.victim_id]:
+            self.is_over = True
             self.victim.kill()
 
 
@@ -104,9 +119,7 @@ def assert_equal(results: Iterable[Feeds], due: Iterable[Feeds]) -> None:
         }
 
 
-def each_is_paid_once(
-    here: Market, told: list[dict[str, Any]], summary: dict[str, Any], before: int, victim: str
-) -> None:
+def each_is_paid_once(here: Market, told: list[dict[str, Any]], summary: dict[str, Any], before: int) -> None:
     """Each unit is accepted once; the summary says who ran what for how much; who was killed comes back and is paid.
 
     Args:
@@ -123,9 +136,7 @@ def each_is_paid_once(
         theirs = [one["price_nanoton"] for one in told if one["provider"] == share["provider"]]
         assert (share["units"], share["price_nanoton"]) == (len(theirs), sum(theirs))
     assert summary["provider"] == max(summary["providers"], key=lambda share: share["units"])["provider"]
-    assert len(summary["providers"]) == 3, "a provider had nothing to do"
-    # How far ahead of the client it was when it died is the machine's affair.
-    assert victim in {one["provider"] for one in told}, "it was killed before it did anything"
+    assert len({one["provider"] for one in told}) == len(summary["providers"]) == 3, "a provider had nothing to do"
 
     here.place.provider("second", **asks(1))
     until(lambda: here.buyer.wallet()["unsettled_leases"] == 0, "the account of the lost lease")
@@ -145,8 +156,9 @@ def test_one_of_three_providers_is_killed_and_the_task_is_complete_in_order_and_
     here: Market, tmp_path: Path
 ) -> None:
     model, inputs, alive = affine(tmp_path), feeds(UNITS), providers(here)
+    warm(here, model, 3)
     victim = next(who for who, peer in alive.items() if peer.name == "second")
-    half, before = Half(UNITS, alive[victim]), len(journals.accepted(here.requester.home))
+    half, before = Half(UNITS, victim, alive[victim]), len(journals.accepted(here.requester.home))
     events: list[dict[str, Any]] = []
 
     def hear(event: dict[str, Any]) -> None:
@@ -163,7 +175,7 @@ def test_one_of_three_providers_is_killed_and_the_task_is_complete_in_order_and_
         {"unit": one.unit, "provider": one.provider, "price_nanoton": one.price_nanoton} for one in results
     ]
     summary = next(event for event in events if event["event"] == "done")
-    each_is_paid_once(here, told, summary, before, victim)
+    each_is_paid_once(here, told, summary, before)
 
 
 @pytest.mark.long
@@ -171,9 +183,10 @@ def test_two_thousand_inputs_over_three_providers_one_killed_half_way_are_comple
     here: Market, tmp_path: Path
 ) -> None:
     model, alive = affine(tmp_path), providers(here)
+    warm(here, model, 3)
     sources = saved(tmp_path, feeds(MANY_UNITS))
     victim = next(who for who, peer in alive.items() if peer.name == "second")
-    half, before = Half(MANY_UNITS, alive[victim]), len(journals.accepted(here.requester.home))
+    half, before = Half(MANY_UNITS, victim, alive[victim]), len(journals.accepted(here.requester.home))
     files = [word for path in sources for word in ("--input", str(path))]
 
     def hear(line: dict[str, Any]) -> None:
@@ -190,12 +203,12 @@ def test_two_thousand_inputs_over_three_providers_one_killed_half_way_are_comple
     assert [line["unit"] for line in told] == list(range(MANY_UNITS))
     assert_equal((load(Path(line["output"])) for line in told), directly(tmp_path, model, sources))
     print(f"{MANY_UNITS} runs in {ran.took_s:.1f} s: {dict(half.told)}")
-    each_is_paid_once(here, told, ran.objects[-1]["summary"], before, victim)
+    each_is_paid_once(here, told, ran.objects[-1]["summary"], before)
 
 
 def test_a_second_task_begins_on_all_warm_leases(here: Market, tmp_path: Path) -> None:
     model = affine(tmp_path)
-    here.buyer.run(model, feeds(60), spread=2, deadline_s=60)
+    warm(here, model, 2)
     events: list[dict[str, Any]] = []
     here.buyer.run(model, feeds(60), spread=2, deadline_s=60, on_event=events.append)
     leases = [event for event in events if event["event"] == "lease"]
