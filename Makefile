@@ -5,8 +5,13 @@
 export PYTHONDONTWRITEBYTECODE =
 
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
-PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
-	$$p -c '$(SUPPORTED)' 2>/dev/null && { echo $$p; exit; }; done)
+# A distribution's Python comes first: it is built with a profile and optimised as a whole, as pyenv's own builds are not
+# unless told, and a peer and the simulator are a fifth faster on it (docs/benchmarks.md). Debian packages venv apart.
+DISTRIBUTION ?= /usr/bin
+VERSIONS := python3.11 python3.12 python3.13
+PYTHON ?= $(shell for needs in 'import ensurepip, venv' pass; do \
+	for p in $(VERSIONS:%=$(DISTRIBUTION)/%) $(VERSIONS) python3 python; do \
+	$$p -c "$$needs; $(SUPPORTED)" 2>/dev/null && { echo $$p; exit; }; done; done)
 
 VENV := .venv/bin/python
 # Compiled by compileall on all cores instead.

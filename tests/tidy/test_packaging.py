@@ -156,7 +156,7 @@ def _bin(folder: Path, **scripts: str) -> str:
 
 
 def test_make_names_a_missing_python(root: Path, tmp_path: Path) -> None:
-    done = _make(root, "tools-present", _bin(tmp_path / "bin", git="exit 0"))
+    done = _make(root, "tools-present", _bin(tmp_path / "bin", git="exit 0"), f"DISTRIBUTION={tmp_path}")
     assert done.returncode == 2
     assert "missing: Python 3.11, 3.12 or 3.13" in done.stderr and "make PYTHON=" in done.stderr
 
@@ -166,6 +166,16 @@ def test_make_refuses_another_python_by_one_line(root: Path, tmp_path: Path) -> 
         root, "tools-present", _bin(tmp_path / "bin", git="exit 0", python9="exit 1"), "PYTHON=python9"
     )
     assert "python9 is another version" in done.stderr.splitlines()[0]
+
+
+def test_make_takes_the_distributions_python_first_if_it_has_venv(root: Path, tmp_path: Path) -> None:
+    whole, halved = {"python3.12": "exit 0"}, {"python3.12": "case $2 in *ensurepip*) exit 1;; esac"}
+    path = _bin(tmp_path / "path", **{"python3.11": "exit 0"})
+    taken = []
+    for name, distribution in (("whole", whole), ("halved", halved)):
+        where = f"DISTRIBUTION={_bin(tmp_path / name, **distribution)}"
+        taken.append(_make(root, "which", path, where, "--eval=which: ; $(info $(PYTHON))").stdout.strip())
+    assert taken == [str(tmp_path / "whole/python3.12"), "python3.11"]
 
 
 def test_make_names_a_missing_venv_module_and_git(root: Path, tmp_path: Path) -> None:
