@@ -167,6 +167,10 @@ class Execution:
         if not self._issuer.affordable(*self._with(number)):
             await self._post(sale.LeaseBroke("limit_exceeded", "the next run would pass the lease's ceiling"))
             return False
+        return self._issuer.may_start(*self._with(number)) or await self._countersigned(number)
+
+    async def _countersigned(self, number: int) -> bool:
+        """As ``_allowed``, where too much is unpaid."""
         # On credit the wait is for the lane, which comes or fails by itself.
         patience_ns = RECEIPT_REPLY_NS if self._issuer.proven else RECEIPT_REPLY_NS + LANE_PROOF_NS
         try:

@@ -68,8 +68,10 @@ class Channel:
             TooLarge: it announces more than a header may have.
         """
         while not self._waiting:
+            if (descriptor := self._socket.fileno()) < 0:       # closed since the order was sent
+                raise ChannelClosed
             try:
-                await trio.lowlevel.wait_readable(self._socket.fileno())
+                await trio.lowlevel.wait_readable(descriptor)
                 data = self._socket.recv(_RECEIVED_BYTES)
             except BlockingIOError:
                 continue

@@ -20,12 +20,13 @@ from pathlib import Path
 
 import trio
 
+from cocoon.core.alarms import Alarm
 from cocoon.core.errors import CocoonError, UsageError, from_code
 from cocoon.core.ids import LeaseId, PeerKey
 from cocoon.core.limits import SHARED_PATIENCE_NS
 from cocoon.core.machine import DeadlinePassed, Effect, Event
 from cocoon.core.turns import Turn
-from cocoon.core.units import MICROSECOND_NS, SECOND_NS
+from cocoon.core.units import MICROSECOND_NS
 from cocoon.core.values import Value, replace
 from cocoon.runtime.batching import (
     AnswerRun,
@@ -45,7 +46,6 @@ from cocoon.runtime.chorus import Chorus
 from cocoon.runtime.company import Forms, Joining, QueuedRun, RunId
 from cocoon.runtime.process import Answer, LoadReport, RunReport, TurnReport, Worker, WorkerLimits
 
-_NEVER_NS = 1 << 63
 #: What became of a run: its outputs, or why it has none.
 Ran = RunReport | Answer | CocoonError
 
@@ -108,7 +108,7 @@ class Instance:
         self._take = take
         self._blame = blame
         self._worker: Worker | None = None
-        self._opening, self._singing, self._alarm = trio.CancelScope(), trio.CancelScope(), trio.CancelScope()
+        self._opening, self._singing = trio.CancelScope(), trio.CancelScope()
         self._loaded = trio.Event()
         self._report: LoadReport | None = None
         self._broken: CocoonError | None = None
@@ -119,8 +119,8 @@ class Instance:
         self._calls: dict[RunId, _Call] = {}
         self._answers: dict[RunId, Answer] = {}
         self._forms = Forms()
-        #: When the batcher is told that time has passed.
-        self._alarm_ns = _NEVER_NS
+        #: Tells the batcher that time has passed.
+        self._alarm = Alarm(lambda: nursery.start_soon(self._pass_time))
         #: Of a decoder.
         self._chorus = Chorus()
         nursery.start_soon(self._open)
@@ -142,7 +142,6 @@ class Instance:
         self.leases.add(lease)
         if len(self.leases) > 1 and self._batcher is None and self.wanted.pieces_file is None:
             self._batcher = Batcher(self.wanted.joining)
-            self._nursery.start_soon(self._watch)
             if self._report is not None:
                 self._tell(WorkerReady())
 
@@ -156,7 +155,8 @@ class Instance:
 
     async def close(self) -> None:
         """Kill the worker; nothing is run here any more."""
-        for scope in (self._opening, self._singing, self._alarm):
+        self._alarm.end()
+        for scope in (self._opening, self._singing):
             scope.cancel()
         self._broken = self._broken or UsageError("nobody runs this model any more")
         if self._worker is not None:
@@ -229,23 +229,12 @@ class Instance:
         assert self._batcher is not None                # nobody tells it anything before a second lease came
         for effect in self._batcher.handle(time.monotonic_ns(), event):
             self._perform(effect)
-        self._arm()
+        # What is late is refused; a time that moved back is noticed when the old one comes.
+        if (due_ns := self._batcher.deadline_ns()) is not None:
+            self._alarm.set(due_ns)
 
-    def _arm(self) -> None:
-        """See to it that what is late is refused; a time that moved back is noticed when the old one comes."""
-        due_ns = None if self._batcher is None else self._batcher.deadline_ns()
-        if due_ns is not None and due_ns < self._alarm_ns:
-            self._alarm_ns = due_ns
-            self._alarm.deadline = trio.current_time() + (due_ns - time.monotonic_ns()) / SECOND_NS
-
-    async def _watch(self) -> None:
-        """Tell the batcher that time has passed: one alarm for all runs, because one for each costs half a run."""
-        while True:
-            with self._alarm:
-                await trio.sleep_forever()
-            if self.broken:
-                return
-            self._alarm, self._alarm_ns = trio.CancelScope(), _NEVER_NS
+    async def _pass_time(self) -> None:
+        if not self.broken:
             self._tell(DeadlinePassed())
 
     def _perform(self, effect: Effect) -> None:

@@ -24,6 +24,7 @@ from types import TracebackType
 import trio
 
 from cocoon.core import turns
+from cocoon.core.alarms import Alarm
 from cocoon.core.errors import (
     CocoonError,
     LimitExceeded,
@@ -166,6 +167,7 @@ class Worker:
         self._shared: Shared | None = None
         self._closed = False
         self._turn = turns.Turn()
+        self._alarm, self._is_late = Alarm(self._give_up), False
         self.limits = WorkerLimits()
         self.device = DeviceReport("", "", "", 0, "", 0, "", ())
 
@@ -349,6 +351,7 @@ class Worker:
         if self._closed:
             return
         self._closed = True
+        self._alarm.end()
         self._process.kill()
         self._channel.close()
         with trio.CancelScope(shield=True):
@@ -373,27 +376,33 @@ class Worker:
         """One order and its answer, or a dead worker; with the wall time in microseconds."""
         if self._closed:
             raise WorkerLost("the worker is closed")
-        answered = False
-        began_ns = time.monotonic_ns()
+        answered, began_ns = False, time.monotonic_ns()
+        self._alarm.set(began_ns + limit_ns)
         try:
-            with trio.move_on_after(limit_ns / SECOND_NS):
-                if order is not None:
-                    await self._channel.send(pack_order(order), descriptors)
-                reply = unpack_reply(await self._channel.receive())
-                answered = True
+            if order is not None:
+                await self._channel.send(pack_order(order), descriptors)
+            reply = unpack_reply(await self._channel.receive())
+            answered = True
         except ChannelClosed:
+            if self._is_late:
+                spent = f"{limit_ns / SECOND_NS:g} s of {doing}"
+                raise RunTimeout(f"no answer after {spent}; the worker was killed") from None
             raise await self._cause(doing) from None
         except PeerFault as error:
             raise WorkerLost(f"the worker broke the protocol while {doing}: {error.text}") from None
         finally:
+            self._alarm.off()
             if not answered:
                 await self.close()
-        if not answered:
-            spent = f"{limit_ns / SECOND_NS:g} s of {doing}"
-            raise RunTimeout(f"no answer after {spent}; the worker was killed")
         if time.monotonic_ns() - self._listened_ns > SECOND_NS:
             self._listen()                          # a pipe that is full loses words, and the last ones matter
         return reply, (time.monotonic_ns() - began_ns) // MICROSECOND_NS
+
+    def _give_up(self) -> None:
+        """An exchange took too long: whoever waits for it finds the channel closed."""
+        self._is_late = True
+        self._process.kill()
+        self._channel.close()
 
     async def _cause(self, doing: str) -> CocoonError:
         """Why the socket closed. A worker that lives on without its socket is killed."""

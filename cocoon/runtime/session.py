@@ -15,6 +15,7 @@ Spec: docs/spec/runtime.md, rules RUN-9 to RUN-13.
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -91,7 +92,7 @@ class Plan(NamedTuple):
 
     Attributes:
         staged: Aligned room for the small ones among them.
-        outputs: Dtype and shape of every output, as the model tells; None if it does not.
+        outputs: Dtype and shape of every output, as the model tells; None if it does not, or none is large.
     """
 
     staged: Mapping[str, Array]
@@ -167,7 +168,7 @@ class Model:
                 raise MemoryExceeded("the run needs more memory than the model's limit") from None
             raise RunFailed(clip(f"the model failed on these inputs: {_reason(error)}")) from None
         outputs = {spec.name: array for spec, array in zip(self.outputs, results, strict=True)}
-        if (size_bytes := sum(a.nbytes for a in outputs.values())) > PAYLOAD_BYTES:
+        if (size_bytes := sum([array.nbytes for array in results])) > PAYLOAD_BYTES:
             raise LimitExceeded(f"the outputs take {size_bytes} bytes, above {PAYLOAD_BYTES} of one run")
         return outputs, ran_us
 
@@ -176,7 +177,7 @@ class Model:
         return Bound(self._session)
 
     def _forms(self, feeds: Mapping[str, Array]) -> Forms | None:
-        """Dtype and shape that each output will have, by what the model says; None if it says too little."""
+        """Dtype and shape of each output, by what the model says; None if it says too little, or all are small."""
         axes: dict[str, int] = {}
         for spec in self.inputs:
             for axis, length in zip(spec.shape or (), feeds[spec.name].shape, strict=False):
@@ -189,7 +190,8 @@ class Model:
             if spec.shape is None or spec.dtype == "string" or len(told) < len(shape):
                 return None
             forms[spec.name] = spec.dtype, tuple(told)
-        return forms
+        sizes = [math.prod(shape) * np.dtype(dtype).itemsize for dtype, shape in forms.values()]
+        return forms if max(sizes, default=0) >= SMALL_PAYLOAD_BYTES else None
 
     def _run_into(self, feeds: dict[str, Array], lent: Mapping[str, Array]) -> list[Array]:
         binding = self._session.io_binding()

@@ -210,8 +210,19 @@ class FrameParser:
         Raises:
             TooLarge: a frame above ``max_bytes`` was announced; drop the stream.
         """
-        self._arrived.add(data)
         complete: list[bytes] = []
+        if not self._arrived:                           # mostly a read brings whole frames
+            at = 0
+            while (begin := at + PREFIX_BYTES) <= len(data):
+                length = int.from_bytes(data[at:begin], "big")
+                if length > self._max_bytes or begin + length > len(data):
+                    break
+                at = begin + length
+                complete.append(data[begin:at])
+            if at == len(data):
+                return complete
+            data = data[at:]
+        self._arrived.add(data)
         while (payload := self._arrived.frame(self._max_bytes)) is not None:
             complete.append(bytes(payload))
         return complete

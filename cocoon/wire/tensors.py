@@ -179,8 +179,9 @@ def _places(data: Piece) -> list[_Place]:
 
 def _arrays(places: Sequence[_Place], data: memoryview, copied: bool = False) -> dict[str, Array]:
     return {
-        place.name: _strings(place, raw) if place.dtype == STRING else _numbers(place, raw, copied)
-        for place in places for raw in [data[place.at : place.end]]
+        place.name: _strings(place, data[place.at : place.end]) if place.dtype == STRING
+        else _numbers(place, data, copied)
+        for place in places
     }
 
 
@@ -199,12 +200,13 @@ def _raw(name: str, array: Array) -> tuple[str, bytes | memoryview]:
     dtype_name = DTYPE_NAMES.get(array.dtype)
     if dtype_name is None and array.dtype.kind in "OUT":
         return STRING, _string_bytes(name, array)
-    dtype_name = dtype_name or array.dtype.name
-    flat = np.ascontiguousarray(array, dtype=_numeric(name, dtype_name)).reshape(-1).view(np.uint8)
+    if dtype_name is None or not array.flags.c_contiguous:
+        dtype_name = dtype_name or array.dtype.name
+        array = np.ascontiguousarray(array, dtype=_numeric(name, dtype_name))
     if dtype_name == "bool":
         # A bool that was made by a cast of memory may hold any byte; numpy reads it as true.
-        flat = (flat != 0).view(np.uint8)
-    return dtype_name, flat.data
+        array = array.view(np.uint8) != 0
+    return dtype_name, array.data.cast("B") if array.size else b""
 
 
 def _numeric(name: str, dtype_name: str) -> np.dtype[Any]:
@@ -228,6 +230,7 @@ def _string_bytes(name: str, array: Array) -> bytes:
     return b"".join(parts)
 
 
+@lru_cache(maxsize=1_024)
 def _checked_name(name: str) -> bytes:
     if not isinstance(name, str) or not 0 < len(name) <= TENSOR_NAME_CHARS:
         raise UsageError(f"a tensor's name has 1 to {TENSOR_NAME_CHARS} characters, unlike {name!r:.40}")
@@ -241,9 +244,9 @@ def _read_shape(reader: Reader) -> tuple[int, ...]:
     return shape
 
 
-def _numbers(place: _Place, raw: memoryview, copied: bool) -> Array:
+def _numbers(place: _Place, data: memoryview, copied: bool) -> Array:
     dtype = NUMERIC[place.dtype]
-    array: Array = np.frombuffer(raw, dtype=dtype).reshape(place.shape)
+    array: Array = np.ndarray(place.shape, dtype, data, place.at)
     if dtype.kind == "b" and array.size and int(array.view(np.uint8).max()) > 1:
         raise NonCanonical(f"tensor {place.name!r:.40} holds a boolean that is neither 0 nor 1")
     if not array.flags.aligned or not dtype.isnative:
@@ -251,7 +254,7 @@ def _numbers(place: _Place, raw: memoryview, copied: bool) -> Array:
         array = array.astype(dtype.newbyteorder("="))
     elif copied:
         array = array.copy()
-    array.flags.writeable = False
+    array.setflags(write=False)
     return array
 
 

@@ -80,8 +80,9 @@ async def test_a_frozen_worker_is_killed_at_the_deadline(start, model_file):
     worker = await start(replace(LIMITS, run_ns=SHORT_NS))
     await worker.load(model_file(models.adder_model()))
     os.kill(worker.pid, signal.SIGSTOP)
-    with pytest.raises(RunTimeout):
+    with trio.move_on_after(20) as patience, pytest.raises(RunTimeout):
         await run_tensors(worker, models.kernel_bomb_inputs())
+    assert not patience.cancelled_caught, "it was waited for without end"
     assert is_gone(worker.pid)
 
 
