@@ -12,42 +12,38 @@ Purity: shell.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
+from math import inf
 
 import trio
-
-from cocoon.core.units import SECOND_NS
-
-_NEVER_NS = 1 << 63
 
 
 class Alarm:
     """One that is set again and again by the same owner, inside one trio run."""
 
-    __slots__ = ("ring", "at_ns", "seen_ns", "_sleeper")
+    __slots__ = ("ring", "at_s", "seen_s", "_sleeper")
 
     def __init__(self, ring: Callable[[], None]) -> None:
         """``ring`` is called from nobody's task: it waits for nothing and raises nothing."""
         self.ring = ring
-        #: On the monotonic clock.
-        self.at_ns = _NEVER_NS
+        #: By trio's clock.
+        self.at_s = inf
         #: When the sleeper looks at it next.
-        self.seen_ns = _NEVER_NS
+        self.seen_s = inf
         self._sleeper: _Sleeper | None = None
 
-    def set(self, at_ns: int) -> None:
+    def set(self, at_s: float) -> None:
         """Ring then, and not when it was to ring before."""
-        self.at_ns = at_ns
-        if at_ns < self.seen_ns:
+        self.at_s = at_s
+        if at_s < self.seen_s:
             self._sleeper = self._sleeper or _sleeper()
-            self._sleeper.look(self, at_ns)
+            self._sleeper.look(self, at_s)
 
     def off(self) -> None:
         """Do not ring."""
-        self.at_ns = _NEVER_NS
+        self.at_s = inf
 
     def end(self) -> None:
         """Never ring again, and hold nothing of the owner's."""
@@ -63,16 +59,16 @@ class _Sleeper:
     """Looks at alarms when their time has come."""
 
     def __init__(self) -> None:
-        self._looks: list[tuple[int, int, Alarm]] = []
+        self._looks: list[tuple[float, int, Alarm]] = []
         self._order = count()
         self._asleep = trio.CancelScope()
 
-    def look(self, alarm: Alarm, at_ns: int) -> None:
+    def look(self, alarm: Alarm, at_s: float) -> None:
         """See to this one then."""
-        alarm.seen_ns = at_ns
-        heappush(self._looks, (at_ns, next(self._order), alarm))
-        if self._looks[0][0] == at_ns:
-            self._wake_at(at_ns)
+        alarm.seen_s = at_s
+        heappush(self._looks, (at_s, next(self._order), alarm))
+        if self._looks[0][0] == at_s:
+            self._asleep.deadline = at_s
 
     async def run(self) -> None:
         """Until the trio run ends."""
@@ -80,24 +76,21 @@ class _Sleeper:
             with self._asleep:
                 await trio.sleep_forever()
             self._asleep = trio.CancelScope()
-            self._ring(time.monotonic_ns())
+            self._ring(trio.current_time())
             if self._looks:
-                self._wake_at(self._looks[0][0])
+                self._asleep.deadline = self._looks[0][0]
 
-    def _ring(self, now_ns: int) -> None:
-        while self._looks and self._looks[0][0] <= now_ns:
-            at_ns, _, alarm = heappop(self._looks)
-            if alarm.seen_ns != at_ns:                  # it was set to ring earlier, and seen to then
+    def _ring(self, now_s: float) -> None:
+        while self._looks and self._looks[0][0] <= now_s:
+            at_s, _, alarm = heappop(self._looks)
+            if alarm.seen_s != at_s:                    # it was set to ring earlier, and seen to then
                 continue
-            alarm.seen_ns = _NEVER_NS
-            if alarm.at_ns <= now_ns:
+            alarm.seen_s = inf
+            if alarm.at_s <= now_s:
                 alarm.off()
                 alarm.ring()
-            elif alarm.at_ns != _NEVER_NS:
-                self.look(alarm, alarm.at_ns)
-
-    def _wake_at(self, at_ns: int) -> None:
-        self._asleep.deadline = trio.current_time() + (at_ns - time.monotonic_ns()) / SECOND_NS
+            elif alarm.at_s != inf:
+                self.look(alarm, alarm.at_s)
 
 
 _SLEEPER: trio.lowlevel.RunVar[_Sleeper] = trio.lowlevel.RunVar("sleeper")

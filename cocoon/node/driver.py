@@ -10,7 +10,6 @@ Purity: shell. Spec: docs/spec/machines.md, rule MAC-4.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import takewhile
@@ -18,6 +17,7 @@ from typing import Protocol
 
 import trio
 
+from cocoon.core.alarms import Alarm
 from cocoon.core.clock import Clock
 from cocoon.core.errors import UsageError
 from cocoon.core.limits import PROVIDERS_ASKED, RUNS_IN_FLIGHT
@@ -27,6 +27,8 @@ from cocoon.core.units import SECOND_NS
 #: Facts waiting for one machine. Producers block when it is full, so this bounds memory. Twice the runs that a task
 #: can have on all its leases: a client that does not read holds up its own task, and no lease that others use too.
 INBOX_EVENTS = 2 * PROVIDERS_ASKED * RUNS_IN_FLIGHT
+#: As no machine's time.
+_NEVER = -1
 
 
 class AnyMachine(Protocol):
@@ -57,6 +59,10 @@ class Driver:
         #: A fact is there; and, for who waits for it, that there is room for another.
         self._came, self._taken = trio.Event(), trio.Event()
         self._stopped = self._ended = False
+        #: Rings when the machine's own time is up.
+        self._alarm, self._is_late = Alarm(self._ring), False
+        #: The time that it was set for.
+        self._armed_ns: int | None = _NEVER
 
     async def post(self, event: Event) -> bool:
         """Hand in a fact; waits while the inbox is full. False if the machine has ended and nobody looks at it."""
@@ -77,14 +83,16 @@ class Driver:
         """Feed the machine. The only place where a machine's durable effects are let out."""
         try:
             while not self._stopped:
-                if await self._late():
-                    await self._take([DeadlinePassed(), *self._waiting()])
+                self._arm()
+                await self._came.wait()
+                await self._take(self._waiting())
             # Whoever was told that his fact was taken gets the machine's answer to it.
             while waiting := self._waiting():
                 await self._take(waiting)
         finally:
             self._ended = True
             self._taken.set()
+            self._alarm.end()
 
     def _put(self, event: Event) -> bool:
         if not self._ended:
@@ -92,17 +100,20 @@ class Driver:
             self._came.set()
         return not self._ended
 
-    async def _late(self) -> bool:
-        """Take facts until the machine's time is up (True), or until ``stop``."""
-        with trio.CancelScope() as patience:            # one for many facts: to make it costs as much as to take one
-            while not self._stopped:
-                patience.deadline = self._due_s()
-                await self._came.wait()
-                patience.deadline = math.inf
-                if patience.cancel_called:              # both at once: what is to be done now must not be cancelled
-                    return False
-                await self._take(self._waiting())
-        return patience.cancelled_caught
+    def _arm(self) -> None:
+        """See to it that the machine hears when its time is up."""
+        due_ns = self._machine.deadline_ns()
+        if due_ns == self._armed_ns:
+            return
+        self._armed_ns = due_ns
+        if due_ns is None:
+            self._alarm.off()
+        else:
+            self._alarm.set(trio.current_time() + max(0, due_ns - self._clock.now_ns()) / SECOND_NS)
+
+    def _ring(self) -> None:
+        self._armed_ns, self._is_late = _NEVER, True
+        self._came.set()
 
     async def _take(self, events: Sequence[Event]) -> None:
         effects: list[Effect] = []
@@ -127,11 +138,8 @@ class Driver:
         if len(waiting) >= INBOX_EVENTS:
             self._taken.set()
             self._taken = trio.Event()
+        if self._is_late:                               # unless its time has moved since
+            self._is_late, due_ns = False, self._machine.deadline_ns()
+            if due_ns is not None and due_ns <= self._clock.now_ns():
+                waiting.insert(0, DeadlinePassed())
         return waiting
-
-    def _due_s(self) -> float:
-        """When the machine's time is up, by trio's clock."""
-        deadline_ns = self._machine.deadline_ns()
-        if deadline_ns is None:
-            return math.inf
-        return trio.current_time() + max(0, deadline_ns - self._clock.now_ns()) / SECOND_NS

@@ -26,7 +26,7 @@ from cocoon.core.ids import LeaseId, PeerKey
 from cocoon.core.limits import SHARED_PATIENCE_NS
 from cocoon.core.machine import DeadlinePassed, Effect, Event
 from cocoon.core.turns import Turn
-from cocoon.core.units import MICROSECOND_NS
+from cocoon.core.units import MICROSECOND_NS, SECOND_NS
 from cocoon.core.values import Value, replace
 from cocoon.runtime.batching import (
     AnswerRun,
@@ -231,7 +231,7 @@ class Instance:
             self._perform(effect)
         # What is late is refused; a time that moved back is noticed when the old one comes.
         if (due_ns := self._batcher.deadline_ns()) is not None:
-            self._alarm.set(due_ns)
+            self._alarm.set(trio.current_time() + (due_ns - time.monotonic_ns()) / SECOND_NS)
 
     async def _pass_time(self) -> None:
         if not self.broken:

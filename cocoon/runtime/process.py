@@ -377,7 +377,7 @@ class Worker:
         if self._closed:
             raise WorkerLost("the worker is closed")
         answered, began_ns = False, time.monotonic_ns()
-        self._alarm.set(began_ns + limit_ns)
+        self._alarm.set(trio.current_time() + limit_ns / SECOND_NS)
         try:
             if order is not None:
                 await self._channel.send(pack_order(order), descriptors)

@@ -234,12 +234,15 @@ class LeasePurchase:
         ends_ns = self.opened_ns + self.duration_s * SECOND_NS
         if self.step is Step.ENDED:
             return ends_ns
-        patience_ns = {
-            Step.PROPOSED: LEASE_REPLY_NS,
-            Step.SENDING: MODEL_STALL_NS,
-            # The provider's own limit comes first: its error says what was wrong.
-            Step.LOADING: MODEL_LOAD_NS + WORKER_START_NS + ANSWER_GRACE_NS,
-        }.get(self.step, self.run_ms * MILLISECOND_NS + ANSWER_GRACE_NS if self.sent else self.idle_ns)
+        match self.step:                                # no table: hashing a step costs as much as all of this
+            case Step.PROPOSED:
+                patience_ns = LEASE_REPLY_NS
+            case Step.SENDING:
+                patience_ns = MODEL_STALL_NS
+            case Step.LOADING:                          # the provider's own limit comes first and says what was wrong
+                patience_ns = MODEL_LOAD_NS + WORKER_START_NS + ANSWER_GRACE_NS
+            case _:
+                patience_ns = self.run_ms * MILLISECOND_NS + ANSWER_GRACE_NS if self.sent else self.idle_ns
         return min(ends_ns, self.quiet_since_ns + patience_ns)
 
     @property

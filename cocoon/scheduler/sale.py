@@ -222,9 +222,9 @@ class LeaseSale:
 
     def deadline_ns(self) -> int:
         """The sooner of the lease's end and the patience of its stage."""
-        # The worker's own limit comes first: its error says what was wrong.
-        loading_ns = WORKER_START_NS + MODEL_LOAD_NS
-        patience_ns = {Stage.LOADING: loading_ns, Stage.READY: self.idle_ns}.get(self.stage, MODEL_STALL_NS)
+        patience_ns = self.idle_ns if self.stage is Stage.READY else MODEL_STALL_NS
+        if self.stage is Stage.LOADING:                 # the worker's own limit comes first and says what was wrong
+            patience_ns = WORKER_START_NS + MODEL_LOAD_NS
         ends_ns = self.opened_ns + self.duration_s * SECOND_NS
         # A running model has its own limit in the worker's supervisor.
         return ends_ns if self.running else min(ends_ns, self.quiet_since_ns + patience_ns)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import trio
 import trio.testing
 
 from cocoon.core.alarms import Alarm
-from cocoon.core.units import MILLISECOND_NS
 
-_HOUR_NS = 3_600 * 10**9
+_HOUR_S = 3_600
 
 
 class Bell:
@@ -28,7 +25,7 @@ class Bell:
 
     async def rings(self) -> None:
         """Whatever was due before now was seen to when this returns."""
-        self.alarm.set(time.monotonic_ns())
+        self.alarm.set(trio.current_time())
         await self.is_heard()
 
     async def is_heard(self) -> None:
@@ -50,10 +47,10 @@ async def test_an_alarm_rings_once_and_can_be_set_again() -> None:
 
 @pytest.mark.parametrize("how", ["off", "end", "later"])
 async def test_what_was_called_off_does_not_ring(how: str) -> None:
-    bell, due_ns = Bell(), time.monotonic_ns()
-    bell.alarm.set(due_ns)
+    bell, due_s = Bell(), trio.current_time()
+    bell.alarm.set(due_s)
     if how == "later":
-        bell.alarm.set(due_ns + _HOUR_NS)
+        bell.alarm.set(due_s + _HOUR_S)
     else:
         getattr(bell.alarm, how)()
     await Bell().rings()
@@ -61,17 +58,17 @@ async def test_what_was_called_off_does_not_ring(how: str) -> None:
 
 
 async def test_one_that_was_put_off_rings_when_its_new_time_has_come() -> None:
-    bell, due_ns = Bell(), time.monotonic_ns()
-    bell.alarm.set(due_ns)
-    bell.alarm.set(due_ns + 50 * MILLISECOND_NS)
+    bell, due_s = Bell(), trio.current_time()
+    bell.alarm.set(due_s)
+    bell.alarm.set(due_s + 0.05)
     await bell.is_heard()
     assert bell.rang == 1
 
 
 async def test_one_that_is_set_to_ring_earlier_does_and_only_then() -> None:
-    bell, due_ns = Bell(), time.monotonic_ns()
-    bell.alarm.set(due_ns + _HOUR_NS)
-    bell.alarm.set(due_ns)
+    bell, due_s = Bell(), trio.current_time()
+    bell.alarm.set(due_s + _HOUR_S)
+    bell.alarm.set(due_s)
     await bell.is_heard()
     await Bell().rings()
     assert bell.rang == 1
@@ -79,9 +76,9 @@ async def test_one_that_is_set_to_ring_earlier_does_and_only_then() -> None:
 
 async def test_many_ring_in_the_order_of_their_times() -> None:
     rang: list[int] = []
-    due_ns = time.monotonic_ns()
+    due_s = trio.current_time()
     for number in (3, 1, 2, 0):
-        Alarm(lambda number=number: rang.append(number)).set(due_ns + number)      # type: ignore[misc]
+        Alarm(lambda number=number: rang.append(number)).set(due_s + number / 1_000_000)      # type: ignore[misc]
     await Bell().rings()
     assert rang == [0, 1, 2, 3]
 
@@ -101,7 +98,7 @@ async def test_setting_an_alarm_anew_is_no_checkpoint_and_leaves_nothing_behind(
     bell = Bell()
     with trio.testing.assert_no_checkpoints():
         for turn in range(1_000):
-            bell.alarm.set(time.monotonic_ns() + _HOUR_NS + turn)
+            bell.alarm.set(trio.current_time() + _HOUR_S + turn)
             bell.alarm.off()
     sleeper = bell.alarm._sleeper
     assert sleeper is not None and len(sleeper._looks) == 1

@@ -176,6 +176,29 @@ async def test_a_deadline_that_comes_while_effects_are_performed_waits_for_them(
     assert performed == [2, -1]
 
 
+async def test_a_deadline_that_moved_while_effects_are_performed_is_not_told(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    machine = Echo(due_ns=int(trio.current_time() * SECOND_NS) + SECOND_NS)
+    performed: list[int] = []
+
+    async def perform(effect: Effect) -> None:
+        assert isinstance(effect, Wave)
+        await trio.sleep(5)                             # the deadline comes and goes
+        performed.append(effect.number)
+        machine.due_ns = None
+        if effect.number == 4:
+            driver.stop()
+
+    driver = Driver(machine, Clock(), perform)
+    await driver.post(Happened(2))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        await trio.sleep(10)
+        await driver.post(Happened(4))
+    assert performed == [2, 4] and machine.late_at_ns == []
+
+
 async def test_a_fact_that_comes_with_the_deadline_is_taken_whole(autojump_clock: trio.testing.MockClock) -> None:
     """Both are there when the shell wakes; neither is lost, and what the fact orders is not cut off."""
     performed: list[int] = []
