@@ -29,8 +29,8 @@ from cocoon.privacy.link import Frame
 
 #: Given how many frames were received, the next stream and how many the other side received; or StreamClosed.
 Renew = Callable[[int], Awaitable[tuple[PeerStream, int]]]
-#: Frames that are given to a stream at once: a megabyte if they are full ones, which is sent in about a millisecond.
-CARRIED_TOGETHER = 4
+#: Frames that are given to a stream at once: two megabytes if they are full ones, which is a good millisecond of work.
+CARRIED_TOGETHER = 8
 #: A count of frames; no sealed frame is as short.
 _ACK_BYTES = 8
 _REPLACED = "the link goes on over another stream"
