@@ -11,7 +11,7 @@ from cocoon.core.errors import Corrupt, PeerFault, UsageError
 from cocoon.core.limits import RECORD_BYTES
 from cocoon.core.machine import Event
 from cocoon.core.values import astuple
-from cocoon.wire.codec import decode, encode
+from cocoon.wire.codec import decode, pack_plain
 
 _TYPES: dict[str, type] = {"int": int, "bytes": bytes, "bool": bool, "PeerKey": bytes, "LeaseId": bytes,
                            "ReceiptHash": bytes}
@@ -32,7 +32,7 @@ class FactBook:
         name = type(fact).__name__
         if name not in self._classes:
             raise UsageError(f"{name} is not a fact of record here")
-        return encode([name, *astuple(fact)])
+        return pack_plain([name, *astuple(fact)])
 
     def unpack(self, body: bytes) -> Any:
         """The fact inside a journal body.

@@ -22,7 +22,7 @@ from cocoon.ledger.events import (
     TrancheClosed,
 )
 from cocoon.ledger.receipt import ReceiptIssuer, ReceiptVerifier
-from cocoon.wire.codec import decode, encode, pack_plain
+from cocoon.wire.codec import decode, pack_plain
 from cocoon.wire.judged import Statement, Voucher
 from cocoon.wire.messages import Receipt
 from cocoon.wire.signing import open_signed
@@ -40,19 +40,19 @@ def pack_event(event: Event) -> bytes:
         case StatementMade(statement):
             return pack_plain(["made", statement.pack()])
         case StatementsWithdrawn(after):
-            return encode(["withdrawn", after])
+            return pack_plain(["withdrawn", after])
         case CountersignReceived(voucher, signature):
-            return encode(["countersigned", voucher.pack(), signature])
+            return pack_plain(["countersigned", voucher.pack(), signature])
         case RunAccepted(statement):
             return pack_plain(["accepted", statement.pack()])
         case ReceiptReceived(receipt):
-            return encode(["received", receipt.pack()])
+            return pack_plain(["received", receipt.pack()])
         case LeaseResumed():
-            return encode(["resumed"])
+            return pack_plain(["resumed"])
         case RunsForgotten(after):
-            return encode(["forgotten", after])
+            return pack_plain(["forgotten", after])
         case TrancheClosed(through):
-            return encode(["closed", through])
+            return pack_plain(["closed", through])
     raise UsageError(f"{type(event).__name__} is not a fact of record")
 
 

@@ -15,7 +15,7 @@ from cocoon.core.errors import Malformed, NotFound, UnknownVersion, UsageError
 from cocoon.core.limits import RECORD_BYTES, TRANCHE_RUNS
 from cocoon.core.values import Value
 from cocoon.wire import merkle
-from cocoon.wire.codec import decode, encode
+from cocoon.wire.codec import decode, encode, pack_plain
 from cocoon.wire.judged import STATEMENT_BYTES, VOUCHER_BYTES, Statement
 from cocoon.wire.messages import Lease, LeaseAccept, Receipt
 from cocoon.wire.signing import Signed
@@ -64,7 +64,7 @@ class ReceiptRecord(Value):
         """Canonical bytes, at most ``RECORD_BYTES``."""
         if not 1 <= len(self.statements) <= TRANCHE_RUNS:
             raise UsageError(f"a record holds 1 to {TRANCHE_RUNS} statements, not {len(self.statements)}")
-        return encode([_RECORD, VERSION, *self.words.items(), [s.pack() for s in self.statements]])
+        return pack_plain([_RECORD, VERSION, *self.words.items(), [s.pack() for s in self.statements]])
 
     def proof(self, number: int) -> RunProof:
         """The proof of run ``number`` alone.

@@ -121,8 +121,8 @@ class Tab:
 
     def _take(self, statements: Sequence[Statement]) -> int:
         """Keep the sums right while these leave the tab; what they are worth."""
-        value = sum(statement.price_nanoton for statement in statements)
-        self.open_units -= sum(statement.units for statement in statements)
+        value = sum([statement.price_nanoton for statement in statements])
+        self.open_units -= sum([statement.units for statement in statements])
         self.open_nanoton -= value
         return value
 
@@ -133,7 +133,7 @@ class Tab:
     def receipt(self, runs: int) -> Receipt:
         """The one receipt that follows the head and covers the first ``runs`` open statements."""
         tranche = self.open[:runs]
-        units = self.units_settled + sum(statement.units for statement in tranche)
+        units = self.units_settled + sum([statement.units for statement in tranche])
         return Receipt(
             network=self.terms.network,
             lease=self.terms.lease,

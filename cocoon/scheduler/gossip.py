@@ -15,7 +15,7 @@ Purity: pure. Draws come from the stream of (seed, peer, "gossip"). Spec: docs/s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from cocoon.core.ids import NetworkId, PeerKey
@@ -262,7 +262,7 @@ class Gossip:
         self.table.expire(now_ns)
         self._round_ns = now_ns + self._wait_ns
         self._wait_ns = min(2 * self._wait_ns, GOSSIP_CALM_NS)
-        there = sorted(peer for peer, one in self._neighbours.items() if one.kinds is not None)
+        there = sorted([peer for peer, one in self._neighbours.items() if one.kinds is not None])
         if not there:
             return []
         peer = there[self._draws.below(len(there))]
@@ -307,8 +307,8 @@ class Gossip:
             end = 1 + self._draws.below(len(providers) + GOSSIP_DIGEST_OFFERS - 1)
             last = providers[end - 1] if end < len(providers) else last
             first = providers[end - GOSSIP_DIGEST_OFFERS] if end > GOSSIP_DIGEST_OFFERS else first
-        lines = tuple((*claim.name, claim.age_ms) for claim in self._passable(now_ns, neighbour, first, last))
-        return SendGossip(peer, OfferDigest(first=first, last=last, held=lines))
+        lines = [(*claim.name, claim.age_ms) for claim in self._passable(now_ns, neighbour, first, last)]
+        return SendGossip(peer, OfferDigest(first=first, last=last, held=tuple(lines)))
 
     def _answer(self, now_ns: int, peer: PeerKey, digest: OfferDigest) -> list[Effect]:
         neighbour = self._neighbours[peer]
@@ -335,16 +335,16 @@ class Gossip:
         if not neighbour.asked:
             return []                   # one answer to one digest
         neighbour.asked = False
-        found = (self.table.find(now_ns, PeerKey(provider)) for provider in dict.fromkeys(want.providers))
-        return self._delta(peer, [claim for claim in found if claim is not None and _passes(claim, neighbour)])
+        found = [self.table.find(now_ns, PeerKey(provider)) for provider in dict.fromkeys(want.providers)]
+        return self._delta(peer, _passing([claim for claim in found if claim is not None], neighbour))
 
     def _passable(self, now_ns: int, neighbour: _Neighbour, first: bytes, last: bytes) -> list[Claim]:
-        return [claim for claim in self.table.live(now_ns, first, last) if _passes(claim, neighbour)]
+        return _passing(self.table.live(now_ns, first, last), neighbour)
 
     def _delta(self, peer: PeerKey, claims: list[Claim]) -> list[Effect]:
         """One frame at most; what is left over comes with the next digests."""
-        offers = tuple((claim.age_ms, claim.packed) for claim in claims if claim.provider != peer)[:GOSSIP_DELTA_OFFERS]
-        return [SendGossip(peer, OfferDelta(offers=offers))] if offers else []
+        offers = [(claim.age_ms, claim.packed) for claim in claims if claim.provider != peer][:GOSSIP_DELTA_OFFERS]
+        return [SendGossip(peer, OfferDelta(offers=tuple(offers)))] if offers else []
 
     # --- offers ------------------------------------------------------------
 
@@ -354,10 +354,11 @@ class Gossip:
         for claim in claims:
             if (code := self._flaw(claim.offer)) is not None:
                 return self._fault(now_ns, peer, code)
-            if claim.provider == self.own or self.kinds.isdisjoint(claim.offer.kinds) or claim.name in self._checking:
+            name = claim.name
+            if claim.provider == self.own or self.kinds.isdisjoint(claim.offer.kinds) or name in self._checking:
                 continue
-            if self.table.weigh(now_ns, claim.name, claim.age_ms, block, claim.offer.ttl_s) is Worth.NEW:
-                worth.setdefault(claim.name, claim)
+            if self.table.weigh(now_ns, name, claim.age_ms, block, claim.offer.ttl_s) is Worth.NEW:
+                worth.setdefault(name, claim)
         self._checking.update(worth)
         return [CheckOffers(peer, tuple(worth.values()))] if worth else []
 
@@ -370,7 +371,7 @@ class Gossip:
     def _verified(self, now_ns: int, event: OffersVerified) -> list[Effect]:
         effects: list[Effect] = []
         peer = event.peer
-        self._checking.difference_update(claim.name for claim in event.checked)
+        self._checking.difference_update([claim.name for claim in event.checked])
         if (neighbour := self._neighbours.get(peer)) is not None:
             for claim in event.good:
                 known = self.table.knows(claim.provider)
@@ -392,23 +393,32 @@ class Gossip:
         claims = [claim for claim in found if worth_passing(claim.age_ms, claim.offer.ttl_s)]
         effects: list[Effect] = []
         for peer in self._drawn(set(batch.values())):
-            neighbour = self._neighbours[peer]
-            due = [claim for claim in claims if batch[claim.provider] != peer and neighbour.wants(claim.offer)]
-            effects += self._delta(peer, due)
+            kinds = self._neighbours[peer].kinds or frozenset()
+            effects += self._delta(peer, [
+                claim for claim in claims if batch[claim.provider] != peer and not kinds.isdisjoint(claim.offer.kinds)
+            ])
         return effects
 
     def _drawn(self, bringers: set[PeerKey]) -> list[PeerKey]:
         """``GOSSIP_FANOUT`` neighbours, each as likely as the other, but not the one who brought everything."""
         without = bringers if len(bringers) == 1 else set()
-        there = sorted(peer for peer, one in self._neighbours.items() if one.kinds is not None and peer not in without)
+        there = sorted([
+            peer for peer, one in self._neighbours.items() if one.kinds is not None and peer not in without
+        ])
         for index in range(min(GOSSIP_FANOUT, len(there))):
             other = index + self._draws.below(len(there) - index)
             there[index], there[other] = there[other], there[index]
         return there[:GOSSIP_FANOUT]
 
 
-def _passes(claim: Claim, neighbour: _Neighbour) -> bool:
-    return neighbour.wants(claim.offer) and worth_passing(claim.age_ms, claim.offer.ttl_s)
+def _passing(claims: Sequence[Claim], neighbour: _Neighbour) -> list[Claim]:
+    """Those that the neighbour wants and that live long enough to be passed on."""
+    if (kinds := neighbour.kinds) is None:
+        return []
+    return [
+        claim for claim in claims
+        if not kinds.isdisjoint(claim.offer.kinds) and worth_passing(claim.age_ms, claim.offer.ttl_s)
+    ]
 
 
 def _rested(now_ns: int, last_ns: int | None) -> bool:

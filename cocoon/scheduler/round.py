@@ -73,6 +73,8 @@ class Round:
     began_ns: int = 0
     waiting: set[PeerKey] = field(default_factory=set)
     quotes: list[Quote] = field(default_factory=list)
+    #: Expected cost of the cheapest of them.
+    best_nanoton: int | None = None
     missed: dict[PeerKey, Missed] = field(default_factory=dict)
     ended: bool = False
 
@@ -89,6 +91,7 @@ class Round:
             case QuoteReceived(quote) if quote.provider in self.waiting:
                 self.waiting.discard(quote.provider)
                 self.quotes.append(quote)
+                self._compare(quote)
             case QuoteMissed(missed) if missed.peer in self.waiting:
                 self.waiting.discard(missed.peer)
                 self.missed[missed.peer] = missed
@@ -108,14 +111,19 @@ class Round:
             return None
         if not self.quotes:
             return self.began_ns + began.most_ns
-        if began.soon_ns is None or began.soon_ns >= began.patience_ns or not self._is_best_here(began):
+        if began.soon_ns is None or began.soon_ns >= began.patience_ns or not self._is_best_here(began.asks):
             return self.began_ns + began.patience_ns
         return self.began_ns + began.soon_ns
 
-    def _is_best_here(self, began: RoundBegan) -> bool:
+    def _compare(self, quote: Quote) -> None:
+        assert self.began is not None                   # before that nobody is waited for
+        cost_nanoton = expected_cost_nanoton(quote.terms, self.began.runs)
+        self.best_nanoton = cost_nanoton if self.best_nanoton is None else min(self.best_nanoton, cost_nanoton)
+
+    def _is_best_here(self, asks: Mapping[PeerKey, int]) -> bool:
         """Whether everybody who is still waited for asks no less, by its last offer, than was quoted already."""
-        best_nanoton = min(expected_cost_nanoton(quote.terms, began.runs) for quote in self.quotes)
-        return all(began.asks.get(peer, -1) >= best_nanoton for peer in self.waiting)
+        best_nanoton = self.best_nanoton or 0
+        return min([asks.get(peer, -1) for peer in self.waiting], default=best_nanoton) >= best_nanoton
 
     def _end(self) -> list[Effect]:
         self.ended = True

@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -33,7 +33,7 @@ from cocoon.core.limits import (
     GOSSIP_PARTS,
     OFFER_TTL_S,
 )
-from cocoon.core.units import MILLISECOND_NS, SECOND_NS, ceil_div
+from cocoon.core.units import MILLISECOND_NS, SECOND_NS
 from cocoon.core.values import Value
 from cocoon.wire.messages import Offer
 
@@ -132,13 +132,15 @@ class OfferTable:
             block: Addresses of the neighbour that has it.
         """
         provider, boot, seq = name
+        entry = self._entries.get(provider)
+        if entry is not None and entry.boot == boot and seq <= entry.seq:
+            return Worth.STALE                          # as most are: each comes from several neighbours
         if not worth_passing(age_ms, ttl_s) or self._said.get(provider, boot) != boot:
             return Worth.STALE
-        entry = self._entries.get(provider)
         if entry is None:
             return Worth.NEW if self._room(block) else Worth.NO_ROOM
         if entry.boot == boot:
-            return Worth.NEW if seq > entry.seq else Worth.STALE
+            return Worth.NEW
         if seq <= entry.past.get(boot, -1):
             return Worth.STALE
         silent = now_ns - entry.risen_ns >= GOSSIP_BOOT_SILENCE_NS
@@ -179,12 +181,13 @@ class OfferTable:
         """All that are known or remembered, from ``first`` to ``last``, ascending."""
         return self._ascending[bisect_left(self._ascending, first) : bisect_right(self._ascending, last)]
 
-    def live(self, now_ns: int, first: bytes = FIRST_KEY, last: bytes = LAST_KEY) -> Iterator[Claim]:
+    def live(self, now_ns: int, first: bytes = FIRST_KEY, last: bytes = LAST_KEY) -> list[Claim]:
         """Every offer that lives, of the providers from ``first`` to ``last``, ascending, with its age now."""
-        for provider in self.providers(first, last):
-            entry = self._entries[provider]
-            if entry.claim is not None and now_ns < entry.dies_ns:
-                yield _aged(entry.claim, now_ns - entry.born_ns)
+        entries = [self._entries[provider] for provider in self.providers(first, last)]
+        return [
+            _aged(entry.claim, now_ns - entry.born_ns)
+            for entry in entries if entry.claim is not None and now_ns < entry.dies_ns
+        ]
 
     def find(self, now_ns: int, provider: PeerKey) -> Claim | None:
         """The living offer of ``provider``, with its age now."""
@@ -285,7 +288,8 @@ def _add(sums: list[int], provider: bytes, mark: int) -> None:
 
 
 def _aged(claim: Claim, age_ns: int) -> Claim:
-    return Claim(claim.provider, claim.offer, ceil_div(age_ns, MILLISECOND_NS), claim.packed)
+    age_ms = -(-age_ns // MILLISECOND_NS)               # ``ceil_div`` written out: for each offer of each comparison
+    return Claim(claim.provider, claim.offer, age_ms, claim.packed)
 
 
 def _remember(past: dict[bytes, int], boot: bytes, seq: int) -> None:

@@ -32,6 +32,8 @@ VOUCHER_BITS = 715
 STATEMENT_BITS = 1_016
 #: Each field of a statement is whole bytes, so that it needs no bit by bit: there are thousands a second.
 _STATEMENT = struct.Struct(">I32sIB32s32sIQIIBB")
+#: What stands behind the address of a voucher, whose bits begin inside a byte.
+_VOUCHER_END = struct.Struct(">IIQ32s")
 #: Cells of the newest words, half a kilobyte each.
 _CELLS_AT_HAND = 1_024
 _ALGS = (ALG_SHA256, ALG_BLAKE3)
@@ -77,17 +79,10 @@ class Voucher(Value):
             Malformed: another tag, length, padding or form of address.
         """
         reader = CellReader(data, VOUCHER_BITS)
-        _check_tag(reader.uint(32), VOUCHER_TAG, "voucher")
-        found = cls(
-            network_tag=reader.uint(32),
-            escrow=reader.address(),
-            lane=reader.uint(32),
-            seq=reader.uint(32),
-            total_nanoton=reader.uint(64),
-            head=reader.blob(32),
-        )
-        reader.end()
-        return found
+        tag, network_tag = divmod(reader.uint(64), 1 << 32)
+        _check_tag(tag, VOUCHER_TAG, "voucher")
+        escrow = reader.address()
+        return cls(network_tag, escrow, *_VOUCHER_END.unpack(reader.blob(_VOUCHER_END.size)))
 
 
 class Statement(Value, dict=True):
@@ -172,9 +167,14 @@ class Statement(Value, dict=True):
 # A cell is asked for by whoever packs, hashes, journals, signs and checks the same words, one soon after the other.
 @lru_cache(_CELLS_AT_HAND)
 def _voucher_cell(voucher: Voucher) -> Cell:
+    if len(voucher.head) != HASH_BYTES:                 # struct would fill it up, or cut it
+        raise UsageError(f"the head of a voucher has {HASH_BYTES} bytes, not {len(voucher.head)}")
     builder = CellBuilder().uint(VOUCHER_TAG, 32).uint(voucher.network_tag, 32).address(voucher.escrow)
-    builder.uint(voucher.lane, 32).uint(voucher.seq, 32).uint(voucher.total_nanoton, 64)
-    return builder.blob(voucher.head, 32).end()
+    try:
+        end = _VOUCHER_END.pack(voucher.lane, voucher.seq, voucher.total_nanoton, voucher.head)
+    except struct.error as error:
+        raise UsageError(f"no voucher: {error}") from None
+    return builder.blob(end, _VOUCHER_END.size).end()
 
 
 def sign_cell(cell_hash: bytes, signer: Signer) -> bytes:

@@ -54,6 +54,7 @@ CHUNKS = ceil_div(MODEL_BYTES, CHUNK_BYTES)
 
 #: (``UnitKind``, nanoton per 1,000 units), ascending by kind.
 PRICES = Each(Row(U8, U64), most=len(UnitKind))
+_UNIT_KINDS = frozenset(UnitKind)
 
 
 def prices_flaw(prices: tuple[tuple[int, int], ...]) -> str | None:
@@ -61,7 +62,7 @@ def prices_flaw(prices: tuple[tuple[int, int], ...]) -> str | None:
     kinds = [kind for kind, _ in prices]
     if kinds != sorted(set(kinds)):
         return "prices are not in ascending order of unit kind, each once"
-    if not set(kinds).issubset(UnitKind):
+    if not _UNIT_KINDS.issuperset(kinds):
         return "a price is per a unit kind that does not exist"
     return None
 

@@ -8,6 +8,7 @@ Purity: pure. Spec: docs/spec/wire.md, rule WIR-7.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Generic, Protocol, TypeVar
 
 from cocoon.core.errors import Malformed, UsageError
@@ -16,6 +17,7 @@ from cocoon.wire.codec import Reader, checked_utf8
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 _HEADER_BYTES = 5
+_WORD = re.compile("[a-z0-9_-]+")
 _SCALARS = frozenset({int, bool, bytes, str})
 
 
@@ -168,7 +170,7 @@ class Word:
 
 
 def _is_word(text: str) -> bool:
-    return bool(text) and all(c in "abcdefghijklmnopqrstuvwxyz0123456789_-" for c in text)
+    return _WORD.fullmatch(text) is not None
 
 
 class Each(Generic[T]):

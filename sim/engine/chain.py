@@ -50,7 +50,7 @@ class Escrow:
     @property
     def locked_nanoton(self) -> int:
         """For all lanes."""
-        return sum(lane.cap_nanoton - lane.paid_nanoton for lane in self.lanes.values())
+        return sum([lane.cap_nanoton - lane.paid_nanoton for lane in self.lanes.values()])
 
     def state(self) -> EscrowState:
         """As it is read and proven."""
@@ -111,7 +111,7 @@ class Chain:
     @property
     def total_nanoton(self) -> int:
         """All money; never changes."""
-        locked_up = sum(escrow.balance_nanoton for escrow in self.escrows.values())
+        locked_up = sum([escrow.balance_nanoton for escrow in self.escrows.values()])
         return sum(self.wallets.values()) + locked_up + self.fees_nanoton
 
     def send(self, message: OpenLanes | Claim, done: Done) -> None:

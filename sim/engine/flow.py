@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass, field
+from types import coroutine
 from typing import Any, Generic, TypeVar
 
 from sim.engine.heap import Heap
@@ -36,14 +37,10 @@ class _Waiter:
             self._scope.heap.after(0, self._scope._step, work, value)
 
 
-class _Pause:
+@coroutine
+def _pause(register: Register) -> Generator[Register, Any, Any]:
     """Lets go until the callable that ``register`` was given is called; the first call counts."""
-
-    def __init__(self, register: Register) -> None:
-        self._register = register
-
-    def __await__(self) -> Generator[Register, Any, Any]:
-        return (yield self._register)
+    return (yield register)
 
 
 @dataclass(slots=True, eq=False)
@@ -101,7 +98,7 @@ class Scope:
 
 async def sleep(scope: Scope, delay_ns: int) -> None:
     """Wait so long."""
-    await _Pause(lambda go_on: scope.heap.after(delay_ns, go_on, None))
+    await _pause(lambda go_on: scope.heap.after(delay_ns, go_on, None))
 
 
 @dataclass(slots=True, eq=False)
@@ -131,7 +128,7 @@ class Moment(Generic[T]):
             if patience_ns is not None:
                 self.heap.after(patience_ns, go_on, False)
 
-        return bool(await _Pause(register))
+        return bool(await _pause(register))
 
 
 @dataclass(slots=True, eq=False)

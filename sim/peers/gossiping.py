@@ -139,7 +139,9 @@ class Gossiping:
         match message:                                  # the most frequent first
             case OfferDelta(offers=offers):
                 try:
-                    return OffersHeard(peer, tuple(self._claim(age_ms, packed) for age_ms, packed in offers))
+                    claimed = self._peer.ground.words.claimed
+                    claims = [Claim(*claimed(packed, Offer), age_ms, packed) for age_ms, packed in offers]
+                    return OffersHeard(peer, tuple(claims))
                 except PeerFault as error:
                     return NeighbourFaulted(peer, error.code)
             case Interest():
@@ -151,10 +153,6 @@ class Gossiping:
             case OfferWant():
                 return WantHeard(peer, message)
         return NeighbourFaulted(peer, "unknown_kind")
-
-    def _claim(self, age_ms: int, packed: bytes) -> Claim:
-        provider, offer = self._peer.ground.words.claimed(packed, Offer)
-        return Claim(provider, offer, age_ms, packed)
 
     def _perform(self, effect: Effect) -> None:
         match effect:
