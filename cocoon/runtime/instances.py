@@ -153,9 +153,13 @@ class Instance:
         if self._batcher is not None:
             self._tell(LeaseEnded(lease))
 
+    def be_still(self) -> None:
+        """Time passes here no more: the runtime is about to end, and nothing may begin in its nursery then."""
+        self._alarm.end()
+
     async def close(self) -> None:
         """Kill the worker; nothing is run here any more."""
-        self._alarm.end()
+        self.be_still()
         for scope in (self._opening, self._singing):
             scope.cancel()
         self._broken = self._broken or UsageError("nobody runs this model any more")
@@ -232,6 +236,8 @@ class Instance:
         # What is late is refused; a time that moved back is noticed when the old one comes.
         if (due_ns := self._batcher.deadline_ns()) is not None:
             self._alarm.set(trio.current_time() + (due_ns - time.monotonic_ns()) / SECOND_NS)
+        else:
+            self._alarm.off()
 
     async def _pass_time(self) -> None:
         if not self.broken:

@@ -73,7 +73,11 @@ async def open_runtime(
         async with trio.open_nursery() as nursery:
             runtime._nursery = nursery
             nursery.start_soon(runtime._keep_a_spare, first)
-            yield runtime
+            try:
+                yield runtime
+            finally:
+                for instance in runtime._instances:
+                    instance.be_still()
             nursery.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True):

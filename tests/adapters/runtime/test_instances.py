@@ -1,5 +1,7 @@
 """RUN-34 to RUN-36 and JOI-14 in real workers: who shares one, whose runs go together, and who pays when it dies."""
 
+import math
+
 import numpy as np
 import pytest
 import trio
@@ -11,7 +13,7 @@ from cocoon.core.limits import WARM_NS
 from cocoon.core.units import SECOND_NS
 from cocoon.core.values import replace
 from cocoon.runtime.company import Joining
-from cocoon.runtime.service import RunReport, Wanted
+from cocoon.runtime.service import RunReport, Wanted, open_runtime
 from cocoon.wire.tensors import decode_tensors, encode_tensors
 from tests import models
 from tests.adapters.runtime.conftest import LIMITS, SHORT_NS
@@ -192,6 +194,28 @@ async def test_a_run_that_waits_for_the_next_worker_waits_no_longer_than_it_may(
     assert told == ["deadline_exceeded"] * 2
     comes.set()
     assert (await run(seats[1], 2, payload(2)))["y"].max() == 2, "and then it goes on"
+
+
+async def test_time_passes_only_while_somebody_waits_and_the_runtime_lasts(tmp_path, model_file, monkeypatch):
+    monkeypatch.setattr("cocoon.runtime.service._cores", lambda: 1)
+    file = model_file(relu())
+    async with open_runtime(LIMITS, tmp_path) as runtime:
+        one, two = [
+            await runtime.seat(Wanted(MODEL, LIMITS, file), LeaseId(bytes([lease]) * 32), PeerKey(bytes([lease]) * 32))
+            for lease in (1, 2)
+        ]
+        assert one.instance is two.instance
+        async with trio.open_nursery() as nursery:
+            for seat in (one, two):                     # the second waits for the first
+                nursery.start_soon(run, seat, 1, payload(1))
+        assert one.instance._alarm.seen_s < math.inf, "nobody waited"
+        assert one.instance._alarm.at_s == math.inf, "nobody waits, and it would ring"
+    flaw = None
+    try:
+        one.instance._alarm.ring()
+    except RuntimeError as error:
+        flaw = error
+    assert flaw is None, "something was to begin where nothing may any more"
 
 
 async def test_without_another_worker_all_hear_why(runtime, sit, model_file):
