@@ -157,20 +157,25 @@ async def test_who_hands_in_a_fact_after_the_end_is_told_that_nobody_looks_at_it
         assert not any([await driver.post(Happened(number)) for number in range(200)])
 
 
-async def test_a_deadline_that_comes_while_effects_are_performed_waits_for_them(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    machine = Echo(due_ns=int(trio.current_time() * SECOND_NS) + SECOND_NS)
+def slow_driver(machine: Echo, last: int) -> tuple[Driver, list[int]]:
+    """Takes five seconds for each order, until it has carried out the last one; and what it performed."""
     performed: list[int] = []
 
     async def perform(effect: Effect) -> None:
         assert isinstance(effect, Wave)
         await trio.sleep(5)
         performed.append(effect.number)
-        if effect.number < 0:
+        if effect.number == last:
             driver.stop()
 
     driver = Driver(machine, Clock(), perform)
+    return driver, performed
+
+
+async def test_a_deadline_that_comes_while_effects_are_performed_waits_for_them(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    driver, performed = slow_driver(Echo(due_ns=Clock().now_ns() + SECOND_NS), last=-1)
     await driver.post(Happened(2))
     await driver.run()
     assert performed == [2, -1]
@@ -179,22 +184,14 @@ async def test_a_deadline_that_comes_while_effects_are_performed_waits_for_them(
 async def test_a_deadline_that_moved_while_effects_are_performed_is_not_told(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    machine = Echo(due_ns=int(trio.current_time() * SECOND_NS) + SECOND_NS)
-    performed: list[int] = []
-
-    async def perform(effect: Effect) -> None:
-        assert isinstance(effect, Wave)
-        await trio.sleep(5)                             # the deadline comes and goes
-        performed.append(effect.number)
-        machine.due_ns = None
-        if effect.number == 4:
-            driver.stop()
-
-    driver = Driver(machine, Clock(), perform)
+    machine = Echo(due_ns=Clock().now_ns() + SECOND_NS)
+    driver, performed = slow_driver(machine, last=4)
     await driver.post(Happened(2))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(driver.run)
-        await trio.sleep(10)
+        await trio.sleep(3)                             # the deadline has come, and the first order is under way
+        machine.due_ns = None
+        await trio.sleep(7)
         await driver.post(Happened(4))
     assert performed == [2, 4] and machine.late_at_ns == []
 
