@@ -9,7 +9,7 @@ Purity: shell. Spec: docs/spec/leases.md, rules LEA-10 to LEA-15.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Protocol
 
@@ -345,8 +345,14 @@ class Purchase:
         await self.tally.tell(event, self._countersigned)
 
     async def _settled(self, receipt: Signed[Receipt], numbers: tuple[int, ...]) -> None:
-        for customer in tuple(self._customers.values()):
+        for customer in self._present():
             await customer.settled(receipt, numbers)
+
+    def _present(self) -> Iterator[Customer]:
+        """Those that are still there when it is their turn: one may end while another is told."""
+        for task in tuple(self._customers):
+            if (customer := self._customers.get(task)) is not None:
+                yield customer
 
     # --- what the lease machine orders -------------------------------------
 
@@ -377,7 +383,7 @@ class Purchase:
                 if self.tally.lane and code == "released":
                     with trio.move_on_after(RECEIPT_REPLY_NS / SECOND_NS):
                         await self._silence.wait()
-                for customer in tuple(self._customers.values()):
+                for customer in self._present():
                     await customer.ended(code, text)
                 self._driver.stop()
 

@@ -156,12 +156,8 @@ class TaskRun:
         Raises:
             CocoonError: the task failed; the code says why.
         """
-        try:
-            with single_error():
-                await self._drive()
-        finally:
-            for part in self._parts.values():
-                part.lease.forget(self.id)
+        with single_error():
+            await self._drive()
         if self._error is not None:
             raise self._error
         return self._summary()
@@ -186,13 +182,18 @@ class TaskRun:
     async def _drive(self) -> None:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            warm = self._buyer.warm(self._bounded())[: self._spread]
-            for attempt, lease in enumerate(warm):
-                self._parts[attempt] = _Part(self, lease, attempt)
-                await self._tell_lease(lease, warm=True)
-            leases = tuple(task.WarmLease(lease.provider, lease.price(self._order.measure)) for lease in warm)
-            await self.post(task.TaskSubmitted(leases))
-            await self._driver.run()
+            try:
+                warm = self._buyer.warm(self._bounded())[: self._spread]
+                for attempt, lease in enumerate(warm):
+                    self._parts[attempt] = _Part(self, lease, attempt)
+                    await self._tell_lease(lease, warm=True)
+                leases = tuple(task.WarmLease(lease.provider, lease.price(self._order.measure)) for lease in warm)
+                await self.post(task.TaskSubmitted(leases))
+                await self._driver.run()
+            finally:
+                # While the nursery is open: what a lease tells a task begins there.
+                for part in self._parts.values():
+                    part.lease.forget(self.id)
             nursery.cancel_scope.cancel()
 
     async def arrived(self, first: int, inputs: Sequence[bytes]) -> None:

@@ -382,6 +382,8 @@ class Worker:
             if order is not None:
                 await self._channel.send(pack_order(order), descriptors)
             reply = unpack_reply(await self._channel.receive())
+            if self._is_late:                       # it was given up while its answer lay here, and is killed
+                raise ChannelClosed
             answered = True
         except ChannelClosed:
             if self._is_late:

@@ -13,16 +13,19 @@ import numpy as np
 import pytest
 
 import cocoon
-from cocoon.core.errors import CocoonError, NoProvider, ProviderLost, ReceiptMissing, Unavailable
+from cocoon.core.errors import CocoonError, NoProvider, ProviderLost, ReceiptMissing, RunTimeout, Unavailable
 from tests.loopback.conftest import Settled, settle
 from tests.loopback.town import Town
-from tests.models import five_models
+from tests.loopback.verdict import all_up
+from tests.models import endless_inputs, endless_model, five_models
 
 #: What the product promises: heartbeats every 2 s, three missed, and one look-up with offers after them.
 NOTICED_S = 10.0
 #: Moments are drawn from this span after submission; a task of UNITS units takes about that long.
 SPAN_S = 3.0
 UNITS = 1_000
+#: Half of a minute of frozen peers, in two minutes.
+FREEZES = 30
 
 
 def signal_later(settled: Settled, number: signal.Signals, moment_s: float) -> tuple[threading.Thread, list[float]]:
@@ -111,6 +114,47 @@ def test_a_provider_that_vanishes_at_a_random_moment_costs_a_typed_error(
 def test_fifty_random_moments(empty_town: Town, tmp_path: Path, number: signal.Signals) -> None:
     ends = trials(empty_town, tmp_path, number, count=50, seed=random.SystemRandom().randrange(1 << 32))
     assert ends.count("done") < 50, "no moment fell into a task, so nothing was tried"
+
+
+@pytest.mark.long
+def test_peers_that_freeze_again_and_again_make_no_mistake(empty_town: Town, tmp_path: Path) -> None:
+    """Tasks end well and badly meanwhile, at whatever moment; no lease is cut short by a defect of ours."""
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}")
+    moments, thawed = random.Random(seed), threading.Event()
+    settled = Settled(
+        empty_town, empty_town.bootstrap(), empty_town.provider(run_limit_ms="300"), empty_town.requester()
+    )
+    (tmp_path / "good.onnx").write_bytes(five_models()[0][1])
+    (tmp_path / "endless.onnx").write_bytes(endless_model())
+    given = [(tmp_path / "good.onnx", five_models()[0][2]), (tmp_path / "endless.onnx", endless_inputs())]
+    ends: list[str] = []
+
+    def ask(turn: int) -> None:
+        while not thawed.is_set():
+            try:
+                cocoon.connect(settled.requester.home).run(*given[turn % 3 == 0], deadline_s=60)
+                ends.append("done")
+            except CocoonError as error:
+                ends.append(error.code)
+            turn += 1
+
+    buyers = [threading.Thread(target=ask, args=[turn]) for turn in range(3)]
+    for buyer in buyers:
+        buyer.start()
+    for _ in range(FREEZES):
+        peer = moments.choice(settled.town.peers)
+        peer.signal(signal.SIGSTOP)
+        select.select([], [], [], moments.uniform(0, 1) * moments.choice([0.1, 1, 10]))
+        peer.signal(signal.SIGCONT)
+        select.select([], [], [], moments.uniform(0, SPAN_S))
+    thawed.set()
+    for buyer in buyers:
+        buyer.join()
+    print(sorted((end, ends.count(end)) for end in set(ends)))
+    assert {"done", RunTimeout.code} <= set(ends)
+    next_task_runs(settled, given[0][0])
+    all_up(settled.town)
 
 
 def test_without_any_provider_the_same_command_says_so(empty_town: Town, tmp_path: Path) -> None:

@@ -86,6 +86,28 @@ async def test_a_frozen_worker_is_killed_at_the_deadline(start, model_file):
     assert is_gone(worker.pid)
 
 
+async def test_an_answer_that_comes_with_the_end_of_patience_leaves_no_worker_that_is_half_dead(start, model_file):
+    worker = await start()
+    await worker.load(model_file(models.affine_model()))
+
+    class Overtaken:
+        """The alarm rings while an answer lies here."""
+
+        def __init__(self, channel):
+            self.send, self.close, self._channel = channel.send, channel.close, channel
+
+        async def receive(self):
+            answer = await self._channel.receive()
+            worker._give_up()
+            return answer
+
+    worker._channel = Overtaken(worker._channel)
+    with pytest.raises(RunTimeout):
+        await run_tensors(worker, models.affine_inputs())
+    with pytest.raises(WorkerLost, match="closed"):
+        await run_tensors(worker, models.affine_inputs())
+
+
 async def test_cancelling_a_run_kills_its_worker_and_leaves_nothing(start, model_file):
     async with endless_run(start, model_file, trio.Cancelled) as (worker, scope):
         assert worker.alive

@@ -5,20 +5,25 @@ from __future__ import annotations
 from typing import Any, cast
 
 import pytest
+import trio
+import trio.testing
 
 from cocoon.core.errors import CocoonError, NoProvider
-from cocoon.core.ids import LeaseId, ModelId, PeerKey, peer_id
+from cocoon.core.groups import single_error
+from cocoon.core.ids import LeaseId, ModelId, PeerKey, TaskId, peer_id
 from cocoon.core.limits import USUAL_CEILING_NANOTON
 from cocoon.node.handover import Handover
 from cocoon.node.means import Order
 from cocoon.node.models import HeldModel
 from cocoon.node.tasks import Submission, TaskRun, _Share
+from cocoon.scheduler.purchase import EndPurchase
 from cocoon.scheduler.selection import RUNS, Measure, Quote, Ranked
 from cocoon.scheduler.spending import LeasePrice
 from cocoon.scheduler.task import LeaseOpened, Phase, ReceiptsSettled, SellersRanked, TaskSubmitted
 from cocoon.wire.manifest import implicit
 from tests.unit.node.scripted import Heard
 from tests.unit.node.test_counter import Clock
+from tests.unit.node.test_tokens import bought
 from tests.unit.scheduler.builders import tender
 
 
@@ -145,3 +150,59 @@ async def test_a_unit_that_is_accepted_and_still_being_recorded_has_no_receipt_y
     run._delivered = 2
     await run.check_settled()
     assert run._driver._inbox.popleft() == ReceiptsSettled()
+
+
+async def test_a_lease_tells_a_task_nothing_once_its_nursery_is_closed() -> None:
+    forgotten: list[TaskId] = []
+    too_late: list[str] = []
+
+    class Leaving(Granted):
+        """Ends at the last moment at which it may say so."""
+
+        def forget(self, task: TaskId) -> None:
+            try:
+                run.over(cast(Any, self), "worker_lost")
+            except RuntimeError as late:                # the nursery is closed
+                too_late.append(str(late))
+            forgotten.append(task)
+
+    class Warm(Buyer):
+        """Has one open."""
+
+        def warm(self, order: Order) -> Any:
+            return [Leaving()]
+
+    model = HeldModel(ModelId(bytes(32)), implicit(1, [bytes(32)]), (), ())
+    order = Order(model, True, "infer", RUNS, 2, None)
+    run = TaskRun(cast(Any, Means()), cast(Any, Warm()), Submission(order, 2, 1_000), Client(), Handover())
+    with pytest.raises(CocoonError, match="enough"), single_error():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run.run)
+            await trio.testing.wait_all_tasks_blocked()
+            await run.fault("cancelled", "enough")
+    assert forgotten == [run.id] and not too_late
+
+
+async def test_a_task_that_ends_while_another_is_told_of_the_end_of_their_lease_is_not_told() -> None:
+    lease, told = bought(), list[int]()
+    lease._purse.log = Heard()  # type: ignore[assignment]
+
+    class Customer:
+        """Takes the other one along."""
+
+        def __init__(self, name: int) -> None:
+            self.name = name
+
+        async def ended(self, code: str, text: str) -> None:
+            told.append(self.name)
+            for name in (1, 2):
+                lease.forget(TaskId(bytes([name]) * 16))
+
+    async def flush() -> None:
+        """Nothing waits."""
+
+    lease._link.flush = flush  # type: ignore[method-assign]
+    for name in (1, 2):
+        lease._customers[TaskId(bytes([name]) * 16)] = cast(Any, Customer(name))
+    await lease._perform(EndPurchase("worker_lost", "gone"))
+    assert told == [1]
