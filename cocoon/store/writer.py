@@ -152,8 +152,11 @@ class Writer:
                 raise
             return self._transaction(batches)
 
-    def _transaction(self, batches: Sequence[Sequence[Row]]) -> list[list[int] | Duplicate]:
+    def _transaction(self, batches: Sequence[Sequence[Row]], *, may_clash: bool = False) -> list[list[int] | Duplicate]:
         """On any error nothing of it is there, and the chain stands where it stood.
+
+        Args:
+            may_clash: A unique key among them may be taken. That is seldom, and found out by trying without.
 
         Raises:
             Full: no room. sqlite3.Error: anything else.
@@ -161,7 +164,7 @@ class Writer:
         connection, seq, head = self._connection, self._seq, self._hash
         try:
             connection.execute("BEGIN IMMEDIATE")
-            outcomes = [self._insert(connection, rows) for rows in batches]
+            outcomes = [self._insert(connection, rows, may_clash) for rows in batches]
             if self._seq == seq:
                 self._roll_back(connection)
                 return outcomes
@@ -170,6 +173,8 @@ class Writer:
         except sqlite3.Error as error:
             self._seq, self._hash = seq, head
             self._roll_back(connection)
+            if isinstance(error, sqlite3.IntegrityError) and not may_clash:
+                return self._transaction(batches, may_clash=True)
             if self._is_full(error):
                 raise Full from error
             raise
@@ -177,8 +182,8 @@ class Writer:
         self.log_bytes += _COMMIT_BYTES + sum(len(row.body) for rows in batches for row in rows)
         return outcomes
 
-    def _insert(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> list[int] | Duplicate:
-        if (taken := self._taken(connection, rows)) is not None:
+    def _insert(self, connection: sqlite3.Connection, rows: Sequence[Row], may_clash: bool) -> list[int] | Duplicate:
+        if may_clash and (taken := self._taken(connection, rows)) is not None:
             return Duplicate(f"journal record {taken} has this unique key")
         at_ns, first = self._clock_ns(), self._seq + 1
         for some in _chunks(rows):
