@@ -73,6 +73,8 @@ def generate(
     (answer,) = client.generate(model, [ask], on_token=told.token, **options)
     said, result = text.text(answer.tokens, answer.text_bytes), answer.result
     told.end(said)
+    if answer.reason == "cancelled":
+        printer.note("the provider cut the answer short: it took as long as a run may there; ask for fewer --tokens")
     printer.note(
         f"{len(answer.tokens)} tokens, {told.pace()}{format_nanoton(result.price_nanoton)}, {answer.reason}, "
         f"provider {result.provider}, receipt {result.receipt or 'missing'}"

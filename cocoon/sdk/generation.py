@@ -27,7 +27,8 @@ class Answer:
     Attributes:
         tokens: Ids of all that were made, a stop token among them.
         text_bytes: Of their text, what is the answer.
-        reason: ``stop_token``, ``stop_text``, ``length`` or ``cancelled``.
+        reason: ``stop_token``, ``stop_text`` or ``length``; or ``cancelled``, if the provider cut it short because it
+            had spoken for as long as a run may take there. What was made is paid for.
         result: The run as any other one: provider, price, receipt.
     """
 
