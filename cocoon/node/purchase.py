@@ -248,6 +248,10 @@ class Purchase:
                 await self._driver.post(purchase.LeaseAgreed())
                 await self._driver.run()
                 nursery.cancel_scope.cancel()
+        except Exception:
+            # Whatever broke it, no task waits for it until its own deadline.
+            await self._part(ProviderLost.code, "the lease was cut")
+            raise
         finally:
             self._lost = self._lost or ProviderLost("the lease was cut")
             self._state.set()
@@ -348,6 +352,10 @@ class Purchase:
         for customer in self._present():
             await customer.settled(receipt, numbers)
 
+    async def _part(self, code: str, text: str) -> None:
+        for customer in self._present():
+            await customer.ended(code, text)
+
     def _present(self) -> Iterator[Customer]:
         """Those that are still there when it is their turn: one may end while another is told."""
         for task in tuple(self._customers):
@@ -383,8 +391,7 @@ class Purchase:
                 if self.tally.lane and code == "released":
                     with trio.move_on_after(RECEIPT_REPLY_NS / SECOND_NS):
                         await self._silence.wait()
-                for customer in self._present():
-                    await customer.ended(code, text)
+                await self._part(code, text)
                 self._driver.stop()
 
     async def _send_model(self, file: int, first: int, count: int) -> None:

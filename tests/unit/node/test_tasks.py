@@ -206,3 +206,31 @@ async def test_a_task_that_ends_while_another_is_told_of_the_end_of_their_lease_
         lease._customers[TaskId(bytes([name]) * 16)] = cast(Any, Customer(name))
     await lease._perform(EndPurchase("worker_lost", "gone"))
     assert told == [1]
+
+
+async def test_a_lease_that_a_defect_of_ours_ends_keeps_no_task_waiting() -> None:
+    lease, told = bought(), list[str]()
+
+    class Customer:
+        """Hears of the end."""
+
+        async def ended(self, code: str, text: str) -> None:
+            told.append(code)
+
+    class Broken:
+        """A link whose reader meets a defect."""
+
+        async def receive_all(self, *expected: type) -> None:
+            raise RuntimeError("a defect")
+
+        async def keep_sending(self) -> None:
+            await trio.sleep_forever()
+
+        async def close(self) -> None:
+            """Nothing is held."""
+
+    lease._link = cast(Any, Broken())
+    lease._customers[TaskId(bytes(16))] = cast(Any, Customer())
+    with pytest.raises(RuntimeError, match="a defect"), single_error():
+        await lease.run()
+    assert told == ["provider_lost"] and lease.over
