@@ -6,10 +6,7 @@ What else may happen to one peer at one place, the other tests here say; this on
 
 from __future__ import annotations
 
-import os
 import random
-import select
-import signal
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -23,12 +20,10 @@ import pytest
 import cocoon
 from cocoon.convert import tiny
 from cocoon.core.errors import CocoonError
-from cocoon.node.packing import make_package
 from cocoon.sdk import Ask
-from cocoon.wire.tokens import pack_pieces
 from tests.loopback.paid import ASKS, BLOCK_MS, RUN_NANOTON, TON, Market, covered, inputs, kept, until, vouched
-from tests.loopback.test_generation import PIECES, right
-from tests.loopback.town import Peer, Town, town
+from tests.loopback.test_generation import right, tiny_package
+from tests.loopback.town import Peer, Town, town, wait_s
 from tests.loopback.verdict import all_up
 
 DISASTERS = 30
@@ -75,18 +70,14 @@ class Chaos:
     def kill(self, name: str, moments: random.Random) -> None:
         """It dies with all its processes, and comes back."""
         dead = self.peers[name]
-        for pid in dead.tree():
-            os.kill(pid, signal.SIGKILL)
-        dead.process.wait()
+        dead.kill_tree()
         self.place.peers.remove(dead)
         wait_s(moments.uniform(0, DEAD_S))
         self.start(name)
 
     def freeze(self, name: str, moments: random.Random) -> None:
         """It stands still, mostly for a moment."""
-        self.peers[name].signal(signal.SIGSTOP)
-        wait_s(moments.uniform(0, 1) * moments.choice([0.01, 0.1, 1]) * FROZEN_S)
-        self.peers[name].signal(signal.SIGCONT)
+        self.peers[name].freeze(moments.uniform(0, 1) * moments.choice([0.01, 0.1, 1]) * FROZEN_S)
 
     def pause(self, name: str, moments: random.Random) -> None:
         """Its owner wants the machine."""
@@ -143,11 +134,6 @@ class Chaos:
             self.wrong.append(f"{given}: {found}")
 
 
-def wait_s(seconds: float) -> None:
-    """Let real time pass: what happens meanwhile is the test."""
-    select.select([], [], [], seconds)
-
-
 def strike(here: Chaos, moments: random.Random) -> None:
     """One disaster after the other."""
     for _ in range(DISASTERS):
@@ -175,11 +161,7 @@ def check_books(here: Chaos) -> None:
 def test_whatever_befalls_whom_answers_are_right_and_paid_once(tmp_path: Path) -> None:
     seed = random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}")
-    decoder = tmp_path / "tiny"
-    decoder.mkdir()
-    (decoder / "model.onnx").write_bytes(tiny.tiny_decoder())
-    (decoder / "tokens.bin").write_bytes(pack_pieces(PIECES))
-    make_package(decoder, None, {"name": "tiny", "kind": "generate", "unit": "output_token"})
+    decoder = tiny_package(tmp_path / "tiny")
     with town(tmp_path, "ton") as place:
         here = Chaos(place, tmp_path)
         for name in SETTINGS:

@@ -6,9 +6,7 @@ chain. Waits go on with the peer's own answers.
 
 from __future__ import annotations
 
-import os
 import select
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -138,9 +136,7 @@ def seller_again(here: Market, **asks: str) -> Peer:
 
 def kill_chain(here: Market) -> None:
     """The founder and its devnet, at once and for now."""
-    for pid in here.bootstrap.tree():
-        os.kill(pid, signal.SIGKILL)
-    here.bootstrap.kill()
+    here.bootstrap.kill_tree()
 
 
 @contextmanager

@@ -38,7 +38,12 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny decoder."""
-    folder = tmp_path_factory.mktemp("package")
+    return tiny_package(tmp_path_factory.mktemp("package"))
+
+
+def tiny_package(folder: Path) -> Path:
+    """The same, in this folder."""
+    folder.mkdir(exist_ok=True)
     (folder / "model.onnx").write_bytes(tiny.tiny_decoder())
     (folder / "tokens.bin").write_bytes(pack_pieces(PIECES))
     make_package(folder, None, {"name": "tiny", "kind": "generate", "unit": "output_token"})

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-import select
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ import pytest
 import cocoon
 from cocoon.core.errors import CocoonError, NoProvider, ProviderLost, ReceiptMissing, RunTimeout, Unavailable
 from tests.loopback.conftest import Settled, settle
-from tests.loopback.town import Town
+from tests.loopback.town import Town, wait_s
 from tests.loopback.verdict import all_up
 from tests.models import endless_inputs, endless_model, five_models
 
@@ -33,7 +33,7 @@ def signal_later(settled: Settled, number: signal.Signals, moment_s: float) -> t
     sent: list[float] = []
 
     def send() -> None:
-        select.select([], [], [], moment_s)
+        wait_s(moment_s)
         settled.provider.signal(number)
         sent.append(time.monotonic())
 
@@ -139,18 +139,16 @@ def test_peers_that_freeze_again_and_again_make_no_mistake(empty_town: Town, tmp
                 ends.append(error.code)
             turn += 1
 
-    buyers = [threading.Thread(target=ask, args=[turn]) for turn in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        buyers = [pool.submit(ask, turn) for turn in range(3)]
+        try:
+            for _ in range(FREEZES):
+                moments.choice(settled.town.peers).freeze(moments.uniform(0, 1) * moments.choice([0.1, 1, 10]))
+                wait_s(moments.uniform(0, SPAN_S))
+        finally:
+            thawed.set()
     for buyer in buyers:
-        buyer.start()
-    for _ in range(FREEZES):
-        peer = moments.choice(settled.town.peers)
-        peer.signal(signal.SIGSTOP)
-        select.select([], [], [], moments.uniform(0, 1) * moments.choice([0.1, 1, 10]))
-        peer.signal(signal.SIGCONT)
-        select.select([], [], [], moments.uniform(0, SPAN_S))
-    thawed.set()
-    for buyer in buyers:
-        buyer.join()
+        buyer.result()
     print(sorted((end, ends.count(end)) for end in set(ends)))
     assert {"done", RunTimeout.code} <= set(ends)
     next_task_runs(settled, given[0][0])

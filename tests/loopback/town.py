@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from cocoon.core.units import SECOND_NS
 from tests.fork_server import Forked, fork
 
 #: Far above what anything here takes, so that a busy machine does not fail a test; a hang still does.
@@ -61,6 +60,18 @@ class Peer:
         """SIGKILL, and reap."""
         self.process.kill()
         self.process.wait(PATIENCE_S)
+
+    def kill_tree(self) -> None:
+        """SIGKILL it and all its descendants, frozen or not, and reap."""
+        for pid in self.tree():
+            _kill(pid)
+        self.process.wait(PATIENCE_S)
+
+    def freeze(self, seconds: float) -> None:
+        """It stands still for so long; its workers go on."""
+        self.signal(signal.SIGSTOP)
+        wait_s(seconds)
+        self.signal(signal.SIGCONT)
 
     def signal(self, number: signal.Signals) -> None:
         """Any other signal."""
@@ -187,10 +198,7 @@ class Town:
         """End every process that this town started, and what those started."""
         for peer in reversed(self.peers):
             if peer.process.poll() is None:
-                tree = peer.tree()
-                for pid in tree:
-                    _kill(pid)
-                peer.process.wait(PATIENCE_S)
+                peer.kill_tree()
             assert peer.process.stdout is not None
             peer.process.stdout.close()
 
@@ -262,8 +270,6 @@ def town(directory: Path, ledger: str = "none", forks: bool = True) -> Iterator[
         place.close()
 
 
-def wait_until_ns(deadline_ns: int) -> None:
-    """Let real time pass up to a random moment of a schedule (the only use of a wait by time)."""
-    left_ns = deadline_ns - time.monotonic_ns()
-    if left_ns > 0:
-        select.select([], [], [], left_ns / SECOND_NS)
+def wait_s(seconds: float) -> None:
+    """Let real time pass up to a random moment of a schedule: what happens meanwhile is the test."""
+    select.select([], [], [], seconds)
