@@ -59,13 +59,13 @@ def _tree(pid: int, root: Path) -> dict[int, int]:
     """The ticks of a process and of each that it started."""
     ticks: dict[int, int] = {}
     children: defaultdict[int, list[int]] = defaultdict(list)
-    for path in root.glob("[0-9]*/stat"):
+    for path in root.glob("[0-9]*"):                    # not "*/stat": that looks at each, and one may end meanwhile
         try:
-            words = path.read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+            words = (path / "stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
         except OSError:
             continue                                    # it ended meanwhile
         if len(words) >= _TIMES.stop:
-            number = int(path.parent.name)
+            number = int(path.name)
             children[int(words[_PARENT])].append(number)
             ticks[number] = sum(map(int, words[_TIMES]))
     found, left = {}, [pid]

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -80,3 +81,11 @@ def test_processes_that_end_while_they_are_looked_at_are_passed_over(tmp_path):
 ])
 def test_the_share_of_others(before, now, ppm):
     assert others_ppm(Count(*before), Count(*now)) == ppm
+
+
+def test_a_process_that_ends_while_it_is_looked_at_ends_no_count(monkeypatch):
+    def ended(path):
+        raise ProcessLookupError(3, "No such process", str(path))
+
+    monkeypatch.setattr(Path, "exists", ended)          # as the kernel answers for one that ended after it was listed
+    assert count(os.getpid()).own > 0
