@@ -11,6 +11,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -26,6 +27,7 @@ from cocoon.demo.processes import Peer
 RUNS, ROUNDS = 8_000, 3
 ALONE = 150
 LARGE_RUNS = 60
+THREADS = 64
 _BOTH = ("provider", "requester")
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -73,6 +75,7 @@ def stream() -> list[Row]:
         rate, peers_us, client_us = (median(one[index] for one in rounds) for index in range(3))
         alone_ms = median(_alone_ms(client, model, small) for _ in range(ALONE))
         kept_ms = _kept_ms(client, model, small)
+        shared_rate, shared_ms = _shared_session(client, model, small)
         began = time.perf_counter()
         for _ in client.map(model, _OneByOne(large, LARGE_RUNS), spread=1):
             pass
@@ -83,6 +86,8 @@ def stream() -> list[Row]:
         Row("  CPU of the client for one", f"{client_us:.0f} us"),
         Row("one task of one run, p50", f"{alone_ms:.1f} ms"),
         Row("one run of an open session, p50, p95", _told(kept_ms), "0.6 ms"),
+        Row(f"runs of {THREADS} threads that share a session", f"{shared_rate:,.0f}/s"),
+        Row("  one of them, p50, p95", _told(shared_ms)),
         Row("runs of 4 MiB each way in one map", f"{large_rate:.1f}/s"),
     ]
 
@@ -113,6 +118,26 @@ def _kept_ms(client: cocoon.Client, model: Path, inputs: Mapping[str, Any]) -> t
             session.run(inputs)
             took_ms.append((time.perf_counter() - began) * 1e3)
     return median(took_ms), quantiles(took_ms, n=20)[-1]
+
+
+def _shared_session(
+    client: cocoon.Client, model: Path, inputs: Mapping[str, Any]
+) -> tuple[float, tuple[float, float]]:
+    """Runs a second of callers that each wait for their own, and how long one of them takes."""
+    took_ms: list[float] = []
+
+    def use() -> None:
+        for _ in range(ALONE):
+            began = time.perf_counter()
+            session.run(inputs)
+            took_ms.append((time.perf_counter() - began) * 1e3)
+
+    with client.session(model, runs=THREADS * ALONE) as session, ThreadPoolExecutor(THREADS) as threads:
+        began = time.perf_counter()
+        for done in [threads.submit(use) for _ in range(THREADS)]:
+            done.result()
+        took = time.perf_counter() - began
+    return THREADS * ALONE / took, (median(took_ms), quantiles(took_ms, n=20)[-1])
 
 
 def _told(figures_ms: tuple[float, float]) -> str:

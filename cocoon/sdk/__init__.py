@@ -1,8 +1,9 @@
 """The client library: what an application says to the peer that runs beside it.
 
-Synchronous, one Unix socket per call, no thread, no event loop; ``own_peer`` starts
-the peer too, as a process. Nothing is ever unpickled. The names below are resolved on
-first use, so that importing the package costs nothing and numpy is read only when tensors are.
+Synchronous, one connection per task, no thread and no event loop of its own; the user's
+threads may share clients and sessions. ``own_peer`` starts the peer too, as a process.
+Nothing is ever unpickled. The names below are resolved on first use, so that importing the
+package costs nothing and numpy is read only when tensors are.
 
 Boundary: imports cocoon.core, cocoon.wire, numpy and (for offline verification)
 cocoon.ledger.verify and export. Invariant: every failure is a ``CocoonError``.

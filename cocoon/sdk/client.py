@@ -1,8 +1,9 @@
 """The verbs of an application: run, map, offers, receipts, models, status.
 
 Each call reads control.json anew, so that a client outlives restarts of its
-peer, and speaks over a connection of its own, so that two threads may share
-one client. numpy is imported with the first run, not with the client.
+peer, and speaks over a connection of its own, so that threads may share one
+client; those that share a session share its connection too. numpy is imported
+with the first run, not with the client.
 
 Purity: shell. Spec: docs/spec/control.md.
 """
@@ -156,15 +157,16 @@ class Client:
     def _map(
         self, args: Message, inputs: Iterable[Inputs], on_event: OnEvent | None, keep_going: bool
     ) -> Generator[Outcome, None, None]:
-        from cocoon.sdk.task import batches, stream
+        from cocoon.sdk.conversation import Conversation
+        from cocoon.sdk.task import batches, streamed
 
         offset = 0
         for units, payloads in batches(inputs):
-            task = {**args, "units": units}
-            for outcome in stream(find_peer(self.home), task, payloads, offset, on_event):
-                if isinstance(outcome, Failure) and not keep_going:
-                    raise outcome.error
-                yield outcome
+            with Conversation(find_peer(self.home), {**args, "units": units}, on_event, offset) as conversation:
+                for outcome in streamed(conversation, payloads):
+                    if isinstance(outcome, Failure) and not keep_going:
+                        raise outcome.error
+                    yield outcome
             offset += units
 
     def session(
@@ -184,11 +186,12 @@ class Client:
         Raises:
             NoLocalPeer: none runs there. UsageError: an argument will not do.
         """
+        from cocoon.sdk.conversation import Conversation
         from cocoon.sdk.session import Session
 
         units = count_number(runs, "runs", limits.UNITS_PER_TASK)
         args = {**_task(model, max_price_nanoton, deadline_s, spread), "units": units}
-        return Session(find_peer(self.home), args, on_event)
+        return Session(Conversation(find_peer(self.home), args, on_event))
 
     def generate(
         self, model: str | os.PathLike[str], asks: Sequence[Ask], *, max_price_nanoton: int | None = None,

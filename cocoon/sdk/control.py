@@ -118,28 +118,51 @@ class Connection:
             Malformed: the peer sent something that is no frame of ours.
         """
         had_to_write = not self.idle
-        while not self._inbox:
+        while (message := self.next()) is None:
             if had_to_write and self.idle and not self._deaf:
                 return None
-            readable, writable = self._wait(deadline_ns)
-            if writable:
-                self._write()
-            if readable:
-                self._read()
-        return _decode(self._inbox.popleft())
+            self.move(self.wait(deadline_ns))
+        return message
 
-    def _wait(self, deadline_ns: int) -> tuple[bool, bool]:
+    def next(self) -> Message | None:
+        """The next frame that was read already; None if there is none."""
+        return _decode(self._inbox.popleft()) if self._inbox else None
+
+    def wait(self, deadline_ns: int, bell: socket.socket | None = None) -> int:
+        """Sleep until one can read, or write what waits, or until there is something to read in ``bell``.
+
+        Returns:
+            For ``move``: what can be done. Only this may run while another thread uses the connection.
+
+        Raises:
+            LocalPeerLost: the peer was silent until the deadline.
+        """
         poll = select.poll()
         poll.register(self._socket, select.POLLIN | (0 if self.idle else select.POLLOUT))
+        if bell is not None:
+            poll.register(bell, select.POLLIN)
         # Past the deadline one more look: what already lies in the buffer is not late.
         left_ns = max(deadline_ns - time.monotonic_ns(), 0)
-        ready = poll.poll(left_ns // MILLISECOND_NS + 1)
+        ready = dict(poll.poll(left_ns // MILLISECOND_NS + 1))
         if not ready:
             raise LocalPeerLost("the local peer was silent for too long; it may be stopped or overloaded")
-        mask = ready[0][1]
-        return bool(mask & ~select.POLLOUT), bool(mask & select.POLLOUT)
+        return ready.get(self._socket.fileno(), 0)
 
-    def _write(self) -> None:
+    def move(self, ready: int) -> None:
+        """Write and read what can be without waiting, as ``wait`` said.
+
+        Raises:
+            LocalPeerLost, Malformed: as ``step``.
+        """
+        if ready & select.POLLOUT:
+            self.push()
+        if ready & ~select.POLLOUT:
+            self._read()
+
+    def push(self) -> None:
+        """Write what waits, as far as the system takes it now."""
+        if self.idle:
+            return
         try:
             sent = self._socket.sendmsg(self._outgoing[:PIECES], self._rights())
         except BlockingIOError:

@@ -1,8 +1,8 @@
 """One task as its client sees it: which units left, which came back, what may leave next.
 
 The peer grants credit, one per unit; results come back in any order and are
-handed on in the order of the inputs. Both windows are bounded, so that a task
-of a million units holds no more memory than its open ones. What is large is
+handed on in the order of the inputs, or to whoever waits for one of them. Both windows
+are bounded, so that a task of a million units holds no more memory than its open ones. What is large is
 written where the peer reads it, and read where the peer wrote it, if both can.
 
 Invariants
@@ -21,11 +21,11 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from cocoon.core import limits
-from cocoon.core.errors import LimitExceeded, Malformed, UsageError, from_code, wrong
+from cocoon.core.errors import LimitExceeded, Malformed, from_code, wrong
 from cocoon.core.pieces import Piece, whole
 from cocoon.core.units import KIB
 from cocoon.sdk.arena import Arena, Slot
-from cocoon.sdk.fields import take_bytes, take_hex, take_int, take_map, take_maps, take_peer, take_text
+from cocoon.sdk.fields import take_bytes, take_hex, take_int, take_maps, take_peer, take_text
 from cocoon.sdk.results import Failure, Outcome, Result
 from cocoon.wire.commitment import commit
 from cocoon.wire.framing import together
@@ -41,21 +41,18 @@ _RECEIPTS_KEPT = 4 * limits.CLIENT_WINDOW_UNITS
 
 @dataclass(slots=True)
 class Flow:
-    """The state of one task; ``units`` inputs, numbered for the caller from ``offset``.
+    """The state of one task; ``units`` inputs at most, numbered for the caller from ``offset``.
 
     Attributes:
         share: Makes memory that the peer sees too; None where that cannot be done. Called at most once.
-        is_open: It has at most so many; it ends with ``end``.
     """
 
     units: int
     share: Callable[[], memoryview] | None = None
     offset: int = 0
-    is_open: bool = False
     credit: int = 0
     next_unit: int = 0
-    next_out: int = 0
-    done: Message | None = None
+    handed: int = 0
     _open: dict[int, Piece] = field(default_factory=dict)
     _slots: dict[int, Slot] = field(default_factory=dict)
     _arena: Arena | None = None
@@ -72,10 +69,12 @@ class Flow:
 
     def may_send(self) -> bool:
         """True if the peer has room for the next unit, and so have we."""
-        room = self.next_unit - self.next_out < limits.CLIENT_WINDOW_UNITS
-        light = self._bytes < limits.CLIENT_WINDOW_BYTES or not self._open
+        # What was answered and is not taken keeps nobody from running one unit at a time.
+        is_narrow = self.next_unit - self.handed < limits.CLIENT_WINDOW_UNITS
+        is_light = self._bytes < limits.CLIENT_WINDOW_BYTES
+        has_room = (is_narrow and is_light) or not self._open
         is_ready = self._arena is None or self._arena.ready
-        return self.credit > 0 and self.next_unit < self.units and room and light and is_ready
+        return self.credit > 0 and self.next_unit < self.units and has_room and is_ready
 
     def send(self, payloads: Iterator[Sequence[Piece]]) -> Message | None:
         """The frame with the encoded inputs of the next units; None if none may leave now.
@@ -85,7 +84,6 @@ class Flow:
 
         Raises:
             LimitExceeded: the inputs of one unit are too large.
-            UsageError: there are fewer units than were promised.
         """
         first = self.next_unit
         units = next(together(self._next(payloads), lambda unit: len(self._open[unit])), None)
@@ -99,10 +97,8 @@ class Flow:
     def _next(self, payloads: Iterator[Sequence[Piece]]) -> Iterator[int]:
         while self.may_send():
             pieces = next(payloads, None)
-            if pieces is None and self.is_open:
-                return
             if pieces is None:
-                raise UsageError(f"the inputs ended after {self.next_unit} units; their length promised {self.units}")
+                return
             if (size_bytes := sum(map(len, pieces))) > limits.PAYLOAD_BYTES:
                 raise LimitExceeded(f"the inputs take {size_bytes} bytes, more than {limits.PAYLOAD_BYTES}")
             unit, self.next_unit = self.next_unit, self.next_unit + 1
@@ -140,8 +136,8 @@ class Flow:
         self.units = self.next_unit
         return {"end": True}
 
-    def handle(self, message: Message) -> None:
-        """Take one event of the peer.
+    def handle(self, message: Message) -> list[int]:
+        """Take one event of the peer; the units that it answers.
 
         Raises:
             Malformed: fields missing, or a unit that is not open.
@@ -156,15 +152,18 @@ class Flow:
                 self.credit = min(self.credit + take_int(message, "count", high=_U32), self.units)
             case "results":
                 provider, lease = take_peer(message, "provider"), take_hex(message, "lease")
+                answered = []
                 for one in take_maps(message, "results"):
                     outputs = self._outputs(one)
-                    self._answer(self._result(one, outputs, provider, lease), len(outputs))
+                    answered.append(self._answer(self._result(one, outputs, provider, lease), len(outputs)))
+                return answered
             case "failed":
                 text = take_text(message, "text", chars=1 << 16)[: limits.ERROR_TEXT_CHARS]
                 error = from_code(take_text(message, "code", chars=64), text)
-                self._answer(Failure(self._unit(message) + self.offset, error), 0)
+                return [self._answer(Failure(self._unit(message) + self.offset, error), 0)]
             case "receipt":
                 self._receipt(message)
+        return []
 
     def shown(self, message: Message) -> Iterator[Message]:
         """A message that was taken, for people: one event a result, without payloads, units renumbered."""
@@ -176,20 +175,26 @@ class Flow:
             kept = {key: value for key, value in one.items() if key not in ("outputs", "outputs_bytes", "salt")}
             yield {**common, **kept, "unit": one["unit"] + self.offset}
 
-    def finish(self, message: Message) -> None:
-        """Take the peer's ``done``; every unit must have been answered by now."""
-        self.done = take_map(message, "done")
-        missing = self.units - self.next_out - len(self._held)
-        if missing:
+    def finish(self) -> None:
+        """The peer says that the task is done.
+
+        Raises:
+            Malformed: a unit was not answered.
+        """
+        if missing := self.units - self.handed - len(self._held):
             raise Malformed(f"the local peer ended the task with {missing} of {self.units} units unanswered")
 
-    def ready(self) -> Iterator[Outcome]:
-        """Hand on what can be handed on in order; drops it from the window."""
-        while self.next_out in self._held:
-            outcome, size_bytes = self._held.pop(self.next_out)
-            self.next_out += 1
-            self._bytes -= size_bytes
-            yield outcome
+    def take(self, unit: int) -> Outcome:
+        """Hand on what became of a unit that was answered; drops it from the window."""
+        outcome, size_bytes = self._held.pop(unit)
+        self.handed += 1
+        self._bytes -= size_bytes
+        return outcome
+
+    def forget(self, unit: int) -> None:
+        """Nobody takes this unit any more, if it was answered and not taken."""
+        if unit in self._held:
+            self.take(unit)
 
     def release(self) -> None:
         """Let go of shared memory: the conversation is over, whoever may still hold this task."""
@@ -202,12 +207,13 @@ class Flow:
             raise Malformed(f"the local peer answered unit {unit}, which is not open")
         return unit
 
-    def _answer(self, outcome: Outcome, size_bytes: int) -> None:
+    def _answer(self, outcome: Outcome, size_bytes: int) -> int:
         unit = outcome.unit - self.offset
         self._bytes += size_bytes - len(self._open.pop(unit))
         if (slot := self._slots.pop(unit, None)) is not None and self._arena is not None:
             self._arena.free(slot)
         self._held[unit] = (outcome, size_bytes)
+        return unit
 
     def _outputs(self, message: Message) -> Piece:
         """The outputs of a unit, which are in the message, or in the room that was given to it."""

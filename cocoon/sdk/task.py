@@ -1,85 +1,103 @@
-"""One task over the control socket: sends inputs as credit allows, hands results on in order.
+"""Inputs of many units through one task: taken as there is room for them, outcomes handed on in order.
 
 Purity: shell. Spec: docs/spec/control.md, rules CTL-7 to CTL-10.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from itertools import islice
 from typing import Any
 
 from cocoon.core import limits
+from cocoon.core.errors import UsageError
 from cocoon.core.pieces import Piece, whole
-from cocoon.core.shared import SEALS
-from cocoon.core.units import MILLISECOND_NS
 from cocoon.sdk.arrays import plain_tensors
-from cocoon.sdk.control import Connection, Message, error_of
-from cocoon.sdk.fields import plain, take_map
-from cocoon.sdk.flow import Flow
-from cocoon.sdk.home import Contact
+from cocoon.sdk.conversation import Call, Conversation
 from cocoon.sdk.results import Outcome
 from cocoon.wire.tensors import tensor_pieces
 
 Inputs = Mapping[str, Any]
-OnEvent = Callable[[dict[str, Any]], None]
 
 
-def stream(
-    contact: Contact, args: Message, payloads: Iterator[Sequence[Piece]], offset: int, on_event: OnEvent | None
-) -> Iterator[Outcome]:
-    """Drive one task over one connection; closing the iterator closes the connection.
+def encoded(inputs: Inputs) -> Sequence[Piece]:
+    """The inputs of one unit, in pieces that lie where its arrays do."""
+    return tensor_pieces(plain_tensors(inputs))
+
+
+def streamed(
+    conversation: Conversation, payloads: Iterator[Sequence[Piece]]
+) -> Generator[Outcome, None, None]:
+    """What became of each payload, in order; the next one is taken when there is room for it.
 
     Args:
-        args: Of the verb ``run``.
-        payloads: Encoded inputs, one per unit, in pieces.
-        offset: Added to the units that the caller sees.
+        payloads: Encoded inputs, in pieces that may be written over when the next are asked for.
     """
-    end_ns = time.monotonic_ns() + args["deadline_ms"] * MILLISECOND_NS + limits.CONTROL_GRACE_NS
-    with Connection(contact) as connection:
-        flow = Flow(args["units"], connection.share if SEALS else None, offset)
-        connection.request("run", args)
-        while flow.done is None:
-            while connection.roomy and (frame := flow.send(payloads)) is not None:
-                connection.send(frame)
-            message = connection.step(end_ns)
-            if message is None:
-                continue
-            if error := error_of(message):
-                raise error
-            take(flow, message, on_event)
-            yield from flow.ready()
+    asked, is_over = deque[Call](), False
+    try:
+        while asked or not is_over:
+            # What lies here is handed on first: then many leave together.
+            while not is_over and _may_take(asked) and (room := conversation.room(asked[0] if asked else None)):
+                calls, is_over = _pulled(payloads, min(room, limits.CLIENT_WINDOW_UNITS - len(asked)))
+                conversation.hand_in(calls)
+                asked += calls
+            if asked:
+                yield conversation.wait(asked[0])
+                asked.popleft()
+    finally:
+        conversation.give_up(asked)
 
 
-def take(flow: Flow, message: Message, on_event: OnEvent | None) -> None:
-    """Let the flow take a word of the peer, and the caller hear of it."""
-    if "done" in message:
-        flow.finish(message)
-        shown: Iterable[Message] = ({"event": "done", **take_map(message, "done")},)
-    else:
-        flow.handle(message)
-        shown = flow.shown(message)
-    if on_event is not None:
-        for event in shown:
-            on_event(plain(event))
+def _may_take(asked: Sequence[Call]) -> bool:
+    """Whether none is ready, and they are not too many."""
+    return not asked or (not asked[0].answered and len(asked) < limits.CLIENT_WINDOW_UNITS)
+
+
+def _pulled(payloads: Iterator[Sequence[Piece]], room: int) -> tuple[list[Call], bool]:
+    """The next payloads, at most so many, and whether there are no others.
+
+    Small ones are copied. Large ones are left where the next may be written, so nothing is taken behind one.
+    """
+    calls: list[Call] = []
+    size_bytes = 0
+    while len(calls) < room and size_bytes < limits.TOGETHER_BYTES:
+        if (pieces := next(payloads, None)) is None:
+            return calls, True
+        one_bytes = sum(map(len, pieces))
+        calls.append(Call(pieces if one_bytes >= limits.SMALL_PAYLOAD_BYTES else [whole(pieces)]))
+        size_bytes += one_bytes
+    return calls, False
 
 
 def batches(inputs: Iterable[Inputs]) -> Iterator[tuple[int, Iterator[Sequence[Piece]]]]:
     """Cut inputs into tasks: (units, their encoded inputs)."""
-    encoded = (tensor_pieces(plain_tensors(item)) for item in inputs)
+    payloads = map(encoded, inputs)
     if isinstance(inputs, Sized):
         for start in range(0, len(inputs), limits.UNITS_PER_TASK):
-            yield min(len(inputs) - start, limits.UNITS_PER_TASK), encoded
+            units = min(len(inputs) - start, limits.UNITS_PER_TASK)
+            yield units, _promised(payloads, units)
         return
-    while batch := list(_bounded(encoded)):
+    while batch := list(_bounded(payloads)):
         yield len(batch), iter(batch)
 
 
-def _bounded(encoded: Iterator[Sequence[Piece]]) -> Iterator[Sequence[Piece]]:
+def _promised(payloads: Iterator[Sequence[Piece]], units: int) -> Iterator[Sequence[Piece]]:
+    """The next ``units`` payloads.
+
+    Raises:
+        UsageError: there are fewer.
+    """
+    for unit in range(units):
+        if (pieces := next(payloads, None)) is None:
+            raise UsageError(f"the inputs ended after {unit} units; their length promised {units}")
+        yield pieces
+
+
+def _bounded(payloads: Iterator[Sequence[Piece]]) -> Iterator[Sequence[Piece]]:
     """The next few payloads, limited by number and by size; copied, because all are taken before any is sent."""
     size_bytes = 0
-    for pieces in islice(encoded, limits.MAP_BATCH_UNITS):
+    for pieces in islice(payloads, limits.MAP_BATCH_UNITS):
         yield [payload := whole(pieces)]
         size_bytes += len(payload)
         if size_bytes >= limits.CLIENT_WINDOW_BYTES // 2:

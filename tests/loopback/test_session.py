@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,32 @@ def test_runs_of_a_session_share_a_task_are_each_paid_and_receipted_when_it_ends
     assert all(result.receipt for result in results)
     assert events.count("bids") == 1 and events.count("lease") == 1
     assert sum(result.price_nanoton for result in results) == bill(90)
+
+
+def test_threads_that_share_a_session_are_each_answered_on_one_lease_and_all_is_paid_once(
+    here: Market, model: Path
+) -> None:
+    events: list[str] = []
+    results: dict[int, cocoon.Result] = {}
+    refused: list[int] = []
+
+    def use(first: int) -> None:
+        for value in range(first, first + 25):
+            results[value] = session.run(row(value))
+        try:
+            session.run({"z": np.zeros(3, "f4")})
+        except InputsMismatch:
+            refused.append(first)
+
+    with here.buyer.session(model, runs=700, on_event=lambda event: events.append(event["event"])) as session:
+        with ThreadPoolExecutor(24) as threads:
+            for done in [threads.submit(use, 100 * thread) for thread in range(24)]:
+                done.result()
+    assert len(refused) == 24 and len(results) == 24 * 25
+    assert all(result.outputs["y"].max() == value and result.receipt for value, result in results.items())
+    assert len({result.number for result in results.values()}) == len(results), "no run is answered twice"
+    assert events.count("bids") == 1 and events.count("lease") == 1
+    assert sum(result.price_nanoton for result in results.values()) == bill(len(results))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="seals are Linux's")

@@ -140,10 +140,11 @@ def test_results_stay_what_they_are_when_their_place_is_used_again(home: Path, m
         kept = first.outputs["out_x"].copy()
         with pytest.raises(InputsMismatch, match="the second"):
             session.run(octets(1))
-        for value in range(2, 9):
+        for value in range(2, 8):
             session.run(octets(value))
-        assert np.array_equal(first.outputs["out_x"], kept)
         assert mapped() - before
+        session.run(octets(8))
+        assert np.array_equal(first.outputs["out_x"], kept)
     session.close()
     assert mapped() <= before
 

@@ -20,14 +20,7 @@ def open_task(talk: Talk, verb: str, args: dict[str, Any]) -> None:
     """Answers each unit when it comes, every third with a failure, until the client ends; then the receipt."""
     talk.event("credit", count=4)
     units = 0
-    while (message := talk.receive()) is not None:
-        if message.get("end"):
-            talk.event("receipt", hash=receipt_hash(0), seq=1, lease=LEASE, runs=units, first_number=0, verified=True)
-            talk.send({"done": {
-                "task": TASK, "units": units, "failed": units // 3, "receipts": [receipt_hash(0)],
-                "price_nanoton": 0, "provider": PROVIDER,
-            }})
-            return
+    while units < args["units"] and not (message := _heard(talk)).get("end"):
         for unit, inputs in enumerate(message["inputs"], message["first"]):
             units += 1
             talk.event("credit", count=1)
@@ -35,6 +28,17 @@ def open_task(talk: Talk, verb: str, args: dict[str, Any]) -> None:
                 talk.event("failed", unit=unit, code="inputs_mismatch", text="the third")
             else:
                 talk.send(result_of(unit, inputs, number=unit))
+    talk.event("receipt", hash=receipt_hash(0), seq=1, lease=LEASE, runs=units, first_number=0, verified=True)
+    talk.send({"done": {
+        "task": TASK, "units": units, "failed": units // 3, "receipts": [receipt_hash(0)],
+        "price_nanoton": 0, "provider": PROVIDER,
+    }})
+
+
+def _heard(talk: Talk) -> dict[str, Any]:
+    if (message := talk.receive()) is None:
+        raise ConnectionError("the client hung up")
+    return message
 
 
 def inputs_of(value: int) -> dict[str, Any]:
@@ -78,14 +82,16 @@ def test_no_more_runs_than_were_named(home: Path, model: Path) -> None:
             session.run(inputs_of(3))
 
 
-def test_results_that_were_not_taken_are_not_mixed_with_the_next(home: Path, model: Path) -> None:
+def test_results_that_were_not_taken_keep_nobody_waiting_and_are_not_mixed_with_others(
+    home: Path, model: Path
+) -> None:
     with serving(home, open_task), connect(home).session(model) as session:
-        results = session.map([inputs_of(1), inputs_of(2)])
-        next(results)
-        with pytest.raises(UsageError, match="not taken"):
-            session.run(inputs_of(3))
+        session.run(inputs_of(0))
+        results = session.map(inputs_of(value) for value in (1, 2, 3))
         assert next(results).unit == 1
-        assert [one.unit for one in session.map([inputs_of(3), inputs_of(4)])] == [2, 3]
+        other = session.run(inputs_of(4))
+        assert (other.unit, int(other.outputs["out_x"][0])) == (4, 4)
+        assert [one.unit for one in results] == [2, 3]
 
 
 def test_an_exception_in_the_block_gives_the_task_up(home: Path, model: Path) -> None:
