@@ -62,9 +62,9 @@ def fits(tab: Tab, pending: int = 0, units: int | None = None, *, unproven: bool
         return False
     if not tab.terms.tranche_nanoton:
         return True
-    settled = 0 if unproven else tab.units_settled
+    settled, settled_nanoton = (0, 0) if unproven else (tab.units_settled, tab.billed_nanoton - tab.open_nanoton)
     most = tab.units + (pending + 1 if units is None else units)
-    value = tab.terms.bill_nanoton(most) - tab.terms.bill_nanoton(settled)
+    value = tab.terms.bill_nanoton(most) - settled_nanoton
     # A run dearer than a tranche may go alone; on credit no more is given than a tranche, or one unit.
     is_alone = not pending and tab.units == settled and (not unproven or most - settled == 1)
     return value <= tab.terms.tranche_nanoton or is_alone

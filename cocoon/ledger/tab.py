@@ -5,6 +5,7 @@ receipts, so checking a receipt is computing it and comparing the fields.
 
 Invariants
     Numbers rise; the bill never exceeds the ceiling.
+    ``billed_nanoton`` is the terms' bill of ``units``, and ``open_nanoton`` the value of ``open``.
     A statement leaves the tab once, with the receipt that covers it.
 
 Purity: pure. Spec: docs/spec/receipts.md, rules REC-5 to REC-10; money.md, MON-4 to MON-6.
@@ -52,8 +53,10 @@ class Tab:
     head: Head = field(init=False)
     #: Checked and not yet under a countersigned receipt, by rising number.
     open: list[Statement] = field(default_factory=list, init=False)
-    #: Sums over ``open``.
-    open_units: int = field(default=0, init=False)
+    #: Units of all statements of this lease so far, and what they cost together: the terms' bill of them.
+    units: int = field(default=0, init=False)
+    billed_nanoton: int = field(default=0, init=False)
+    #: The part of it that is ``open``.
     open_nanoton: int = field(default=0, init=False)
     #: Units under countersigned receipts of this lease.
     units_settled: int = field(default=0, init=False)
@@ -63,11 +66,6 @@ class Tab:
 
     def __post_init__(self) -> None:
         self.head = self.opening
-
-    @property
-    def units(self) -> int:
-        """Units of all statements of this lease so far."""
-        return self.units_settled + self.open_units
 
     def holds(self, statement: Statement) -> bool:
         """Whether this very statement is on the tab, under no countersigned receipt."""
@@ -80,12 +78,14 @@ class Tab:
             pending: Units of statements before it that are not on the tab yet.
         """
         before = self.units + pending
-        return self.terms.bill_nanoton(before + units) - self.terms.bill_nanoton(before)
+        billed_nanoton = self.terms.bill_nanoton(before) if pending else self.billed_nanoton
+        return self.terms.bill_nanoton(before + units) - billed_nanoton
 
     def add(self, statement: Statement) -> None:
         """Take the statement of the next run, which ``check_next`` let pass."""
         self.open.append(statement)
-        self.open_units += statement.units
+        self.units += statement.units
+        self.billed_nanoton += statement.price_nanoton
         self.open_nanoton += statement.price_nanoton
         self.last_number = statement.number
 
@@ -108,7 +108,7 @@ class Tab:
             raise wrong("number", f"run {number} of a lease of {self.terms.max_runs} runs")
         check_units(statement, self.terms)
         bill = self.terms.bill_nanoton(self.units + statement.units)
-        if statement.price_nanoton != (due := bill - self.terms.bill_nanoton(self.units)):
+        if statement.price_nanoton != (due := bill - self.billed_nanoton):
             raise wrong("price", f"run {number} is stated at {statement.price_nanoton} nanoton, due {due}")
         if bill > self.terms.ceiling_nanoton:
             raise wrong("ceiling", f"a bill of {bill} nanoton; the ceiling is {self.terms.ceiling_nanoton}")
@@ -116,15 +116,12 @@ class Tab:
     def withdraw(self, after: int) -> None:
         """Forget open statements with a number above ``after``."""
         lost = [statement for statement in self.open if statement.number > after]
-        self.withdrawn_nanoton += self._take(lost)
+        lost_nanoton = _value_nanoton(lost)
+        self.withdrawn_nanoton += lost_nanoton
+        self.open_nanoton -= lost_nanoton
+        self.billed_nanoton -= lost_nanoton
+        self.units -= sum([statement.units for statement in lost])
         del self.open[len(self.open) - len(lost) :]
-
-    def _take(self, statements: Sequence[Statement]) -> int:
-        """Keep the sums right while these leave the tab; what they are worth."""
-        value = sum([statement.price_nanoton for statement in statements])
-        self.open_units -= sum([statement.units for statement in statements])
-        self.open_nanoton -= value
-        return value
 
     def skip(self) -> None:
         """One more number above the head's stands, or may stand, for a voided receipt (REC-13)."""
@@ -173,10 +170,14 @@ class Tab:
         """Make ``receipt``, which was checked, the head; return the statements it covers."""
         tranche = tuple(self.open[: receipt.runs])
         del self.open[: receipt.runs]
-        self._take(tranche)
+        self.open_nanoton -= _value_nanoton(tranche)
         self.units_settled = receipt.units
         self.head = Head(receipt.seq, digest, receipt.total_nanoton)
         return tranche
+
+
+def _value_nanoton(statements: Sequence[Statement]) -> int:
+    return sum([statement.price_nanoton for statement in statements])
 
 
 def receipt_root(statements: Sequence[Statement]) -> bytes:

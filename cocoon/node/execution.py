@@ -91,9 +91,11 @@ class Execution:
         """The run has its answer."""
         job = self._jobs.pop(number, None)
         if job is not None and job.result is not None:
+            may_wait = self._finished_bytes > FLIGHT_BYTES
             self._finished_bytes -= len(job.result.outputs)
-            self._popped.set()
-            self._popped = trio.Event()
+            if may_wait:
+                self._popped.set()
+                self._popped = trio.Event()
         return job
 
     async def load(self, model: HeldModel) -> int:

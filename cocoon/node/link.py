@@ -49,9 +49,10 @@ class WorkLink:
 
     def post(self, message: Message) -> None:
         """Let this leave with the next ``flush``, behind what was posted before."""
+        if not self._posted:                            # else whoever sends was told, and has not taken them yet
+            self._news.set()
         self._posted.append(message)
         self._unsent += 1
-        self._news.set()
         self._look_for_the_end(message)
 
     async def keep_sending(self) -> None:

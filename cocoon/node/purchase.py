@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Protocol
+from typing import Protocol, cast
 
 import trio
 
@@ -66,6 +66,7 @@ from cocoon.wire.messages import (
 )
 from cocoon.wire.schema import Message
 from cocoon.wire.signing import Signed, open_signed
+from cocoon.wire.widths import SALT_BYTES
 
 _FROM_PROVIDER = (ModelWant, ModelReady, RunToken, RunResult, RunFailure, ReceiptIssued, Refusal, LeaseClose)
 
@@ -274,9 +275,9 @@ class Purchase:
 
     async def _take_all(self, messages: Sequence[Message]) -> None:
         """In their order, and results that follow each other as one."""
-        for is_result, some in groupby(messages, lambda message: isinstance(message, RunResult)):
-            if is_result:
-                await self._accept_all([one for one in some if isinstance(one, RunResult)])
+        for kind, some in groupby(messages, type):
+            if kind is RunResult:
+                await self._accept_all(cast(list[RunResult], list(some)))
             else:
                 for message in some:
                     await self._take(message)
@@ -291,7 +292,7 @@ class Purchase:
         finally:
             self.tally.owe([accepted for _, _, accepted in checked])
             self._answers |= {number: answer for number, answer, _ in checked}
-            await self._driver.post(purchase.ResultsVerified(tuple(number for number, _, _ in checked)))
+            await self._driver.post(purchase.ResultsVerified(tuple([number for number, _, _ in checked])))
 
     async def _take(self, message: Message) -> None:
         match message:
@@ -375,8 +376,9 @@ class Purchase:
                 self._progress = None                   # later events belong to the tasks themselves
                 self._state.set()
             case purchase.SendRuns(first, runs):
-                for number, run in enumerate(runs, first):
-                    self._send_run(number, run)
+                salts = os.urandom(SALT_BYTES * len(runs))
+                for place, run in enumerate(runs):
+                    self._send_run(first + place, run, salts[SALT_BYTES * place : SALT_BYTES * (place + 1)])
             case purchase.RunsDelivered(numbers, runs):
                 await self._deliver(numbers, runs)
             case purchase.RunDenied(task, unit, code, text):
@@ -411,14 +413,14 @@ class Purchase:
         else:
             await self._driver.post(purchase.ModelPartSent())
 
-    def _send_run(self, number: int, run: purchase.Run) -> None:
+    def _send_run(self, number: int, run: purchase.Run, salt: bytes) -> None:
         inputs = self._inputs.pop((run.task, run.unit), None)
         if inputs is None:
             # Its task has ended. Not sent from here: the inbox may be full, and this is its reader.
             gone = purchase.FailureReceived(number, "cancelled", "the task has ended")
             self._nursery.start_soon(self._driver.post, gone)
             return
-        request = self._sent[number] = RunRequest(number=number, salt=os.urandom(16), inputs=inputs)
+        request = self._sent[number] = RunRequest(number=number, salt=salt, inputs=inputs)
         self._link.post(request)
 
     async def _deliver(self, numbers: Sequence[int], runs: Sequence[purchase.Run]) -> None:

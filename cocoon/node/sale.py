@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from itertools import groupby
+from typing import cast
 
 import trio
 
@@ -164,12 +165,12 @@ class Sale:
 
     async def _take_all(self, messages: Sequence[Message]) -> None:
         """In their order, and requests that follow each other as one."""
-        for is_request, some in groupby(messages, lambda message: isinstance(message, RunRequest)):
-            if is_request:
-                requests = [one for one in some if isinstance(one, RunRequest)]
+        for kind, some in groupby(messages, type):
+            if kind is RunRequest:
+                requests = cast(list[RunRequest], list(some))
                 for request in requests:
                     self._execution.take(request)
-                await self._driver.post(sale.RunsRequested(tuple((one.number, len(one.inputs)) for one in requests)))
+                await self._driver.post(sale.RunsRequested(tuple([(one.number, len(one.inputs)) for one in requests])))
             else:
                 for message in some:
                     await self._take(message)
@@ -312,7 +313,8 @@ class Sale:
         # From here on a number asked again is a replay, which must not make us forget what is owed.
         self._doubtful_through = 0
         self._link.post(job.result)
-        await self._settle(job.orders)
+        if job.orders:
+            await self._settle(job.orders)
 
     async def _close_open(self) -> None:
         """End the tranche before it is due: the most that the next run may cost has no room beside it (MON-14)."""

@@ -44,6 +44,7 @@ from cocoon.runtime.specs import TensorSpec, clip
 from cocoon.wire.codec import encode, pack_plain, unpack_plain
 
 _I64_MAX = (1 << 63) - 1
+_INTEGER = {int}
 _HEAD_BYTES = 32
 _LOAD_NUMBERS = 10
 #: All rows, all that is asked, and all that is cancelled.
@@ -291,8 +292,9 @@ def _plain_outcome(outcome: Outcome) -> list[object]:
 
 def _outcome(item: Any) -> Outcome:
     match item:
-        case [ran_us, offset, size, joined, place] if 0 <= _number(place) < _number(joined) <= BATCH_RUNS:
-            return Made(_number(ran_us), _span([offset, size]), joined, place)
+        case [ran_us, offset, size, joined, place] if set(map(type, item)) == _INTEGER:
+            if 0 <= ran_us <= _I64_MAX and 0 <= place < joined <= BATCH_RUNS:
+                return Made(ran_us, _span((offset, size)), joined, place)
         case [code, text]:
             return _failed(code, text)
         case []:
@@ -308,8 +310,8 @@ def _failed(code: Any, text: Any) -> Failed:
 
 def _span(item: Any) -> Span:
     match item:
-        case [offset, size] if (end := _number(offset) + _size(size)) <= SHARED_BYTES:
-            return end - size, size
+        case [offset, size] if type(offset) is int and 0 <= offset <= SHARED_BYTES - _size(size):
+            return offset, size
     raise Malformed("a place outside of the shared memory")
 
 

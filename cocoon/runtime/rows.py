@@ -17,7 +17,7 @@ import numpy as np
 
 from cocoon.core.errors import InputsMismatch, RunFailed
 from cocoon.runtime.company import Form, form_of
-from cocoon.wire.tensors import STRING, Array
+from cocoon.wire.tensors import DTYPE_NAMES, STRING, Array
 
 Tensors = Mapping[str, Array]
 
@@ -63,4 +63,5 @@ def split(outputs: Tensors, rows: Sequence[int]) -> list[dict[str, Array]]:
 
 
 def _dtype(array: Array) -> str:
-    return STRING if array.dtype == object else array.dtype.name
+    known = DTYPE_NAMES.get(array.dtype)
+    return known or (STRING if array.dtype == object else array.dtype.name)

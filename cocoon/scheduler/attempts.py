@@ -103,15 +103,17 @@ class Attempts:
 
     def accept(self, now_ns: int, number: int, answers: Iterable[tuple[int, int]]) -> tuple[int, ...]:
         """Take answers of units with their prices in nanoton; which of them were out on this lease."""
-        one, taken = self.live[number], []
+        one, taken, prices = self.live[number], list[int](), list[int]()
         for unit, price_nanoton in answers:
             if unit in one.out:
                 one.out.remove(unit)
                 one.answer(now_ns)
-                one.price = one.price.after(price_nanoton)
-                self.spent_nanoton += price_nanoton
                 taken.append(unit)
-        one.accepted += len(taken)
+                prices.append(price_nanoton)
+        if taken:
+            one.price = one.price.after(prices)
+            self.spent_nanoton += sum(prices)
+            one.accepted += len(taken)
         return tuple(taken)
 
     def wants_more(self, rest: int) -> bool:

@@ -49,10 +49,20 @@ class LeasePrice(Value):
         """The most that so many units more cost."""
         return self.setup_nanoton + self.runs_nanoton(units) if units else 0
 
-    def after(self, price_nanoton: int) -> LeasePrice:
-        """The price after one unit more, which cost so much; if that is not what we thought, others are there too."""
-        shared = self.shared or price_nanoton != self.cost_nanoton(1)
-        return replace(self, setup_nanoton=0, billed=self.billed + 1, shared=shared)
+    def after(self, prices: Sequence[int]) -> LeasePrice:
+        """The price after these units more, in nanoton; if they are not what we thought, others are there too."""
+        shared = self.shared or not self._foresees(prices)
+        return replace(self, setup_nanoton=0, billed=self.billed + len(prices), shared=shared)
+
+    def _foresees(self, prices: Sequence[int]) -> bool:
+        """Whether the next units cost this by the bill of a lease that nobody else has units on."""
+        due_nanoton, before_nanoton = self.setup_nanoton, bill_nanoton(self.billed, self.run_nanoton_per_1000)
+        for billed, price_nanoton in enumerate(prices, self.billed + 1):
+            after_nanoton = bill_nanoton(billed, self.run_nanoton_per_1000)
+            if price_nanoton != due_nanoton + after_nanoton - before_nanoton:
+                return False
+            due_nanoton, before_nanoton = 0, after_nanoton
+        return True
 
 
 class Stake(Value):

@@ -126,14 +126,8 @@ class Client:
     ) -> Generator[Result | Failure, None, None]: ...
 
     def map(
-        self,
-        model: str | os.PathLike[str],
-        inputs: Iterable[Inputs],
-        *,
-        max_price_nanoton: int | None = None,
-        deadline_s: float = _DEFAULT_DEADLINE_S,
-        spread: int | None = None,
-        on_event: OnEvent | None = None,
+        self, model: str | os.PathLike[str], inputs: Iterable[Inputs], *, max_price_nanoton: int | None = None,
+        deadline_s: float = _DEFAULT_DEADLINE_S, spread: int | None = None, on_event: OnEvent | None = None,
         keep_going: bool = False,
     ) -> Generator[Any, None, None]:
         """Stream ``inputs`` through ``model``; yields results in order, holds few of them.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 
 from cocoon.core.errors import Corrupt
 from cocoon.core.values import Value
@@ -19,6 +20,8 @@ GENESIS = bytes(32)
 
 _NONE = b"\x00"
 _SOME = b"\x01"
+#: Kinds of records whose spelling is at hand; a peer writes some twenty.
+_KINDS = 64
 
 
 class Entry(Value):
@@ -48,9 +51,9 @@ def link(previous: bytes, seq: int, kind: str, unique: bytes | None, body: bytes
     Every variable part carries its u64 length and ``unique`` a byte that says
     whether it is there, so no two records share an encoding (STO-3).
     """
-    name = kind.encode("utf-8")
-    key = _NONE if unique is None else _SOME + _sized(unique)
-    return hashlib.sha256(previous + seq.to_bytes(8, "big") + _sized(name) + key + _sized(body)).digest()
+    key = _NONE if unique is None else _SOME + len(unique).to_bytes(8, "big") + unique
+    size = len(body).to_bytes(8, "big")
+    return hashlib.sha256(previous + seq.to_bytes(8, "big") + _name(kind) + key + size + body).digest()
 
 
 def check(previous: bytes, entry: Entry) -> None:
@@ -81,5 +84,7 @@ def check_all(entries: Iterable[Entry]) -> tuple[int, bytes]:
     return count, head
 
 
-def _sized(part: bytes) -> bytes:
-    return len(part).to_bytes(8, "big") + part
+@lru_cache(_KINDS)
+def _name(kind: str) -> bytes:
+    name = kind.encode("utf-8")
+    return len(name).to_bytes(8, "big") + name

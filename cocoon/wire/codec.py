@@ -133,17 +133,16 @@ def plain_pieces(value: object) -> list[bytes]:
 
 def _holds_large(value: object) -> bool:
     """Whether byte strings are in it that are worth no copy; without a call for each of a thousand items."""
-    items: list[Any] = [value]
-    while items:
-        item = items.pop()
-        kind = type(item)
-        if kind is bytes:
-            if len(item) >= SMALL_PAYLOAD_BYTES:
-                return True
-        elif kind is dict:
-            items += item.values()
-        elif kind is list or kind is tuple:
-            items += item
+    waiting: list[Any] = [(value,)]
+    while waiting:
+        items = waiting.pop()
+        for item in items.values() if type(items) is dict else items:
+            kind = type(item)
+            if kind is bytes:
+                if len(item) >= SMALL_PAYLOAD_BYTES:
+                    return True
+            elif kind is dict or kind is list or kind is tuple:
+                waiting.append(item)
     return False
 
 

@@ -11,7 +11,7 @@ Purity: pure. Spec: docs/spec/judged.md, rules JUD-2 to JUD-6.
 from __future__ import annotations
 
 import struct
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cocoon.core.errors import Malformed, UsageError
@@ -37,6 +37,8 @@ _VOUCHER_END = struct.Struct(">IIQ32s")
 #: Cells of the newest words, half a kilobyte each.
 _CELLS_AT_HAND = 1_024
 _ALGS = (ALG_SHA256, ALG_BLAKE3)
+#: Where a statement keeps its spelling and hash; functools.cached_property takes a lock (Python 3.11).
+_WORDS = "words"
 #: Escrow of leases that no contract covers (price 0).
 NO_ESCROW = bytes(32)
 
@@ -118,11 +120,11 @@ class Statement(Value, dict=True):
 
     def pack(self) -> bytes:
         """Data bytes of the cell, ``STATEMENT_BYTES`` long; raises as ``cell``."""
-        return self._words[0]
+        return self._words()[0]
 
     def hash(self) -> bytes:
         """Representation hash, 32 bytes: a leaf of the receipt's tree; raises as ``cell``."""
-        return self._words[1]
+        return self._words()[1]
 
     @classmethod
     def unpack(cls, data: bytes) -> Statement:
@@ -139,12 +141,17 @@ class Statement(Value, dict=True):
         found = cls(lease, number, algs >> 4, inputs, algs & 0x0F, outputs, *rest)
         if (flaw := found._flaw()) is not None:
             raise Malformed(flaw)
-        found.__dict__["_words"] = data, plain_hash(data)       # there is one spelling only
+        found.__dict__[_WORDS] = data, plain_hash(data)         # there is one spelling only
         return found
 
-    @cached_property
     def _words(self) -> tuple[bytes, bytes]:
         """Data bytes and representation hash: journalled, sent, shown and signed, a dozen times together."""
+        known: tuple[bytes, bytes] | None = self.__dict__.get(_WORDS)
+        if known is None:
+            known = self.__dict__[_WORDS] = self._spelled()
+        return known
+
+    def _spelled(self) -> tuple[bytes, bytes]:
         if (flaw := self._flaw()) is not None:
             raise UsageError(flaw)
         lease, number, input_alg, inputs, output_alg, outputs, *rest = astuple(self)

@@ -326,7 +326,7 @@ def _spelled(cls: type[M], body: dict[Any, Any]) -> M | None:
 
 
 def _tuple_of(items: list[Any]) -> tuple[Any, ...]:
-    return tuple(_tuple_of(item) if type(item) is list else item for item in items)
+    return tuple([_tuple_of(item) if type(item) is list else item for item in items])
 
 
 def unpack_body(cls: type[M], body: bytes) -> M:

@@ -229,7 +229,11 @@ class ReceiptsInAnyWeather(RuleBasedStateMachine):
     @invariant()
     def lines_add_up(self) -> None:
         lines = sum(made.price_nanoton for made in self.accepted)
-        assert lines == self.buyer.tab.terms.bill_nanoton(self.buyer.tab.units)
+        assert lines == self.buyer.tab.billed_nanoton
+        for tab in (self.seller.tab, self.buyer.tab):
+            assert tab.units == tab.units_settled + sum(made.units for made in tab.open)
+            assert tab.billed_nanoton == tab.terms.bill_nanoton(tab.units)
+            assert tab.open_nanoton == tab.billed_nanoton - tab.terms.bill_nanoton(tab.units_settled)
 
     def teardown(self) -> None:
         """From any state, once nothing is lost any more, both sides agree (on rebuilt copies of both)."""

@@ -4,11 +4,12 @@ Hostile models and inputs have a corpus of their own: tests/attack/hostile_model
 """
 
 import os
+import signal
 
 import pytest
 
 from cocoon.core.errors import MemoryExceeded, ModelRefused, RunTimeout
-from cocoon.core.units import MIB
+from cocoon.core.units import MIB, MILLISECOND_NS
 from cocoon.core.values import replace
 from tests import models
 from tests.adapters.runtime.conftest import LIMITS, run_tensors
@@ -39,7 +40,8 @@ async def test_a_run_that_wants_too_much_memory_is_told_so_and_the_worker_lives_
 
 
 async def test_a_load_that_does_not_end_is_killed_at_its_deadline(start, model_file):
-    worker = await start(replace(LIMITS, load_ns=1))
+    worker = await start(replace(LIMITS, load_ns=MILLISECOND_NS))
+    os.kill(worker.pid, signal.SIGSTOP)        # it cannot answer before we look at the clock
     with pytest.raises(RunTimeout, match="of loading the model"):
         await worker.load(model_file(models.adder_model()))
     assert not worker.alive

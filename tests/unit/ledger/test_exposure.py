@@ -1,4 +1,4 @@
-"""Credit before a lane is on chain (MON-16 to MON-18)."""
+"""Credit before a lane is on chain (MON-16 to MON-18), and what was withdrawn."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from cocoon.core.errors import CreditRefused
 from cocoon.core.ids import LeaseId, PeerKey
 from cocoon.core.limits import CREDIT_DEBTORS
-from cocoon.ledger.events import StatementsWithdrawn
+from cocoon.ledger.events import StatementMade, StatementsWithdrawn
 from cocoon.ledger.exposure import CREDIT_FACTS, CreditBook, CreditEnded, WorkLost, lost_nanoton
-from tests.unit.ledger.parties import REQUESTER, STRANGER, deliver, issuer, verifier
+from tests.unit.ledger.parties import REQUESTER, STRANGER, close, deliver, issuer, next_statement, settle, verifier
 
 ONE, TWO = LeaseId(b"\x01" * 32), LeaseId(b"\x02" * 32)
 
@@ -72,6 +72,18 @@ def test_results_that_were_withdrawn_count_as_not_paid() -> None:
     assert lost_nanoton(seller.tab) == seller.tab.open_nanoton == 12
     seller.handle(0, StatementsWithdrawn(1))
     assert (lost_nanoton(seller.tab), seller.tab.open_nanoton) == (12, 9)
+
+
+def test_what_was_withdrawn_is_on_no_bill_and_the_next_run_costs_what_it_would_have() -> None:
+    seller, buyer = issuer(paid=True), verifier(paid=True)
+    deliver(seller, buyer, 2)
+    tab, lost = seller.tab, next_statement(seller.tab)
+    seller.handle(0, StatementMade(lost))
+    seller.handle(0, StatementsWithdrawn(2))
+    assert (tab.units, tab.billed_nanoton) == (2, tab.terms.bill_nanoton(2))
+    assert tab.price_nanoton(1) == lost.price_nanoton
+    settle(seller, buyer, close(seller, buyer))
+    assert (tab.billed_nanoton, tab.open_nanoton) == (tab.terms.bill_nanoton(2), 0)
 
 
 def test_what_a_dead_provider_may_never_have_sent_is_not_counted_against_its_buyer() -> None:

@@ -152,4 +152,20 @@ def test_who_names_no_price_of_tokens_sells_none() -> None:
 def test_a_lease_for_tokens_is_never_thought_cheaper_than_it_can_become() -> None:
     price = LeasePrice.of(teller(1, 30, setup_nanoton=7))
     assert price.cost_nanoton(2) == 7 + 2 * 2, "50 tokens cost 1.5 nanoton: a run may round that up by itself"
-    assert price.after(9).cost_nanoton(1) == 2, "less than was thought is no sign of another task"
+    assert price.after([9]).cost_nanoton(1) == 2, "less than was thought is no sign of another task"
+
+
+@given(
+    setup=st.integers(0, 9), rate=st.integers(0, 5_000), billed=st.integers(0, 2_000),
+    off=st.lists(st.sampled_from([0, 0, 0, 1, -1]), max_size=6),
+)
+def test_units_that_are_answered_together_cost_as_one_by_one(
+    setup: int, rate: int, billed: int, off: list[int]
+) -> None:
+    price = one_by_one = LeasePrice(setup, rate, billed)
+    prices = []
+    for amiss in off:
+        prices.append(one_by_one.cost_nanoton(1) + amiss)
+        one_by_one = one_by_one.after(prices[-1:])
+    assert price.after(prices) == one_by_one or not prices
+    assert one_by_one.shared == any(off)

@@ -263,9 +263,9 @@ def test_a_warm_lease_without_a_ceiling_is_bound_by_the_usual_one() -> None:
 def test_another_task_on_the_lease_makes_every_unit_count_as_rounded_up() -> None:
     alone = LeasePrice(5, 1)
     assert alone.cost_nanoton(8) == 6
-    after = alone.after(6)
+    after = alone.after([6])
     assert after == LeasePrice(0, 1, 1) and after.cost_nanoton(8) == 0
-    assert after.after(1) == LeasePrice(0, 1, 2, shared=True) and after.after(1).cost_nanoton(8) == 8
+    assert after.after([1]) == LeasePrice(0, 1, 2, shared=True) and after.after([1]).cost_nanoton(8) == 8
 
 
 def figures(*most: int) -> st.SearchStrategy[tuple[int, ...]]:
