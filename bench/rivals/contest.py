@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -53,23 +54,24 @@ class NoRival(Exception):
 
 @dataclass(frozen=True)
 class Payload:
-    """One row of float32 and its answer."""
+    """Rows of float32 and their answers: no two of ``variants`` are the same, as no two of a user's are."""
 
     name: str
     items: int
+    variants: int
 
-    @property
-    def x(self) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    def x(self, turn: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
         """Half of it negative, so that an echo would be noticed."""
-        return np.linspace(-1, 1, self.items, dtype="f4").reshape(1, self.items)
+        row = np.linspace(-1, 1, self.items, dtype="f4")
+        return np.roll(row, turn % self.variants).reshape(1, self.items)
 
-    def answer(self) -> bytes:
+    def answer(self, turn: int) -> bytes:
         """What every server must give."""
-        return np.maximum(self.x, 0).tobytes()
+        return np.maximum(self.x(turn), 0).tobytes()
 
 
 #: What is measured: a payload, and how many requests at a time.
-SMALL, LARGE = Payload("1 KiB", 256), Payload("4 MiB", 1 << 20)
+SMALL, LARGE = Payload("1 KiB", 256, 128), Payload("4 MiB", 1 << 20, 2)
 CELLS = ((SMALL, 1), (SMALL, 64), (LARGE, 8))
 
 
@@ -92,7 +94,7 @@ class Rival:
     name: str
     package: str
     command: Callable[[Site], list[str]]
-    request: Callable[[Payload], bytes]
+    request: Callable[[Payload, int], bytes]
 
 
 def rivals() -> list[Rival]:
@@ -178,10 +180,13 @@ def _wait_until_it_answers(rival: Rival, site: Site, process: subprocess.Popen[b
 
 
 def _drive(rival: Rival, site: Site, payload: Payload, at_a_time: int, warm_s: float, span_s: float) -> Figures:
-    request, answer, order = (site.folder / name for name in ("request", "answer", "order.json"))
-    request.write_bytes(rival.request(payload))
-    answer.write_bytes(payload.answer())
-    load = {"request": str(request), "answer": str(answer), "port": site.port, "at_a_time": at_a_time}
+    order, paths = site.folder / "order.json", dict[str, list[str]]()
+    for name, made in (("requests", partial(rival.request, payload)), ("answers", payload.answer)):
+        files = [site.folder / f"{name}-{turn}" for turn in range(payload.variants)]
+        for turn, file in enumerate(files):
+            file.write_bytes(made(turn))
+        paths[name] = list(map(str, files))
+    load = {**paths, "port": site.port, "at_a_time": at_a_time}
     order.write_text(json.dumps({**load, "warm_s": warm_s, "span_s": span_s}))
     return _figures([str(PYTHON), "-m", "bench.rivals.load", str(order)], _environment(site.folder))
 
@@ -223,14 +228,15 @@ def _port() -> int:
 # --- how each is started and asked --------------------------------------------
 
 
-def _raw_request(payload: Payload) -> bytes:
-    return request_bytes("/relu", _RAW, payload.x.tobytes())
+def _raw_request(payload: Payload, turn: int) -> bytes:
+    return request_bytes("/relu", _RAW, payload.x(turn).tobytes())
 
 
-def _triton_request(payload: Payload) -> bytes:
+def _triton_request(payload: Payload, turn: int) -> bytes:
     """KServe v2 with the binary extension: JSON, then the tensor's bytes."""
-    raw = payload.x.tobytes()
-    tensor = {"name": "x", "shape": payload.x.shape, "datatype": "FP32", "parameters": {"binary_data_size": len(raw)}}
+    x = payload.x(turn)
+    raw = x.tobytes()
+    tensor = {"name": "x", "shape": x.shape, "datatype": "FP32", "parameters": {"binary_data_size": len(raw)}}
     wanted = [{"name": "y", "parameters": {"binary_data": True}}]
     head = json.dumps({"inputs": [tensor], "outputs": wanted}).encode()
     headers = {**_RAW, "inference-header-content-length": str(len(head))}

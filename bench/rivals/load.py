@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -44,14 +45,14 @@ class Load:
     """What is asked, how often at a time, and for how long.
 
     Attributes:
-        request: The whole of it, head and body.
-        answer: What the body of every answer ends with.
+        requests: Each whole, head and body; they are asked in turn.
+        answers: What the body of each of their answers ends with.
         warm_s, span_s: Before what counts, and what counts.
     """
 
     port: int
-    request: bytes
-    answer: bytes
+    requests: Sequence[bytes]
+    answers: Sequence[bytes]
     at_a_time: int
     warm_s: float
     span_s: float
@@ -79,10 +80,10 @@ def request_bytes(path: str, headers: Mapping[str, str], body: bytes) -> bytes:
 class _Connection(asyncio.Protocol):
     """Asks again as soon as it is answered, until the time is over."""
 
-    def __init__(self, load: Load, count_from_ns: int, end_ns: int, took_ns: list[int]) -> None:
+    def __init__(self, load: Load, turn: int, count_from_ns: int, end_ns: int, took_ns: list[int]) -> None:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._load, self._count_from_ns, self._end_ns, self._took_ns = load, count_from_ns, end_ns, took_ns
-        self._answer, self._wanted_bytes, self._asked_ns = bytearray(), 0, 0
+        self._answer, self._wanted_bytes, self._asked_ns, self._turn = bytearray(), 0, 0, turn
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
@@ -104,7 +105,7 @@ class _Connection(asyncio.Protocol):
     def _ask(self) -> None:
         self._answer.clear()
         self._wanted_bytes, self._asked_ns = 0, time.perf_counter_ns()
-        self._transport.write(self._load.request)
+        self._transport.write(self._load.requests[self._turn])
 
     def _answer_bytes(self, head_bytes: int) -> int:
         """The length of the whole answer; a refusal is never measured."""
@@ -116,7 +117,8 @@ class _Connection(asyncio.Protocol):
 
     def _answered(self) -> None:
         now_ns = time.perf_counter_ns()
-        if not self._answer.endswith(self._load.answer):
+        turn, self._turn = self._turn, (self._turn + 1) % len(self._load.requests)
+        if not self._answer.endswith(self._load.answers[turn]):
             self._fail("other bytes than the model's")
         elif now_ns >= self._end_ns:
             self.done.set_result(None)
@@ -143,9 +145,10 @@ async def drive(load: Load) -> list[int]:
     loop = asyncio.get_running_loop()
     connections = [
         (await loop.create_connection(
-            lambda: _Connection(load, count_from_ns, end_ns, took_ns), "127.0.0.1", load.port
+            partial(_Connection, load, turn % len(load.requests), count_from_ns, end_ns, took_ns),
+            "127.0.0.1", load.port,
         ))[1]
-        for _ in range(load.at_a_time)
+        for turn in range(load.at_a_time)
     ]
     try:
         async with asyncio.timeout(load.warm_s + load.span_s + PATIENCE_S):
@@ -158,8 +161,8 @@ async def drive(load: Load) -> list[int]:
 def main() -> None:
     """Drive the load that a file describes."""
     order = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    for name in ("request", "answer"):
-        order[name] = Path(order[name]).read_bytes()
+    for name in ("requests", "answers"):
+        order[name] = [Path(path).read_bytes() for path in order[name]]
     load = Load(**order)
     try:
         import uvloop

@@ -8,8 +8,13 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 import cocoon
 from bench.packaged import relu
@@ -19,7 +24,9 @@ from bench.rivals.contest import LARGE, SMALL, SPAN_S, NoRival, Payload
 from bench.rivals.load import Figures, figures
 from bench.rows import Row
 from cocoon.core.errors import CocoonError
+from cocoon.core.limits import UNITS_PER_TASK
 
+Way = Callable[[cocoon.Client, Path, Payload], Figures]
 CORES = 2
 #: Inputs of one ``map``: some seconds of them.
 _MAPPED = {SMALL: 2_000, LARGE: 40}
@@ -64,9 +71,12 @@ def _cocoon() -> Iterator[Row]:
         model.write_bytes(relu())
         client = cocoon.connect(started["requester"].home)
         for payload in (SMALL, LARGE):
-            for who, way, how in (("Cocoon, run", _one_by_one, "1 at a time"), ("Cocoon, map", _mapped, "a stream")):
+            ways: list[tuple[str, Way, str]] = [("Cocoon, run", _one_by_one, "1 at a time")]
+            for at_a_time in [count for size, count in contest.CELLS if size == payload]:
+                ways.append(("Cocoon, session", partial(_in_session, at_a_time=at_a_time), f"{at_a_time} at a time"))
+            for who, way, how in (*ways, ("Cocoon, map", _mapped, "a stream")):
                 try:
-                    client.run(model, {"x": payload.x})  # the auction and the cold model are figures of their own
+                    client.run(model, {"x": payload.x(0)})  # the auction and the cold model are figures of their own
                     yield told(who, payload, how, way(client, model, payload))
                 except CocoonError as error:
                     yield Row(f"{who}, {payload.name}, {how}", f"failed: {error.code}: {error.text}")
@@ -74,19 +84,45 @@ def _cocoon() -> Iterator[Row]:
 
 def _one_by_one(client: cocoon.Client, model: Path, payload: Payload) -> Figures:
     took_ns: list[int] = []
-    inputs = {"x": payload.x}
+    inputs = _inputs(payload)
     end_ns = time.perf_counter_ns() + int(SPAN_S * 1e9)
     while (began_ns := time.perf_counter_ns()) < end_ns:
-        client.run(model, inputs)
+        client.run(model, inputs[len(took_ns) % len(inputs)])
         took_ns.append(time.perf_counter_ns() - began_ns)
     return figures(took_ns, sum(took_ns))
+
+
+def _inputs(payload: Payload) -> list[dict[str, np.ndarray[Any, Any]]]:
+    return [{"x": payload.x(turn)} for turn in range(payload.variants)]
+
+
+def _in_session(client: cocoon.Client, model: Path, payload: Payload, at_a_time: int) -> Figures:
+    """Of threads that share a session, each with one run under way."""
+    took_ns: list[int] = []
+    inputs = _inputs(payload)
+
+    def use(turn: int) -> None:
+        while (asked_ns := time.perf_counter_ns()) < end_ns:
+            session.run(inputs[turn % len(inputs)])
+            took_ns.append(time.perf_counter_ns() - asked_ns)
+            turn += at_a_time
+
+    with client.session(model, runs=UNITS_PER_TASK) as session, ThreadPoolExecutor(at_a_time) as threads:
+        session.run(inputs[0])
+        began_ns = time.perf_counter_ns()
+        end_ns = began_ns + int(SPAN_S * 1e9)
+        for done in [threads.submit(use, turn) for turn in range(at_a_time)]:
+            done.result()
+        span_ns = time.perf_counter_ns() - began_ns
+    return figures(took_ns, span_ns)
 
 
 def _mapped(client: cocoon.Client, model: Path, payload: Payload) -> Figures:
     """Percentiles are of the time from one result to the next: what a reader of the stream waits for."""
     began_ns = last_ns = time.perf_counter_ns()
     took_ns: list[int] = []
-    for _ in client.map(model, [{"x": payload.x}] * _MAPPED[payload], spread=1):
+    inputs, count = _inputs(payload), _MAPPED[payload]
+    for _ in client.map(model, [inputs[turn % len(inputs)] for turn in range(count)], spread=1):
         now_ns = time.perf_counter_ns()
         took_ns.append(now_ns - last_ns)
         last_ns = now_ns

@@ -66,6 +66,8 @@ class Flow:
     _unreceipted: WeakValueDictionary[tuple[str, int], Result] = field(default_factory=WeakValueDictionary)
     # A receipt can overtake the results it covers: (lease, first number, end, hash).
     _receipts: deque[tuple[str, int, int, str]] = field(default_factory=lambda: deque(maxlen=_RECEIPTS_KEPT))
+    # Of each lease, the end of what any of these covers: beyond it, where most results are, nothing is looked for.
+    _receipted: dict[str, int] = field(default_factory=dict)
 
     def may_send(self) -> bool:
         """True if the peer has room for the next unit, and so have we."""
@@ -244,9 +246,10 @@ class Flow:
         _check(salt, self._open[unit], result.input_hash, "input")
         _check(salt, outputs, result.output_hash, "output")
         result.outputs = self._decoder.decode(outputs, copied=isinstance(outputs, memoryview))
-        for lease, first, end, receipt in self._receipts:
-            if lease == result.lease and first <= result.number < end:
-                result.receipt = receipt
+        if result.number < self._receipted.get(result.lease, 0):
+            for lease, first, end, receipt in self._receipts:
+                if lease == result.lease and first <= result.number < end:
+                    result.receipt = receipt
         if result.receipt is None:
             self._unreceipted[(result.lease, result.number)] = result
         return result
@@ -258,6 +261,7 @@ class Flow:
         end = first + take_int(message, "runs", high=limits.RUNS_PER_LEASE)
         stretch = (take_hex(message, "lease"), first, end, take_hex(message, "hash"))
         self._receipts.append(stretch)
+        self._receipted[stretch[0]] = max(end, self._receipted.get(stretch[0], 0))
         self._cover(*stretch)
 
     def _cover(self, lease: str, first: int, end: int, receipt: str) -> None:

@@ -120,11 +120,11 @@ class Statement(Value, dict=True):
 
     def pack(self) -> bytes:
         """Data bytes of the cell, ``STATEMENT_BYTES`` long; raises as ``cell``."""
-        return self._words()[0]
+        return (self.__dict__.get(_WORDS) or self._words())[0]
 
     def hash(self) -> bytes:
         """Representation hash, 32 bytes: a leaf of the receipt's tree; raises as ``cell``."""
-        return self._words()[1]
+        return (self.__dict__.get(_WORDS) or self._words())[1]
 
     @classmethod
     def unpack(cls, data: bytes) -> Statement:
@@ -146,12 +146,6 @@ class Statement(Value, dict=True):
 
     def _words(self) -> tuple[bytes, bytes]:
         """Data bytes and representation hash: journalled, sent, shown and signed, a dozen times together."""
-        known: tuple[bytes, bytes] | None = self.__dict__.get(_WORDS)
-        if known is None:
-            known = self.__dict__[_WORDS] = self._spelled()
-        return known
-
-    def _spelled(self) -> tuple[bytes, bytes]:
         if (flaw := self._flaw()) is not None:
             raise UsageError(flaw)
         lease, number, input_alg, inputs, output_alg, outputs, *rest = astuple(self)
@@ -161,7 +155,8 @@ class Statement(Value, dict=True):
             data = _STATEMENT.pack(STATEMENT_TAG, lease, number, input_alg << 4 | output_alg, inputs, outputs, *rest)
         except struct.error as error:
             raise UsageError(f"no statement: {error}") from None
-        return data, plain_hash(data)
+        words = self.__dict__[_WORDS] = data, plain_hash(data)
+        return words
 
     def _flaw(self) -> str | None:
         if self.input_alg not in _ALGS or self.output_alg not in _ALGS:

@@ -27,14 +27,17 @@ def test_a_line_of_the_table_says_who_what_and_how_many_at_a_time():
 
 
 def test_payloads_are_what_their_names_say_and_no_echo_is_an_answer():
-    assert [payload.x.nbytes for payload in (SMALL, LARGE)] == [1 << 10, 1 << 22]
-    assert SMALL.answer() != SMALL.x.tobytes() and min(SMALL.x[0]) == -1
+    assert [payload.x(0).nbytes for payload in (SMALL, LARGE)] == [1 << 10, 1 << 22]
+    assert SMALL.answer(0) != SMALL.x(0).tobytes() and min(SMALL.x(0)[0]) == -1
+    for payload in (SMALL, LARGE):
+        assert len({payload.x(turn).tobytes() for turn in range(payload.variants)}) == payload.variants
 
 
 @pytest.mark.parametrize("rival", contest.rivals(), ids=lambda rival: rival.name)
 def test_every_rival_gets_the_same_tensor(rival):
-    head, _, body = rival.request(SMALL).partition(b"\r\n\r\n")
-    assert body.endswith(SMALL.x.tobytes()) and f"content-length: {len(body)}".encode() in head
+    for turn in (0, 1):
+        head, _, body = rival.request(SMALL, turn).partition(b"\r\n\r\n")
+        assert body.endswith(SMALL.x(turn).tobytes()) and f"content-length: {len(body)}".encode() in head
 
 
 def test_a_rival_that_is_not_installed_is_named_with_the_reason(monkeypatch, tmp_path):
@@ -63,7 +66,7 @@ def answered(answers, at_a_time=1):
     async def main():
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
-            return await drive(Load(port, REQUEST, b"right", at_a_time, 0, 0.3))
+            return await drive(Load(port, [REQUEST], [b"right"], at_a_time, 0, 0.3))
 
     return asyncio.run(main())
 
