@@ -9,7 +9,6 @@ Purity: pure. Spec: docs/spec/sealing.md, rules SEA-14 and SEA-15.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby
@@ -20,8 +19,8 @@ from cocoon.core.limits import BUNDLE_BYTES, BUNDLE_MESSAGES, EXTRA_FIELDS_BYTES
 from cocoon.core.pieces import Pieces
 from cocoon.core.values import astuple
 from cocoon.wire.codec import SHORT_BYTES
-from cocoon.wire.schema import Message, field, message, pack, pack_pieces, unpack
-from cocoon.wire.types import SINGLE, U16, Column, Each, UpTo
+from cocoon.wire.schema import Message, Shape, field, message, pack, pack_pieces, unpack
+from cocoon.wire.types import SINGLE, U16, Column, Each, UpTo, check_all
 
 #: What msgpack adds to a byte string of such a size, or to a number, at most.
 _HEADER_BYTES, _NUMBER_BYTES = 5, 9
@@ -92,32 +91,49 @@ def unbundled(data: Pieces, *expected: type[Message]) -> list[Message]:
 def _packed(messages: Iterable[Message]) -> Iterator[tuple[Sequence[bytes], int]]:
     """In their order, those of one kind together; each in pieces, with how many messages it is."""
     for cls, some in groupby(messages, type):
-        if not _is_flat(cls):
-            yield from ((pack_pieces(one), 1) for one in some)
+        alike = list(some)
+        if len(alike) == 1 or not _is_flat(cls):
+            yield from ((pack_pieces(one), 1) for one in alike)
             continue
-        for part in _cut(some):
-            yield (pack_pieces(part[0]) if len(part) == 1 else [pack(_alike(cls, part))]), len(part)
+        columns = list(zip(*map(astuple, alike), strict=True))
+        shape = alike[0].shape
+        _check(shape, columns)
+        for begin, end in _cuts(_sizes_bytes(columns)):
+            if end - begin == 1:
+                yield pack_pieces(alike[begin]), 1
+            else:
+                parts = tuple([column[begin:end] for column in columns])
+                yield [pack(Alike(kind=shape.kind, version=shape.version, columns=parts))], end - begin
 
 
-def _cut(messages: Iterable[Message]) -> Iterator[list[Message]]:
-    """Into parts that are packed field by field, or alone."""
-    part: list[Message] = []
-    left_bytes = _ALIKE_BYTES
-    for one in messages:
-        size_bytes = sum([_size_bytes(value) for value in astuple(one)])
-        if part and (size_bytes > left_bytes or len(part) == BUNDLE_MESSAGES):
-            yield part
-            part, left_bytes = [], _ALIKE_BYTES
-        part.append(one)
+def _check(shape: Shape, columns: Sequence[Sequence[Any]]) -> None:
+    for declared, column in zip(shape.fields, columns, strict=True):
+        check_all(declared.wire, column)
+
+
+def _sizes_bytes(columns: Sequence[Sequence[Any]]) -> list[int]:
+    """What each message takes at most, by the values of its fields, which were checked."""
+    fixed_bytes, lengths = 0, []
+    for column in columns:
+        if isinstance(column[0], bytes | str):
+            fixed_bytes += _HEADER_BYTES
+            lengths.append(map(len, column) if isinstance(column[0], bytes) else [4 * len(text) for text in column])
+        else:
+            fixed_bytes += _NUMBER_BYTES
+    if not lengths:
+        return [fixed_bytes] * len(columns[0])
+    return [fixed_bytes + sum(of_one) for of_one in zip(*lengths, strict=True)]
+
+
+def _cuts(sizes_bytes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Where the parts begin and end that are packed field by field, or alone."""
+    begin, left_bytes = 0, _ALIKE_BYTES
+    for end, size_bytes in enumerate(sizes_bytes):
+        if begin < end and (size_bytes > left_bytes or end - begin == BUNDLE_MESSAGES):
+            yield begin, end
+            begin, left_bytes = end, _ALIKE_BYTES
         left_bytes -= size_bytes
-    yield part
-
-
-def _alike(cls: type[Message], messages: Sequence[Message]) -> Alike:
-    columns = tuple(zip(*map(astuple, messages), strict=True))
-    for (_, write, _), column in zip(cls.shape.writers, columns, strict=True):
-        deque(map(write, column), maxlen=0)
-    return Alike(kind=cls.shape.kind, version=cls.shape.version, columns=columns)
+    yield begin, len(sizes_bytes)
 
 
 def _single(found: Message, expected: tuple[type[Message], ...]) -> list[Message]:
@@ -130,8 +146,7 @@ def _single(found: Message, expected: tuple[type[Message], ...]) -> list[Message
     if len(found.columns) != len(cls.shape.writers):
         raise Malformed(f"{cls.shape.name} in {len(found.columns)} columns")
     try:
-        for (_, write, _), column in zip(cls.shape.writers, found.columns, strict=True):
-            deque(map(write, column), maxlen=0)
+        _check(cls.shape, found.columns)
     except UsageError as error:
         raise Malformed(f"{cls.shape.name}: {error.text}") from None
     return [cls(*values) for values in zip(*found.columns, strict=True)]
@@ -153,9 +168,3 @@ def _is_flat(cls: type[Message]) -> bool:
 def _together(messages: list[Sequence[bytes]]) -> Sequence[bytes]:
     return messages[0] if len(messages) == 1 else [pack(Bundle(messages=tuple(map(b"".join, messages))))]
 
-
-def _size_bytes(value: object) -> int:
-    """What it takes at most."""
-    if isinstance(value, bytes):
-        return _HEADER_BYTES + len(value)
-    return _HEADER_BYTES + 4 * len(value) if isinstance(value, str) else _NUMBER_BYTES

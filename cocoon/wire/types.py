@@ -9,6 +9,7 @@ Purity: pure. Spec: docs/spec/wire.md, rule WIR-7.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from cocoon.core.errors import Malformed, UsageError
@@ -266,6 +267,30 @@ class Record(Generic[T]):
 
 #: Types of one value each, which is written as it is.
 SINGLE = (Uint, Flag, Exactly, UpTo, Line, Word)
+
+
+def check_all(wire: Wire[Any], values: Sequence[Any]) -> None:
+    """Return if each of these could be written, without a call for each.
+
+    Raises:
+        UsageError: as ``wire.write`` for the first one that cannot.
+    """
+    if not _all_fit(wire, values):
+        for value in values:
+            wire.write(value)
+
+
+def _all_fit(wire: Wire[Any], values: Sequence[Any]) -> bool:
+    """Whether all are plainly what is due; where not, each is looked at."""
+    types = set(map(type, values))
+    match wire:
+        case Uint():
+            return types == {int} and min(values) >= 0 and max(values) >> wire.bits == 0
+        case Exactly():
+            return types == {bytes} and set(map(len, values)) == {wire.size}
+        case UpTo(step=1):
+            return types == {bytes} and max(map(len, values)) <= wire.size
+    return False
 
 
 def _size_of(value: Any) -> str:

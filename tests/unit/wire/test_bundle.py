@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -12,6 +16,7 @@ from cocoon.wire.bundle import Alike, Bundle, bundled, unbundled
 from cocoon.wire.codec import SHORT_BYTES
 from cocoon.wire.messages import Chunk, LeaseClose, RunFailure, RunRequest, RunToken, TrancheClose
 from cocoon.wire.schema import Message, pack
+from cocoon.wire.types import U8, U64, Exactly, Flag, Line, UpTo, check_all
 from tests.vectors.spelling import canonical
 
 
@@ -116,6 +121,31 @@ def test_a_bundle_of_messages_alike_holds_no_more_than_any_other() -> None:
     assert len(unbundled(pack(Bundle(messages=(half, half))), TrancheClose)) == BUNDLE_MESSAGES
     with pytest.raises(TooLarge):
         unbundled(pack(Bundle(messages=(half, half, pack(TrancheClose(through=1))))), TrancheClose)
+
+
+VALUES = st.one_of(
+    st.sampled_from([0, 255, 256, (1 << 64) - 1, 1 << 64, -1, True, None, "a", "\u2028", b"", b"12", b"1234", 1.0]),
+    st.binary(max_size=5), st.integers(0, 300), st.text(max_size=3),
+)
+
+
+@given(
+    wire=st.sampled_from([U8, U64, Flag(), Exactly(2), UpTo(3), UpTo(4, step=2), Line(2)]),
+    values=st.one_of(
+        st.lists(VALUES, min_size=1, max_size=4), st.lists(st.integers(0, 256), min_size=1),
+        st.lists(st.binary(min_size=2, max_size=3), min_size=1),
+    ),
+)
+def test_a_column_is_taken_if_each_of_its_values_is(wire: Any, values: list[Any]) -> None:
+    def refused(step: Callable[[], object]) -> str | None:
+        try:
+            step()
+        except UsageError as error:
+            return error.text
+        return None
+
+    each = [refused(partial(wire.write, value)) for value in values]
+    assert refused(partial(check_all, wire, values)) == next((text for text in each if text is not None), None)
 
 
 def test_what_cannot_be_sent_is_our_own_mistake_in_company_too() -> None:
