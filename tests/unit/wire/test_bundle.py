@@ -136,6 +136,9 @@ VALUES = st.one_of(
         st.lists(st.binary(min_size=2, max_size=3), min_size=1),
     ),
 )
+@example(wire=UpTo(3), values=[b"1234"])
+@example(wire=Exactly(2), values=[b"12", b"1"])
+@example(wire=U8, values=[1, 256])
 def test_a_column_is_taken_if_each_of_its_values_is(wire: Any, values: list[Any]) -> None:
     def refused(step: Callable[[], object]) -> str | None:
         try:
