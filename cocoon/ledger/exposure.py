@@ -38,6 +38,14 @@ def is_ripe(tab: Tab) -> bool:
     return bool(by_value) or len(tab.open) >= TRANCHE_RUNS
 
 
+def has_ripened(tab: Tab) -> bool:
+    """Whether a receipt is due since the newest statement, and was not before."""
+    if not is_ripe(tab):
+        return False
+    before_nanoton, tranche_nanoton = tab.open_nanoton - tab.open[-1].price_nanoton, tab.terms.tranche_nanoton
+    return len(tab.open) <= TRANCHE_RUNS and not (tranche_nanoton and 2 * before_nanoton >= tranche_nanoton)
+
+
 def ripe(tab: Tab) -> int:
     """How many statements, from the oldest, the receipt that is due covers; 0 if none is (MON-14)."""
     if not is_ripe(tab):

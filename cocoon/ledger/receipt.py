@@ -44,7 +44,7 @@ from cocoon.ledger.events import (
     StatementsWithdrawn,
     TrancheClosed,
 )
-from cocoon.ledger.exposure import affordable, fits, is_ripe, ripe, within
+from cocoon.ledger.exposure import affordable, fits, has_ripened, is_ripe, ripe, within
 from cocoon.ledger.tab import Tab, check_voucher, voucher_of
 from cocoon.wire import ed25519
 from cocoon.wire.judged import Statement, Voucher
@@ -253,9 +253,8 @@ class ReceiptVerifier:
         self.tab.check_next(statement)
         if not within(self.tab, statement):
             raise OutOfOrder(f"run {statement.number} after {len(self.tab.open)} runs without a receipt")
-        due_before = is_ripe(self.tab)
         self.tab.add(statement)
-        if self._deadline_ns is None and not due_before and is_ripe(self.tab):
+        if self._deadline_ns is None and has_ripened(self.tab):
             self._deadline_ns = now_ns + RECEIPT_REPLY_NS
 
     def _resumed(self, now_ns: int) -> list[Effect]:

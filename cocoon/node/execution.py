@@ -75,9 +75,11 @@ class Execution:
         self._finished_bytes = 0
         self._popped = trio.Event()
 
-    def take(self, request: RunRequest) -> None:
+    def take(self, requests: Sequence[RunRequest]) -> None:
         """A number seen before keeps its first job; the machine says what becomes of the second."""
-        self._jobs.setdefault(request.number, Job(request, self._shop.clock.now_ns()))
+        now_ns = self._shop.clock.now_ns()
+        for request in requests:
+            self._jobs.setdefault(request.number, Job(request, now_ns))
 
     def recorded(self, number: int) -> tuple[Job, Statement]:
         """The finished run whose statement goes on the tab now."""

@@ -168,8 +168,7 @@ class Sale:
         for kind, some in groupby(messages, type):
             if kind is RunRequest:
                 requests = cast(list[RunRequest], list(some))
-                for request in requests:
-                    self._execution.take(request)
+                self._execution.take(requests)
                 await self._driver.post(sale.RunsRequested(tuple([(one.number, len(one.inputs)) for one in requests])))
             else:
                 for message in some:

@@ -67,7 +67,7 @@ def at_work(
     made = Execution(shop, lease, issuer, trio.Event, post, trio.lowlevel.checkpoint)
     made._seat = worker  # type: ignore[assignment]
     for number in NUMBERS:
-        made.take(RunRequest(number=number, salt=bytes(16), inputs=inputs))
+        made.take([RunRequest(number=number, salt=bytes(16), inputs=inputs)])
     return made
 
 
@@ -111,7 +111,7 @@ async def test_what_nobody_would_pay_for_is_refused_and_not_executed() -> None:
 
     lease._post = post
     text = encode_tensors({"input_ids": np.zeros((1, 7), "i8")})
-    lease.take(RunRequest(number=99, salt=bytes(16), inputs=text))
+    lease.take([RunRequest(number=99, salt=bytes(16), inputs=text)])
     await lease.run([*NUMBERS, 99])
     refused = [(event.number, event.code, event.worker_lost) for event in posted if isinstance(event, RunBroke)]
     assert refused == [(number, "malformed", False) for number in NUMBERS]

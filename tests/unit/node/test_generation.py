@@ -83,7 +83,7 @@ class Stage:
         )
         self.lease._seat = self.worker  # type: ignore[assignment]
         for number in range(1, runs + 1):
-            self.lease.take(RunRequest(number=number, salt=bytes(16), inputs=encode_tensors(ask_tensors(asked))))
+            self.lease.take([RunRequest(number=number, salt=bytes(16), inputs=encode_tensors(ask_tensors(asked)))])
         nursery.start_soon(self.lease.speak)
         self._nursery = nursery
 
@@ -254,7 +254,7 @@ async def test_what_is_open_is_closed_if_the_next_run_may_cost_too_much_beside_i
     async with trio.open_nursery() as nursery:
         stage = Stage(nursery, 1, **PAID)
         dear = ask_tensors(replace(ASKED, most_tokens=6))   # eight tokens with its prompt
-        stage.lease.take(RunRequest(number=2, salt=bytes(16), inputs=encode_tensors(dear)))
+        stage.lease.take([RunRequest(number=2, salt=bytes(16), inputs=encode_tensors(dear))])
         await stage.begin(1, 2)
         await stage.worker.say(n1=answer(1))
         assert stage.lease.waits and stage.closed == 0, "what was made is on its way to the tab"
