@@ -94,13 +94,20 @@ def unpack_short(data: bytes) -> Any:
         value = msgpack.unpackb(data, strict_map_key=False)
     except (ValueError, TypeError):                     # a TypeError is a key that cannot be one
         return None
-    return value if _is_shallow(value, CODEC_DEPTH) else None
+    return value if _is_shallow(value) else None
 
 
-def _is_shallow(value: object, depth: int) -> bool:
-    """Whether it has so many levels at most: a thousand would end whoever looks at them one by one, or shows them."""
-    items = value.values() if type(value) is dict else value if type(value) is list else ()
-    return depth >= 0 and all(_is_shallow(item, depth - 1) for item in items if type(item) in (list, dict))
+def _is_shallow(value: object) -> bool:
+    """Whether it has ``CODEC_DEPTH`` levels at most: a thousand would end whoever looks at them one by one."""
+    level: list[Any] = [value] if type(value) is dict or type(value) is list else []
+    for _ in range(CODEC_DEPTH):
+        if not level:
+            return True
+        level = [
+            item for holder in level for item in (holder.values() if type(holder) is dict else holder)
+            if type(item) is dict or type(item) is list
+        ]
+    return not level
 
 
 def _packed_short(value: object) -> bytes | None:
