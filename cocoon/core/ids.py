@@ -44,6 +44,7 @@ def peer_id(key: bytes) -> str:
     return base58.b58encode(_PEER_ID_PREFIX + key).decode("ascii")
 
 
+@lru_cache(maxsize=1_024)
 def peer_key(text: str) -> PeerKey:
     """The public key inside a libp2p Ed25519 peer id.
 

@@ -247,9 +247,10 @@ class Flow:
         _check(salt, outputs, result.output_hash, "output")
         result.outputs = self._decoder.decode(outputs, copied=isinstance(outputs, memoryview))
         if result.number < self._receipted.get(result.lease, 0):
-            for lease, first, end, receipt in self._receipts:
+            for lease, first, end, receipt in reversed(self._receipts):
                 if lease == result.lease and first <= result.number < end:
                     result.receipt = receipt
+                    break
         if result.receipt is None:
             self._unreceipted[(result.lease, result.number)] = result
         return result
