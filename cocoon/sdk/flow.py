@@ -1,9 +1,9 @@
 """One task as its client sees it: which units left, which came back, what may leave next.
 
-The peer grants credit, one per unit; results come back in any order and are
-handed on in the order of the inputs, or to whoever waits for one of them. Both windows
-are bounded, so that a task of a million units holds no more memory than its open ones. What is large is
-written where the peer reads it, and read where the peer wrote it, if both can.
+The peer grants credit, one per unit; results come back in any order, and each is
+handed on when somebody takes it. Both windows are bounded, so that a task of a million
+units holds no more memory than its open ones. What is large is written where the peer
+reads it, and read where the peer wrote it, if both can.
 
 Invariants
     A unit is answered at most once, and only after it was sent.
@@ -262,6 +262,9 @@ class Flow:
         end = first + take_int(message, "runs", high=limits.RUNS_PER_LEASE)
         stretch = (take_hex(message, "lease"), first, end, take_hex(message, "hash"))
         self._receipts.append(stretch)
+        if len(self._receipted) > _RECEIPTS_KEPT:       # more leases than one task has
+            kept = {lease for lease, _, _, _ in self._receipts}
+            self._receipted = {lease: through for lease, through in self._receipted.items() if lease in kept}
         self._receipted[stretch[0]] = max(end, self._receipted.get(stretch[0], 0))
         self._cover(*stretch)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,7 @@ import cocoon
 from bench.packaged import relu
 from cocoon.core.errors import InputsMismatch
 from tests.loopback.paid import Market, bill, market, until
-from tests.loopback.town import Town
+from tests.loopback.town import PATIENCE_S, Town
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +108,34 @@ def test_a_pause_gives_the_lease_back_and_the_next_run_finds_another(empty_town:
             assert session.run(row(value)).outputs["y"].max() == value
             until(lambda value=value: provider.log().count('"lease_ended"') == value, "the end of the lease")
     assert len(set(leases)) == 3
+
+
+def test_threads_that_share_a_session_are_answered_though_its_provider_dies(empty_town: Town, model: Path) -> None:
+    empty_town.bootstrap()
+    providers = [empty_town.provider(name) for name in ("one", "other")]
+    by_id = {cocoon.connect(provider.home).status()["peer"]: provider for provider in providers}
+    client = cocoon.connect(empty_town.requester().home)
+    sellers: list[str] = []
+    is_warm, is_dead = threading.Barrier(9), threading.Event()
+
+    def hear(event: dict[str, object]) -> None:
+        if event["event"] == "lease":
+            sellers.append(str(event["provider"]))
+
+    def use(first: int) -> None:
+        for value in range(first, first + 60):
+            if value == first + 20:
+                is_warm.wait(PATIENCE_S)
+            assert session.run(row(value)).outputs["y"].max() == value
+            if value == first + 40:
+                assert is_dead.wait(PATIENCE_S)
+
+    with client.session(model, runs=600, deadline_s=PATIENCE_S, on_event=hear) as session:
+        with ThreadPoolExecutor(8) as threads:
+            done = [threads.submit(use, 100 * thread) for thread in range(8)]
+            is_warm.wait(PATIENCE_S)
+            by_id[sellers[0]].kill_tree()
+            is_dead.set()
+            for one in done:
+                one.result()
+    assert len(set(sellers)) == 2
