@@ -40,7 +40,7 @@ class Call:
     """One unit that somebody waits for.
 
     Attributes:
-        pieces: Its encoded inputs, which stay as they are until it has left.
+        pieces: Its encoded inputs, which stay as they are until it has left; then none.
         unit: Its number in the task; None until it has left.
         answered: Whether it need not be waited for.
         error: Why it has no answer; None if it has one.
@@ -123,7 +123,7 @@ class Conversation:
                 raise _closed()
             is_first = not self._line
             self._line += calls
-            if len(calls) > 1 or not self._is_read or not self._sent:
+            if len(calls) > 1 or not self._is_asleep or not self._sent:
                 self._send()
             elif is_first:
                 self._ring()                            # whoever reads sends it, with those that come until it wakes
@@ -331,7 +331,8 @@ class Conversation:
             call = self._line.popleft()
             call.unit = self._flow.next_unit
             self._sent[call.unit] = call
-            yield call.pieces
+            pieces, call.pieces = call.pieces, ()       # the caller's arrays are kept no longer than they are needed
+            yield pieces
 
     def _end(self, error: CocoonError | None) -> None:
         """The conversation is over, and those who wait hear why; None: it ended well, as ``close`` waits for."""

@@ -268,6 +268,33 @@ def test_what_ends_a_session_ends_the_runs_of_all_threads(
     assert len({id(one) for one in caught}) == len(caught) == 5, "each has an error of its own"
 
 
+def test_a_callback_that_takes_long_keeps_no_run_of_another_thread_from_leaving(home: Path, model: Path) -> None:
+    threads, is_told, has_come = Threads(), threading.Event(), threading.Event()
+
+    def slow(event: dict[str, Any]) -> None:
+        if event["event"] == "lease":
+            is_told.set()
+            assert has_come.wait(SOON_S), "the other run waits for the callback"
+
+    def talkative(talk: Talk, verb: str, args: dict[str, Any]) -> None:
+        desk = Desk(talk, credit=2)
+        first = desk.take()
+        talk.event("lease", provider=PROVIDER, lease=LEASE)
+        second = desk.take()
+        assert first is not None and second is not None
+        has_come.set()
+        desk.answer(second)
+        desk.answer(first)
+        assert desk.take() is None
+        desk.done()
+
+    with serving(home, talkative), connect(home).session(model, on_event=slow) as session:
+        threads.start(lambda: session.run(inputs_of(1)))
+        assert is_told.wait(SOON_S)
+        threads.start(lambda: session.run(inputs_of(2)))
+        threads.join()
+
+
 def test_who_is_told_of_an_event_cannot_wait_for_the_session(home: Path, model: Path) -> None:
     refused: list[str] = []
 
