@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cocoon.core.errors import CocoonError, InputsMismatch, LocalPeerLost, UsageError
-from cocoon.sdk import Result, Session, connect
+from cocoon.sdk import Result, Session, connect, control
 from cocoon.sdk.conversation import Call, Conversation
 from tests.control_server import LEASE, PROVIDER, TASK, Talk, result_of, serving
 
@@ -157,39 +157,39 @@ def test_a_run_that_takes_long_keeps_no_other_waiting_and_whoever_reads_passes_i
     assert answers == {value: value for value in range(4)}
 
 
-def test_what_the_system_does_not_take_at_once_leaves_while_another_thread_reads(home: Path, model: Path) -> None:
-    threads, is_read, goes_on = Threads(), threading.Event(), threading.Event()
+def test_what_the_system_does_not_take_at_once_leaves_while_another_thread_reads(
+    home: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads, is_read, is_stuck = Threads(), threading.Event(), threading.Event()
+    monkeypatch.setattr(control, "_BUFFER_BYTES", 1)    # the least that the system has: a few kilobytes
 
     def deaf_for_a_time(talk: Talk, verb: str, args: dict[str, Any]) -> None:
-        desk = Desk(talk, credit=400)
+        desk = Desk(talk, credit=40)
         first = desk.take()
         assert first is not None
         is_read.set()
-        assert goes_on.wait(SOON_S)
-        rest = [unit for _ in range(301) if (unit := desk.take()) is not None]
+        assert is_stuck.wait(SOON_S)
+        rest = [unit for _ in range(28) if (unit := desk.take()) is not None]
         for unit in [*rest, first]:
             desk.answer(unit)
         assert desk.take() is None
         desk.done()
 
+    def large() -> Iterator[dict[str, Any]]:
+        """Seven of them are a frame, which no buffer holds."""
+        for value in range(28):
+            if value == 7:
+                is_stuck.set()
+            yield inputs_of(value, 900)
+
+    def pour() -> None:
+        outcomes = list(session.map(large()))
+        found = [value_of(one) for one in outcomes if isinstance(one, Result)]
+        assert found == [value for value in range(28) if (value + 1) % 7 != 6]
+
     with serving(home, deaf_for_a_time), connect(home).session(model) as session:
         threads.start(lambda: session.run(inputs_of(7)))
         assert is_read.wait(SOON_S)
-
-        def pour() -> None:
-            values = iter(range(301))
-
-            def inputs() -> Any:
-                for value in values:
-                    if value == 300:
-                        goes_on.set()                   # two megabytes lie in the socket and before it
-                    yield inputs_of(value, 900)
-
-            outcomes = list(session.map(inputs()))
-            assert [value_of(one) for one in outcomes if isinstance(one, Result)] == [
-                value for value in range(301) if (value + 1) % 7 != 6
-            ]
-
         threads.start(pour)
         threads.join()
 
