@@ -7,7 +7,7 @@ leaves at once, together with what others handed in meanwhile, or behind the pee
 Invariants
     At most one thread reads; while a thread waits for an answer, one does.
     Each unit is answered to the call that it was sent for, and to no other.
-    No callback of the user's runs while the others are kept out.
+    While a callback of the user's runs, other threads can hand in.
 
 Purity: shell (threads). Spec: docs/spec/control.md, rules CTL-7 to CTL-10 and CTL-26.
 """
