@@ -31,14 +31,14 @@ class Pace:
 
     def ran(self, model: bytes, run_us: int, units: int = 1) -> None:
         """A run took so long in the worker, and is billed as so many units."""
-        times, unit_ns = self._of(model), run_us * MICROSECOND_NS // (units or 1)
-        times.run_us += (run_us - times.run_us) // _WEIGHT if times.run_us else run_us
-        times.unit_ns += (unit_ns - times.unit_ns) // _WEIGHT if times.unit_ns else unit_ns
+        times = self._of(model)
+        times.run_us = _moved(times.run_us, run_us)
+        times.unit_ns = _moved(times.unit_ns, run_us * MICROSECOND_NS // max(1, units))
 
     def loaded(self, model: bytes, load_us: int) -> None:
         """A worker took so long to load it."""
         times = self._of(model)
-        times.load_us += (load_us - times.load_us) // _WEIGHT if times.load_us else load_us
+        times.load_us = _moved(times.load_us, load_us)
 
     def run_us(self, model: bytes) -> int:
         """Of one run; 0 if this model never ran here."""
@@ -66,3 +66,7 @@ class Pace:
         while len(self._models) > MODELS_PACED:
             self._models.popitem(last=False)
         return times
+
+
+def _moved(average: int, now: int) -> int:
+    return average + (now - average) // _WEIGHT if average else now

@@ -131,13 +131,14 @@ class Conversation:
     def room(self, first: Call | None) -> int:
         """How many calls may leave at once; waits until one may, or until ``first`` is answered (then perhaps 0).
 
-        Where no unit is left it is 1 without a ``first``, so that ``hand_in`` says so.
+        Where no unit is left, or all is over, it is 1 without a ``first``, so that ``hand_in`` says so.
         """
         with self._lock:
             flow = self._flow
-            if (left := flow.units - flow.next_unit - len(self._line)) <= 0:
+            left = flow.units - flow.next_unit - len(self._line)
+            if self._is_over or left <= 0:
                 return first is None
-            if not self._is_over and (self._line or not flow.may_send()):
+            if self._line or not flow.may_send():
                 seeker = Call(())
                 self._seekers.add(seeker)
                 try:

@@ -167,4 +167,3 @@ def _is_flat(cls: type[Message]) -> bool:
 
 def _together(messages: list[Sequence[bytes]]) -> Sequence[bytes]:
     return messages[0] if len(messages) == 1 else [pack(Bundle(messages=tuple(map(b"".join, messages))))]
-

@@ -126,6 +126,8 @@ def test_a_task_that_ends_by_itself_ends_the_session(
             session.run(inputs_of(1))
         with pytest.raises(UsageError, match="closed"):
             session.run(inputs_of(2))
+        with pytest.raises(UsageError, match="closed"):
+            list(session.map([inputs_of(2)]))
         session.close()
 
 
