@@ -268,6 +268,31 @@ def test_what_ends_a_session_ends_the_runs_of_all_threads(
     assert len({id(one) for one in caught}) == len(caught) == 5, "each has an error of its own"
 
 
+def test_a_map_ends_with_the_session_that_another_thread_ended(home: Path, model: Path) -> None:
+    threads, errors = Threads(), list[str]()
+
+    def go_on() -> None:
+        with pytest.raises(UsageError) as found:
+            list(outcomes)
+        errors.append(found.value.text)
+
+    def start_anew() -> None:
+        with pytest.raises(UsageError) as found:
+            list(session.map([inputs_of(1)]))
+        errors.append(found.value.text)
+
+    with serving(home, backwards):
+        session = connect(home).session(model)
+        outcomes = session.map(inputs_of(value) for value in range(40))
+        assert [value_of(next(outcomes)) for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(ZeroDivisionError), session:
+            raise ZeroDivisionError
+        threads.start(go_on)
+        threads.start(start_anew)
+        threads.join()
+    assert errors == 2 * ["the session is closed"]
+
+
 def test_a_callback_that_takes_long_keeps_no_run_of_another_thread_from_leaving(home: Path, model: Path) -> None:
     threads, is_told, has_come = Threads(), threading.Event(), threading.Event()
 
