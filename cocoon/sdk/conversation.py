@@ -34,6 +34,8 @@ from cocoon.sdk.home import Contact
 from cocoon.sdk.results import Outcome
 
 OnEvent = Callable[[dict[str, Any]], None]
+#: Of a bell that was rung more than once, one byte each time; what is left wakes once more.
+_RINGS_BYTES = 512
 
 
 class Call:
@@ -366,7 +368,7 @@ class Conversation:
 
     def _silence(self) -> None:
         try:
-            self._bell.recv(limits.CLIENT_WINDOW_UNITS, socket.MSG_DONTWAIT)
+            self._bell.recv(_RINGS_BYTES, socket.MSG_DONTWAIT)
         except BlockingIOError:
             pass
 
